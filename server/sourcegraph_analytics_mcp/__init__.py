@@ -1,0 +1,1 @@
+"""Sourcegraph Analytics for assistants: tokens, exports and answers over the Model Context Protocol."""

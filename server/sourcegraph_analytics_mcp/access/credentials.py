@@ -1,0 +1,104 @@
+"""The two credentials: the session cookie for token management, the access token for everything else."""
+
+import stat
+from pathlib import Path
+from typing import Literal
+
+import anyio.to_thread
+from pydantic import SecretStr
+
+from ..errors import AnalyticsError
+from ..settings import Settings, SettingsError, header_safe
+from .secret_store import SecretStore, StoredToken, fingerprint
+
+Source = Literal["SRC_ANALYTICS_ACCESS_TOKEN", "SRC_ANALYTICS_ACCESS_TOKEN_FILE", "secret store"]
+
+
+class Configured:
+    """The credentials as the operator set them, else as the secret store keeps them."""
+
+    def __init__(self, settings: Settings, store: SecretStore) -> None:
+        self._settings = settings
+        self._store = store
+        self._current: tuple[StoredToken, SecretStr] | None = None
+
+    def cookie(self) -> tuple[str, str]:
+        """The session cookie's name and value.
+
+        Raises:
+            AnalyticsError: `auth_missing` with how to set it.
+        """
+        if self._settings.cas_cookie is None:
+            raise AnalyticsError(
+                "auth_missing",
+                "Managing access tokens needs the session cookie of Sourcegraph Analytics, and none is set.",
+                "Sign in to Sourcegraph Analytics, copy the cookie `cas` from the browser's developer tools, set it as "
+                "SRC_ANALYTICS_CAS_COOKIE and restart (or run `sourcegraph-analytics-mcp login`).",
+            )
+        return self._settings.cookie_name, self._settings.cas_cookie.get_secret_value()
+
+    async def bearer(self) -> str:
+        """The access token's secret.
+
+        Raises:
+            AnalyticsError: `auth_missing` with how to set it.
+        """
+        found = await self._find()
+        if found is None:
+            raise AnalyticsError(
+                "auth_missing",
+                "Exports need an access token of Sourcegraph Analytics, and none is set.",
+                "Call create_token (needs the session cookie), or make one on the page /access-tokens of Sourcegraph "
+                "Analytics and set it as SRC_ANALYTICS_ACCESS_TOKEN.",
+            )
+        return found[1].get_secret_value()
+
+    async def source(self) -> Source | None:
+        """Where the access token comes from; None without one."""
+        found = await self._find()
+        return found[0] if found else None
+
+    async def token_in_use(self) -> str | None:
+        """The id of the token in use, where it is one that we made."""
+        found = await self._find()
+        if found is None:
+            return None
+        mark = fingerprint(found[1].get_secret_value())
+        return next((t.id for t in reversed(self._store.tokens()) if t.fingerprint == mark), None)
+
+    def use(self, token: StoredToken, secret: SecretStr) -> None:
+        """Use a token that was just made, unless the operator has set one."""
+        self._current = (token, secret)
+
+    def forget(self, token_id: str) -> None:
+        """Stop using a token that was revoked."""
+        if self._current is not None and self._current[0].id == token_id:
+            self._current = None
+
+    async def _find(self) -> tuple[Source, SecretStr] | None:
+        if self._settings.access_token is not None:
+            return "SRC_ANALYTICS_ACCESS_TOKEN", self._settings.access_token
+        if self._settings.access_token_file is not None:
+            return "SRC_ANALYTICS_ACCESS_TOKEN_FILE", read_secret_file(self._settings.access_token_file)
+        if self._current is None or not self._current[0].live:
+            self._current = await anyio.to_thread.run_sync(self._store.newest)
+        return ("secret store", self._current[1]) if self._current else None
+
+
+def read_secret_file(path: Path) -> SecretStr:
+    """Read a secret from a file that nobody else can read.
+
+    Raises:
+        SettingsError: naming the file, never its content.
+    """
+    try:
+        mode = path.expanduser().stat().st_mode
+        text = path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(f"SRC_ANALYTICS_ACCESS_TOKEN_FILE cannot be read: {path}.") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SettingsError(f"SRC_ANALYTICS_ACCESS_TOKEN_FILE can be read by others; run: chmod 600 {path}.")
+    try:
+        return SecretStr(header_safe(text))
+    except ValueError as error:
+        raise SettingsError(f"SRC_ANALYTICS_ACCESS_TOKEN_FILE cannot be used: {error}.") from None

@@ -1,0 +1,190 @@
+"""Where the secrets of tokens we made are kept: the system's keyring, or private files where there is none.
+
+An index beside the exports remembers which tokens there are and where each secret is; it holds no secret.
+"""
+
+import hashlib
+import json
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from ..errors import AnalyticsError
+from ..files import private_folder, write_private
+from ..upstream.models import Moment, NewToken
+
+if TYPE_CHECKING:
+    from keyring.backend import KeyringBackend
+
+Place = Literal["keyring", "file"]
+_SERVICE = "sourcegraph-analytics-mcp"
+
+
+class StoredToken(BaseModel):
+    """A token whose secret we keep."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    url: str
+    display_name: str | None
+    created_at: Moment
+    expires_at: Moment | None
+    fingerprint: str
+    place: Place
+
+    @property
+    def live(self) -> bool:
+        return self.expires_at is None or self.expires_at > datetime.now(UTC)
+
+
+def fingerprint(secret: str) -> str:
+    """The first 8 hex digits of the secret's SHA-256: enough to recognise it, useless to guess it."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:8]
+
+
+class SecretStore:
+    """The secrets of one upstream.
+
+    Args:
+        home: the data directory, for the index and the files.
+        url: upstream's address; tokens of another one are left alone.
+        keyring: whether the system's keyring may be used.
+    """
+
+    def __init__(self, home: Path, url: str, *, keyring: bool = True) -> None:
+        self._home = home
+        self._url = url
+        self._may_use_keyring = keyring
+        self._index = home / "tokens.json"
+        self._folder = home / "secrets"
+
+    def probe(self) -> Place:
+        """Prove that a secret can be written, read and deleted, and say where it would go.
+
+        Raises:
+            AnalyticsError: `secret_store_unavailable`.
+        """
+        name, value = f"probe-{token_hex(4)}", token_hex(16)
+        place: Place = "keyring" if self._keyring() else "file"
+        try:
+            self._write(place, name, value)
+            kept = self._read(place, name)
+            self._remove(place, name)
+        except Exception as error:
+            raise _unavailable() from error
+        if kept != value:
+            raise _unavailable()
+        return place
+
+    def save(self, token: NewToken, place: Place) -> StoredToken:
+        """Keep a new token's secret, and read it back.
+
+        Raises:
+            AnalyticsError: `secret_store_unavailable`.
+        """
+        secret = token.secret.get_secret_value()
+        stored = StoredToken(
+            id=token.id,
+            url=self._url,
+            display_name=token.display_name,
+            created_at=token.created_at,
+            expires_at=token.expires_at,
+            fingerprint=fingerprint(secret),
+            place=place,
+        )
+        try:
+            self._write(place, token.id, secret)
+            if self._read(place, token.id) != secret:
+                raise _unavailable()
+            self._save_index([*(t for t in self.tokens() if t.id != token.id), stored])
+        except AnalyticsError:
+            raise
+        except Exception as error:
+            raise _unavailable() from error
+        return stored
+
+    def tokens(self) -> list[StoredToken]:
+        """The tokens we keep for this upstream, oldest first."""
+        try:
+            listed = json.loads(self._index.read_text(encoding="utf-8"))
+            every = [StoredToken.model_validate(entry) for entry in listed]
+        except (OSError, ValueError, ValidationError):
+            return []
+        return [token for token in every if token.url == self._url]
+
+    def newest(self) -> tuple[StoredToken, SecretStr] | None:
+        """The newest token that has not expired, with its secret."""
+        for token in reversed(self.tokens()):
+            if token.live and (secret := self.secret(token)) is not None:
+                return token, secret
+        return None
+
+    def secret(self, token: StoredToken) -> SecretStr | None:
+        """The secret of a token we keep; None where it has gone."""
+        try:
+            value = self._read(token.place, token.id)
+        except Exception:  # noqa: BLE001 - keyring backends raise what they like; a locked one is an absent one
+            return None
+        return None if value is None else SecretStr(value)
+
+    def forget(self, token_id: str) -> None:
+        """Remove a token's secret and its entry."""
+        for token in [t for t in self.tokens() if t.id == token_id]:
+            with suppress(Exception):
+                self._remove(token.place, token_id)
+            self._save_index([t for t in self.tokens() if t.id != token_id])
+
+    def _save_index(self, tokens: list[StoredToken]) -> None:
+        private_folder(self._home)
+        write_private(self._index, json.dumps([t.model_dump(mode="json") for t in tokens], indent=1))
+
+    def _write(self, place: Place, name: str, value: str) -> None:
+        if place == "keyring":
+            cast("KeyringBackend", self._keyring()).set_password(_SERVICE, name, value)
+            return
+        private_folder(self._home)
+        private_folder(self._folder)
+        write_private(self._file(name), value)
+
+    def _read(self, place: Place, name: str) -> str | None:
+        if place == "keyring":
+            backend = self._keyring()
+            return backend.get_password(_SERVICE, name) if backend else None
+        try:
+            return self._file(name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def _remove(self, place: Place, name: str) -> None:
+        if place == "keyring":
+            cast("KeyringBackend", self._keyring()).delete_password(_SERVICE, name)
+        else:
+            self._file(name).unlink(missing_ok=True)
+
+    def _file(self, name: str) -> Path:
+        """A file name that no token id can steer."""
+        return self._folder / hashlib.sha256(name.encode()).hexdigest()[:32]
+
+    def _keyring(self) -> "KeyringBackend | None":
+        """The system's keyring; None for the backends that keep nothing or keep it readable."""
+        if not self._may_use_keyring:
+            return None
+        import keyring
+
+        backend = keyring.get_keyring()
+        kind = type(backend).__module__
+        trusted = kind.startswith("keyring.backends.") and not kind.endswith((".fail", ".null"))
+        return backend if trusted and backend.priority >= 1 else None
+
+
+def _unavailable() -> AnalyticsError:
+    return AnalyticsError(
+        "secret_store_unavailable",
+        "The place for secrets cannot be written and read.",
+        "Unlock the system's keyring, or make SRC_ANALYTICS_DATA_DIR writable, then call again.",
+    )

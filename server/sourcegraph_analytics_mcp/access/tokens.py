@@ -1,0 +1,174 @@
+"""Make, list and revoke access tokens without ever losing track of one.
+
+A create is posted once. The tokens are listed before it, which also proves the cookie; when its answer is lost they are
+listed again, and a token that must be ours and whose secret nobody has is revoked.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal, NoReturn
+
+import anyio
+import anyio.to_thread
+from pydantic import SecretStr
+
+from ..errors import AnalyticsError
+from ..settings import Settings, header_safe
+from ..upstream.analytics import Analytics
+from ..upstream.models import NewToken, Token, TokenRequest
+from ..upstream.policy import Failed, Outcome
+from .credentials import Configured
+from .secret_store import Place, SecretStore, StoredToken
+
+_LOST: tuple[Outcome, ...] = ("silent", "broken", "misread", "busy", "failing", "gateway")  # a token may exist
+_CLOCK_SKEW = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A token that is stored and in use."""
+
+    token: NewToken
+    stored: StoredToken
+
+
+class TokenDesk:
+    """The life of tokens.
+
+    Args:
+        settings: retry delay and default instance, for the check of a fresh token.
+    """
+
+    def __init__(self, analytics: Analytics, credentials: Configured, store: SecretStore, settings: Settings) -> None:
+        self._analytics = analytics
+        self._credentials = credentials
+        self._store = store
+        self._pauses = tuple(settings.retry_base_delay * factor for factor in (0, 4, 6))  # 0, 2 and 5 s in all
+        self._instance = settings.instance
+
+    async def listed(self) -> tuple[Token, ...]:
+        """Every token of the signed-in user."""
+        return await self._analytics.list_tokens()
+
+    async def create(self, display_name: str | None, expires_at: datetime | None) -> Created:
+        """Make a token, keep its secret and use it from now on.
+
+        Raises:
+            AnalyticsError: `secret_store_unavailable` before anything is sent; `ambiguous` when it cannot be known
+                whether a token was made.
+        """
+        place = await anyio.to_thread.run_sync(self._store.probe)
+        before = {token.id for token in await self.listed()}
+        asked_at = datetime.now(UTC)
+        try:
+            token = await self._analytics.create_token(TokenRequest(display_name=display_name, expires_at=expires_at))
+            header_safe(token.secret.get_secret_value())
+        except Failed as failed:
+            if failed.outcome not in _LOST:
+                raise failed.error from None
+            await self._reconcile(before, display_name, asked_at, failed.error)
+        except ValueError:
+            await self._reconcile(before, display_name, asked_at, _unusable())
+        return await self._keep(token, place)
+
+    async def revoke(self, token_id: str) -> Literal["revoked", "already_expired"]:
+        """Revoke a token and prove it by the list.
+
+        Raises:
+            AnalyticsError: `not_found`, or `unverified` when the list still shows it live.
+        """
+        listed = next((token for token in await self.listed() if token.id == token_id), None)
+        if listed is None:
+            raise AnalyticsError("not_found", "There is no token with that id.", "list_tokens shows those there are.")
+        if listed.is_expired:
+            await self._forget(token_id)
+            return "already_expired"
+        await self._revoke_and_verify(token_id)
+        return "revoked"
+
+    async def _keep(self, token: NewToken, place: Place) -> Created:
+        try:
+            stored = await anyio.to_thread.run_sync(self._store.save, token, place)
+            await self._check(token.secret)
+        except AnalyticsError as error:
+            await self._revoke_and_verify(token.id)
+            message = f"{error.message} The new token {token.id} was revoked again; nothing usable remains."
+            raise AnalyticsError(error.code, message, error.next_step) from error
+        self._credentials.use(stored, token.secret)
+        return Created(token, stored)
+
+    async def _check(self, secret: SecretStr) -> None:
+        """Make one authorised call with a fresh token, where there is an instance to ask about."""
+        if self._instance is None:
+            return
+        try:
+            await self._analytics.try_bearer(secret.get_secret_value(), self._instance)
+        except AnalyticsError as error:
+            if error.code == "auth_rejected":
+                raise AnalyticsError(error.code, "Upstream refuses the token it has just made.", "Try again.") from None
+
+    async def _reconcile(
+        self, before: set[str], display_name: str | None, asked_at: datetime, error: AnalyticsError
+    ) -> NoReturn:
+        """After a lost answer: find the one token that must be ours, revoke it, say so."""
+        try:
+            orphans = await self._orphans(before, display_name, asked_at)
+            if len(orphans) == 1:
+                await self._revoke_and_verify(orphans[0].id)
+        except AnalyticsError:
+            orphans = []
+        if len(orphans) == 1:
+            message = f"{error.message} The token it had made ({orphans[0].id}) was revoked, as its secret was lost."
+            raise AnalyticsError(error.code, message, "Nothing is left over; call create_token again.", retryable=True)
+        name = f"named {display_name!r}" if display_name else "without a name"
+        raise AnalyticsError(
+            "ambiguous",
+            f"The answer to the create was lost ({error.code}), so it is not known whether a token was made.",
+            f"Look with list_tokens for a token {name} created at {asked_at:%Y-%m-%d %H:%M} UTC or later, and revoke "
+            "it if nobody uses it; then call create_token again.",
+        )
+
+    async def _orphans(self, before: set[str], display_name: str | None, asked_at: datetime) -> list[Token]:
+        found: list[Token] = []
+        for pause in self._pauses:
+            await anyio.sleep(pause)
+            found = [
+                token
+                for token in await self.listed()
+                if token.id not in before
+                and token.display_name == display_name
+                and token.created_at >= asked_at - _CLOCK_SKEW
+            ]
+            if found:
+                break
+        return found
+
+    async def _revoke_and_verify(self, token_id: str) -> None:
+        failure: AnalyticsError | None = None
+        try:
+            await self._analytics.revoke_token(token_id)
+        except Failed as failed:
+            if failed.outcome in ("unsent", "certificate", "asked_to_wait") or failed.error.code == "session_expired":
+                raise failed.error from None
+            failure = failed.error
+        for pause in self._pauses:
+            await anyio.sleep(pause)
+            state = next((token for token in await self.listed() if token.id == token_id), None)
+            if state is not None and state.is_expired:
+                await self._forget(token_id)
+                return
+        said = f" Upstream answered the request with {failure.code}." if failure else ""
+        raise AnalyticsError(
+            "unverified",
+            f"The token list does not show token {token_id} as revoked.{said}",
+            "Treat it as live: check list_tokens in a minute and revoke it again, or on the page /access-tokens.",
+            retryable=True,
+        )
+
+    async def _forget(self, token_id: str) -> None:
+        await anyio.to_thread.run_sync(self._store.forget, token_id)
+        self._credentials.forget(token_id)
+
+
+def _unusable() -> AnalyticsError:
+    return AnalyticsError("upstream_schema_changed", "Upstream sent a secret that cannot be used.", "Try again.")

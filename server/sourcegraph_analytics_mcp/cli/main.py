@@ -1,0 +1,53 @@
+"""The command line: what to run, with which settings, against which upstream."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..settings import Settings, SettingsError
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; the exit status is 0 for success, 1 for a failure that was explained, 2 for bad usage."""
+    os.umask(0o077)  # whatever this process writes is for this user alone
+    try:
+        if not arguments or set(arguments) <= {"--demo", "--read-only"}:  # what clients start; no parser needed
+            flags = {flag.removeprefix("--").replace("-", "_"): True for flag in arguments}
+            return _serve(Settings.from_env(os.environ, **flags))
+        from .commands import dispatch
+
+        return dispatch(arguments)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def _serve(settings: Settings) -> int:
+    import gc
+
+    import anyio
+
+    from ..access.credentials import read_secret_file
+    from ..surface.server import AnalyticsServer
+    from .log import configure_log
+    from .stdio import serve_stdio
+
+    if settings.access_token_file is not None:
+        read_secret_file(settings.access_token_file)
+    configure_log(settings)
+    settings, upstream = with_upstream(settings)
+    server = AnalyticsServer(settings, upstream)
+    gc.freeze()
+    gc.enable()
+    anyio.run(serve_stdio, server)
+    return 0
+
+
+def with_upstream(settings: Settings) -> tuple[Settings, Callable[..., Any] | None]:
+    """The settings and upstream to serve: the real one, or with `demo` the embedded one and its credentials."""
+    if not settings.demo:
+        return settings, None
+    from ..demo.embedded import demo_settings, embedded_upstream
+
+    return demo_settings(settings), embedded_upstream()

@@ -1,0 +1,1 @@
+"""A made-up company behind an embedded upstream."""

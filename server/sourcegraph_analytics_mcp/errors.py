@@ -1,0 +1,92 @@
+"""Every failure of the product: a code from a closed list, what happened, what to do next.
+
+There is one class, because callers only ever do one thing with a failure: show it.
+"""
+
+from typing import Literal, get_args
+
+Code = Literal[
+    "auth_missing",
+    "auth_rejected",
+    "session_expired",
+    "instance_denied",
+    "rate_limited",
+    "upstream_unavailable",
+    "upstream_timeout",
+    "upstream_incomplete",
+    "upstream_not_csv",
+    "upstream_bad_csv",
+    "upstream_schema_changed",
+    "upstream_too_large",
+    "upstream_redirect",
+    "ambiguous",
+    "unverified",
+    "secret_store_unavailable",
+    "store_full",
+    "store_corrupt",
+    "store_busy",
+    "not_found",
+    "invalid_argument",
+    "sql_rejected",
+    "sql_timeout",
+    "sql_memory",
+    "sql_failed",
+    "result_too_large",
+    "busy",
+    "forbidden",
+    "cancelled",
+    "unsupported",
+    "internal",
+]
+CODES: tuple[str, ...] = get_args(Code)
+MAX_TEXT = 2000
+
+
+class AnalyticsError(Exception):
+    """A failure that a person or a model can act on.
+
+    Args:
+        code: one of the closed list above.
+        message: what happened, in our words; never upstream's text, a secret, a path or a person.
+        next_step: what to do about it, as one sentence.
+        retryable: whether the same call can succeed later without a change.
+        retry_after_seconds: how long to wait before that, where known.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        next_step: str = "",
+        *,
+        retryable: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        self.code: Code = code
+        self.message = message
+        self.next_step = next_step
+        self.retryable = retryable
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(self.text)
+
+    @property
+    def text(self) -> str:
+        """The sentence a model reads: `[code] what happened. What to do.`"""
+        return f"[{self.code}] {self.message} {self.next_step}".strip()[:MAX_TEXT]
+
+    def structured(self) -> dict[str, object]:
+        """The same as fields, for clients that read only structured content."""
+        return {
+            "error": {
+                "code": self.code,
+                "message": self.message[:MAX_TEXT],
+                "next_step": self.next_step,
+                "retryable": self.retryable,
+                "retry_after_seconds": self.retry_after_seconds,
+            }
+        }
+
+
+def invalid(message: str, next_step: str = "") -> AnalyticsError:
+    """An argument that cannot be used as given."""
+    return AnalyticsError("invalid_argument", message, next_step)

@@ -1,0 +1,1 @@
+"""What we keep: downloads, the store on disk, and the engine that reads it."""

@@ -1,0 +1,207 @@
+"""Exports being made: one download per question, shared by everybody who asks it, whoever waits for it."""
+
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import BinaryIO, cast
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from ..errors import AnalyticsError
+from ..files import disk_error
+from ..upstream.analytics import Analytics, Report
+from ..upstream.models import ReportRequest
+from .columns import Field
+from .engine.process import ingestion
+from .models import Export
+from .store import Staging, Store
+
+_log = logging.getLogger(__name__)
+_SLOW_WRITE = 0.02  # seconds; a disk slower than this per piece gets its writes from a thread
+_UNFRAMED = "Upstream did not say how long the report is, so its end could not be proved."
+
+
+@dataclass
+class Download:
+    """One export on its way.
+
+    Args:
+        rows, bytes: received so far (rows by line ends, so about right where cells hold line breaks).
+        fraction: of the bytes on the wire, where upstream says how many there are.
+    """
+
+    id: str
+    request: ReportRequest
+    started_at: datetime
+    rows: int = 0
+    bytes: int = 0
+    fraction: float | None = None
+    waiting: int = 0
+    left_running: bool = False
+    export: Export | None = None
+    error: AnalyticsError | None = None
+    done: anyio.Event = field(default_factory=anyio.Event)
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+
+class Downloads:
+    """Makes exports in the background and keeps them.
+
+    Args:
+        on_change: awaited after an export has been added.
+    """
+
+    def __init__(
+        self,
+        analytics: Analytics,
+        store: Store,
+        max_export_bytes: int,
+        tasks: TaskGroup,
+        on_change: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._analytics = analytics
+        self._store = store
+        self._limit = max_export_bytes
+        self._tasks = tasks
+        self._on_change = on_change
+        self._running: dict[ReportRequest, Download] = {}
+
+    @property
+    def running(self) -> list[Download]:
+        """Downloads that are not done, newest first."""
+        return sorted(self._running.values(), key=lambda download: download.started_at, reverse=True)
+
+    def kept(self, request: ReportRequest) -> Export | None:
+        """An export of the same request in the same upstream hour (upstream refreshes on the hour)."""
+        hour = _hour(datetime.now(UTC))
+        for export in self._store.exports():
+            if export.request == request and _hour(export.created_at) == hour:
+                return self._store.get(export.id)
+        return None
+
+    def start(self, request: ReportRequest) -> Download:
+        """Begin a download, or join the one that is already running for the same request."""
+        download = self._running.get(request)
+        if download is None:
+            staging = self._store.stage()
+            download = self._running[request] = Download(staging.id, request, datetime.now(UTC))
+            self._tasks.start_soon(self._run, download, staging)
+        return download
+
+    async def wait(self, download: Download, seconds: float) -> Export | None:
+        """Wait for a download; None when it is not done in time and goes on by itself.
+
+        A download that nobody waits for any more, and that nobody left running on purpose, is stopped at once.
+
+        Raises:
+            AnalyticsError: what the download failed with.
+        """
+        download.waiting += 1
+        try:
+            with anyio.move_on_after(seconds):
+                await download.done.wait()
+        except anyio.get_cancelled_exc_class():
+            if download.waiting == 1 and not download.left_running:
+                download.scope.cancel()
+            raise
+        finally:
+            download.waiting -= 1
+        download.left_running |= not download.done.is_set()
+        if download.error is not None:
+            raise download.error
+        return download.export
+
+    async def _run(self, download: Download, staging: Staging) -> None:
+        try:
+            with download.scope:
+                download.export = await self._export(download, staging)
+            if download.export is None:
+                download.error = AnalyticsError("cancelled", "The export was cancelled.", "Nothing was kept.")
+        except AnalyticsError as error:
+            download.error = error
+        except OSError as error:
+            download.error = disk_error(error)
+        except Exception:  # noqa: BLE001 - a bug must not end the server
+            _log.exception("An export failed in a way nobody foresaw")
+            download.error = AnalyticsError("internal", "The export failed.", "Try again; if it stays so, report it.")
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(staging.close)
+            self._running.pop(download.request, None)
+            download.done.set()
+        if download.export is not None:
+            await self._on_change()
+
+    async def _export(self, download: Download, staging: Staging) -> Export:
+        async def receive(report: Report) -> dict[str, object]:
+            staging.clear()
+            return await _store_report(report, download, staging)
+
+        facts = await self._analytics.report(download.request, self._limit, receive)
+        stored = sum(path.stat().st_size for path in staging.folder.rglob("*") if path.is_file())
+        export = Export.model_validate(
+            {
+                **download.request.model_dump(),
+                **facts,
+                "id": download.id,
+                "created_at": download.started_at,
+                "stored_bytes": stored,
+            }
+        )
+        return await anyio.to_thread.run_sync(self._store.commit, staging, export)
+
+
+async def _store_report(report: Report, download: Download, staging: Staging) -> dict[str, object]:
+    """Write a report's bytes as they come, with its conversion running beside; returns the description."""
+    download.rows = download.bytes = 0
+    async with AsyncExitStack() as stack:
+        convert = await stack.enter_async_context(ingestion(staging.csv, staging.parts, download.request.granularity))
+        with _private_file(staging) as file:
+            write = _Writer(file.fileno())
+            async for piece in report.body:
+                await write(piece)
+                download.bytes += len(piece)
+                download.rows += piece.count(b"\n")
+                download.fraction = min(1.0, report.wire_bytes() / report.length) if report.length else None
+                await convert.grown(download.bytes)
+        facts = await convert.finish(download.bytes)
+    if not report.framed:
+        facts["warnings"] = [*facts["warnings"], _UNFRAMED]
+    facts["fields"] = [Field(**f) for f in facts["fields"]]
+    return facts
+
+
+def _private_file(staging: Staging) -> BinaryIO:
+    descriptor = os.open(staging.csv, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    return cast(BinaryIO, os.fdopen(descriptor, "wb", buffering=0))
+
+
+class _Writer:
+    """Writes straight from the loop, which is cheapest (measured), until the disk proves slow; never a short write."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._slow = False
+
+    async def __call__(self, data: bytes) -> None:
+        if self._slow:
+            await anyio.to_thread.run_sync(self._all, data)
+            return
+        begun = time.monotonic()
+        self._all(data)
+        self._slow = time.monotonic() - begun > _SLOW_WRITE
+
+    def _all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+
+def _hour(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

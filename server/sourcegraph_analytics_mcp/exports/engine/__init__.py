@@ -1,0 +1,1 @@
+"""The data engine in child processes; the server itself never imports it."""

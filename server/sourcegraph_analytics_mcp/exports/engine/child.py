@@ -1,0 +1,129 @@
+"""The data engine's process: one request per line in, one or more answers per line out.
+
+Started by `process.py` as a script with an empty environment. It dies with its parent (end of input, and a kernel
+signal where there is one), has limits on memory, files and core dumps, and never writes to the real stdout by accident.
+"""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+MEMORY_MB = 256  # DuckDB's own limit; sorts and joins beyond it go to disk or fail
+_ADDRESS_SPACE = 3 << 30  # bytes; for what the engine allocates outside its own limit
+
+
+def _confine() -> None:
+    """Set the limits of the operating system, where it has them; what is written is for this user alone."""
+    os.umask(0o077)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+
+
+def _connection(scratch: str) -> Any:
+    import duckdb
+
+    connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+    for setting in (
+        f"memory_limit = '{MEMORY_MB}MB'",
+        "threads = 2",
+        "preserve_insertion_order = false",
+        "enable_progress_bar = false",
+        "autoinstall_known_extensions = false",
+        "autoload_known_extensions = false",
+        "allow_persistent_secrets = false",
+        "TimeZone = 'UTC'",
+    ):
+        connection.execute(f"SET {setting}")
+    connection.execute("SET temp_directory = " + _literal(scratch))
+    return connection
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _ingest(request: dict[str, Any], lines: IO[str]) -> dict[str, Any]:
+    """Convert a growing file: `{"size": n}` lines say how much of it is there, `{"end": n}` that it is whole."""
+    from sourcegraph_analytics_mcp.exports.engine.ingest import Ingest
+
+    parts = Path(request["parts"])
+    ingest = Ingest(Path(request["source"]), parts, request["granularity"], _connection(str(parts / "scratch")))
+    for line in lines:
+        step = json.loads(line)
+        ingest.advance(step.get("size", step.get("end")))
+        if "end" in step:
+            return ingest.finish()
+    raise SystemExit(0)  # the parent has gone
+
+
+def _query(request: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """Answer one of our own statements over the Parquet parts of some exports, each visible under a name."""
+    if "connection" not in state:
+        state["connection"] = _connection(request["scratch"])
+    cursor = state["connection"].cursor()
+    for name, files in request["tables"].items():
+        cursor.execute(
+            f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM read_parquet([{", ".join(map(_literal, files))}])'
+        )
+    result = cursor.execute(request["sql"], request["parameters"])
+    names = [column[0] for column in result.description]
+    return {"columns": names, "rows": [[_plain(v) for v in row] for row in result.fetchall()]}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can hold it: dates as ISO text, whole decimals as integers."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return float(value) if value % 1 else int(value)
+
+
+def _say(out: IO[str], message: dict[str, Any]) -> None:
+    out.write(json.dumps(message) + "\n")
+    out.flush()
+
+
+def _serve(lines: IO[str], out: IO[str]) -> None:
+    from sourcegraph_analytics_mcp.errors import AnalyticsError
+
+    state: dict[str, Any] = {}
+    for line in lines:
+        request = json.loads(line)
+        try:
+            done = _ingest(request, lines) if request["do"] == "ingest" else _query(request, state)
+            _say(out, {"done": done})
+        except AnalyticsError as error:
+            _say(out, {"error": {"code": error.code, "message": error.message, "next_step": error.next_step}})
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+            traceback.print_exc(file=sys.stderr)
+            _say(out, {"crash": type(error).__name__})
+        if request["do"] == "ingest":
+            return  # one export, one process
+
+
+def main() -> None:
+    """Take over stdin and stdout, then serve until the input ends."""
+    sys.path[:] = json.loads(sys.argv[1])
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    _confine()
+    _serve(os.fdopen(os.dup(0), "r", encoding="utf-8"), out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""Turn a CSV file that is still growing into Parquet parts, proving every row on the way (runs in a child process).
+
+The file is cut at row ends into segments, two of which are converted at a time. A segment goes through the engine's
+strict reader; where that refuses it, or counts other rows than there are lines, `strict` decides.
+"""
+
+import hashlib
+import io
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from ...errors import AnalyticsError
+from ...upstream.models import Granularity
+from ..columns import Field, Kind, expected, recognise
+from .strict import BadCsv, Read, records, rewrite
+
+SEGMENT = 16 << 20  # bytes; two segments at a time keep both cores busy and memory flat (measured on 1M and 10M rows)
+_LONGEST_LINE = 4 << 20  # bytes
+_BLOCK = 1 << 20  # bytes read at once
+_BOM = b"\xef\xbb\xbf"
+
+_READ_AS: dict[Kind, str] = {
+    "text": "VARCHAR", "flag": "BOOLEAN", "day": "DATE", "month": "VARCHAR", "count": "DOUBLE", "ratio": "DOUBLE",
+}  # fmt: skip
+# Each refuses by error() what the engine's cast would bend: 1.5 to 2, infinity to a date, NaN to a ratio.
+_KEEP_AS: dict[Kind, str] = {
+    "text": "nullif({c}, '')",
+    "flag": "{c}",
+    "day": "CASE WHEN {c} IS NULL OR {c} BETWEEN DATE '1990-01-01' AND DATE '2199-12-31' THEN {c} "
+    "ELSE error('day')::DATE END",
+    "month": "CASE WHEN nullif({c}, '') IS NULL THEN NULL WHEN length({c}) = 7 THEN CAST({c} || '-01' AS DATE) "
+    "ELSE CAST(date_trunc('month', CAST({c} AS DATE)) AS DATE) END",
+    "count": "CASE WHEN {c} IS NULL THEN NULL WHEN {c} = trunc({c}) AND abs({c}) < 9007199254740992 "
+    "THEN CAST({c} AS BIGINT) ELSE error('count')::BIGINT END",
+    "ratio": "CASE WHEN {c} IS NULL OR isfinite({c}) THEN {c} ELSE error('ratio')::DOUBLE END",
+}
+
+
+class Ingest:
+    """One export being converted.
+
+    Args:
+        source: the CSV file, growing.
+        parts: the directory the Parquet parts go to; it exists.
+        granularity: decides which columns must be there.
+        connection: an engine connection with its limits set.
+    """
+
+    def __init__(
+        self, source: Path, parts: Path, granularity: Granularity, connection: duckdb.DuckDBPyConnection
+    ) -> None:
+        self._file = source.open("rb")
+        self._parts = parts
+        self._granularity = granularity
+        self._connection = connection
+        self._pool = ThreadPoolExecutor(2, "convert")
+        self._running: deque[tuple[int, int, Future[Read]]] = deque()
+        self._hash = hashlib.sha256()
+        self._buffer = bytearray()
+        self._read = 0
+        self._fields: tuple[Field, ...] = ()
+        self._segments: list[tuple[int, int]] = []  # where each segment begins in the file, and its rows
+        self._offset = 0  # of the buffer's first byte in the file
+        self._total = Read()
+
+    def advance(self, size: int) -> None:
+        """Take in the file up to `size` bytes."""
+        while self._read < size:
+            block = self._file.read(min(_BLOCK, size - self._read))
+            self._read += len(block)
+            self._hash.update(block)
+            self._buffer += block
+            if not self._fields:
+                self._header(final=False)
+            if self._fields and len(self._buffer) >= SEGMENT:
+                self._cut()
+
+    def finish(self) -> dict[str, Any]:
+        """Convert what is left and describe the whole export.
+
+        Raises:
+            AnalyticsError: when the file is not a whole, strict report.
+        """
+        if not self._fields:
+            self._header(final=True)
+        if self._buffer.strip(b"\r\n"):
+            self._submit(len(self._buffer))
+        elif not self._segments and not self._running:
+            self._submit(0)
+        while self._running:
+            self._collect()
+        self._pool.shutdown()
+        return self._description()
+
+    def _header(self, *, final: bool) -> None:
+        """Read the first record once it is whole."""
+        start = len(_BOM) if self._buffer.startswith(_BOM) else 0
+        while self._buffer.startswith((b"\r", b"\n"), start):
+            start += 1
+        end = _row_end(self._buffer, start, first=True)
+        if end < 0 and not final:
+            if len(self._buffer) > _LONGEST_LINE:
+                raise _bad(0, "its header line is too long")
+            return
+        end = len(self._buffer) if end < 0 else end
+        try:
+            header = next(records(self._buffer[start:end].decode("utf-8")), [])
+        except (BadCsv, UnicodeDecodeError):
+            raise _bad(0, "its header line cannot be read") from None
+        self._fields = recognise(header, self._granularity)
+        self._drop(end)
+
+    def _cut(self) -> None:
+        end = _row_end(self._buffer, 0, first=False)
+        if end > 0:
+            self._submit(end)
+        elif len(self._buffer) > SEGMENT + _LONGEST_LINE:
+            raise _bad(self._total.rows + 1, "it is too long, or its quotes do not match")
+
+    def _submit(self, end: int) -> None:
+        while len(self._running) >= 2:
+            self._collect()
+        number = len(self._segments) + len(self._running)
+        data = bytes(memoryview(self._buffer)[:end])
+        self._running.append((self._offset, number, self._pool.submit(self._convert, data, number)))
+        self._drop(end)
+
+    def _drop(self, end: int) -> None:
+        del self._buffer[:end]
+        self._offset += end
+
+    def _collect(self) -> None:
+        offset, _, future = self._running.popleft()
+        try:
+            read = future.result()
+        except BadCsv as error:
+            raise _bad(self._total.rows + error.row, error.reason) from None
+        self._segments.append((offset, read.rows))
+        self._total.rows += read.rows
+        self._total.unparsed.update(read.unparsed)
+        self._total.invalid_utf8 += read.invalid_utf8
+
+    def _convert(self, data: bytes, number: int) -> Read:
+        segment, part = self._parts / f"segment-{number}.csv", self._parts / f"{number:05}.parquet"
+        try:
+            lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
+            if lines:
+                segment.write_bytes(data)
+                if self._load(segment, part) == lines:
+                    return Read(rows=lines)
+            text = io.StringIO(newline="")
+            read = rewrite(data, self._fields, text)
+            segment.write_text(text.getvalue(), encoding="utf-8", newline="")
+            if self._load(segment, part) != read.rows:
+                raise BadCsv(1, "it cannot be read the same way twice")
+            return read
+        finally:
+            segment.unlink(missing_ok=True)
+
+    def _load(self, segment: Path, part: Path) -> int:
+        """Convert one file; -1 where the engine refuses it."""
+        columns = ", ".join(f"{_text(f.name)}: {_text(_READ_AS[f.kind])}" for f in self._fields)
+        kept = ", ".join(f"{_KEEP_AS[f.kind].format(c=_name(f.name))} AS {_name(f.name)}" for f in self._fields)
+        source = (
+            f"read_csv({_text(str(segment))}, header = false, auto_detect = false, strict_mode = true, delim = ',', "
+            f"quote = '\"', escape = '\"', comment = '', nullstr = '', allow_quoted_nulls = true, "
+            f"columns = {{{columns}}})"
+        )
+        try:
+            done = self._connection.cursor().execute(
+                f"COPY (SELECT {kept} FROM {source}) TO {_text(str(part))} (FORMAT parquet, COMPRESSION zstd)"
+            )
+            return int(done.fetchall()[0][0])
+        except duckdb.Error:
+            return -1
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "row_count": self._total.rows,
+            "byte_count": self._read,
+            "sha256": self._hash.hexdigest(),
+            "fields": [{"header": f.header, "name": f.name, "kind": f.kind, "known": f.known} for f in self._fields],
+            "segments": self._segments,
+            **self._profile(),
+            "warnings": list(self._warnings()),
+        }
+
+    def _profile(self) -> dict[str, Any]:
+        """Who and when: the figures every export is described by."""
+        names = {f.name for f in self._fields}
+        time = next((n for n in ("timestamp_date", "timestamp_month") if n in names), None)
+        when = f"min({time}), max({time}), count(DISTINCT {time})" if time else "NULL, NULL, 0"
+        users, nameless, first, last, days = self._connection.execute(
+            f"SELECT count(DISTINCT instance_user_id), count(*) FILTER (instance_user_id IS NULL), {when} "
+            f"FROM read_parquet({_text(str(self._parts / '*.parquet'))})"
+        ).fetchall()[0]
+        if nameless:
+            self._total.unparsed["instance_user_id"] += nameless
+        return {
+            "active_users": users,
+            "first_day": first and first.isoformat(),
+            "last_day": last and last.isoformat(),
+            "days_with_data": days,
+        }
+
+    def _warnings(self) -> Iterator[str]:
+        missing = [c.header for c in expected(self._granularity) if c.name not in {f.name for f in self._fields}]
+        unknown = [f.name for f in self._fields if not f.known]
+        if missing:
+            yield f"Columns that are documented but missing: {', '.join(missing)}."
+        if unknown:
+            yield f"Columns that are not documented, kept as text: {', '.join(unknown)}."
+        nameless = self._total.unparsed.pop("instance_user_id", 0)
+        if nameless:
+            yield f"{nameless:,} rows have no Instance user ID; they count for no person."
+        for name, count in sorted(self._total.unparsed.items()):
+            yield f"{count:,} cells of {name} are not a value of its kind; they count as blank."
+        if self._total.invalid_utf8:
+            yield f"{self._total.invalid_utf8:,} characters are not valid UTF-8; shown as \ufffd."
+
+
+def _row_end(data: bytearray, start: int, *, first: bool) -> int:
+    """Where the first (or last) whole row ends: after a line feed that is outside quotes; -1 for none."""
+    if first:
+        end = data.find(b"\n", start)
+        while end >= 0 and data.count(b'"', start, end) % 2:
+            end = data.find(b"\n", end + 1)
+    else:
+        end = data.rfind(b"\n")
+        quotes = data.count(b'"', 0, max(end, 0))
+        while end >= 0 and quotes % 2:
+            before = data.rfind(b"\n", 0, end)
+            quotes -= data.count(b'"', max(before, 0), end)
+            end = before
+    return end + 1 if end >= 0 else -1
+
+
+def _bad(row: int, reason: str) -> AnalyticsError:
+    where = f"data row {row:,}" if row else "the header"
+    message = f"The report is not well-formed CSV: {where}: {reason}."
+    return AnalyticsError("upstream_bad_csv", message, "Nothing was kept. Try again; if it stays so, report it.")
+
+
+def _name(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _text(literal: str) -> str:
+    return "'" + literal.replace("'", "''") + "'"

@@ -1,0 +1,88 @@
+"""An export as it is kept and described."""
+
+from datetime import date, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..upstream.models import Granularity, ReportRequest
+from .columns import Field as Column
+
+FORMAT: Literal[1] = 1  # of the metadata file; a newer one is left alone
+
+
+class Export(BaseModel):
+    """A complete export. What upstream meant to send is `csv`; `parts` hold the same rows for questions.
+
+    Args:
+        created_at: when the download began, which is what its data is as of (UTC).
+        segments: for each Parquet part, where its rows begin in the CSV (bytes) and how many they are.
+        warnings: sentences about the data that a reader of its figures must know.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = FORMAT
+    id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    instance_url: str
+    granularity: Granularity
+    start_date: date | None
+    end_date: date | None
+    created_at: datetime
+    row_count: int
+    byte_count: int
+    sha256: str
+    fields: tuple[Column, ...]
+    segments: tuple[tuple[int, int], ...]
+    active_users: int
+    first_day: date | None
+    last_day: date | None
+    days_with_data: int
+    warnings: tuple[str, ...]
+    stored_bytes: int
+    folder: Path = Field(exclude=True, default=Path())
+
+    @property
+    def request(self) -> ReportRequest:
+        """What was asked for."""
+        return ReportRequest(
+            instance_url=self.instance_url,
+            granularity=self.granularity,
+            start_date=self.start_date,
+            end_date=self.end_date,
+        )
+
+    @property
+    def csv(self) -> Path:
+        return self.folder / "export.csv"
+
+    @property
+    def parts(self) -> list[Path]:
+        return [self.folder / "parts" / f"{number:05}.parquet" for number in range(len(self.segments))]
+
+    @property
+    def title(self) -> str:
+        """A title a person recognises."""
+        return f"{grain_words(self.granularity)}, {range_words(self.start_date, self.end_date)}, {self.instance_url}"
+
+
+_GRAINS: dict[Granularity, str] = {
+    "by_user": "Usage by user",
+    "by_user_month": "Usage by user and month",
+    "by_user_day": "Usage by user and day",
+    "by_user_day_client_language": "Usage by user, day, client and language",
+}
+
+
+def grain_words(granularity: Granularity) -> str:
+    return _GRAINS[granularity]
+
+
+def range_words(start: date | None, end: date | None) -> str:
+    """A date range in words; a missing bound is open."""
+    if start is None and end is None:
+        return "all time"
+    if start is None:
+        return f"until {end}"
+    return f"since {start}" if end is None else f"{start} to {end}"

@@ -1,0 +1,212 @@
+"""The store on disk: one directory per export, whole or absent.
+
+    <home>/exports/<id>/{meta.json, export.csv, parts/*.parquet}
+    <home>/staging/<id>/   being made; a kernel lock tells whether its maker lives
+
+An export is made in staging, synced, and renamed into place; it is removed by renaming it out again. There is no
+catalogue beside the directories, so there is none that could disagree with them.
+"""
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ..errors import AnalyticsError
+from ..files import disk_error, private_folder, sync, write_private
+from .models import Export
+
+_ID = re.compile(r"[0-9a-f]{32}\Z")
+
+
+class Staging:
+    """A directory in which one export is being made; its lock says that the maker is alive."""
+
+    def __init__(self, folder: Path) -> None:
+        self.id = folder.name
+        self.folder = folder
+        self.csv = folder / "export.csv"
+        self.parts = folder / "parts"
+        private_folder(folder)
+        self._lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        private_folder(self.parts)
+
+    def clear(self) -> None:
+        """Start again from nothing."""
+        self.csv.unlink(missing_ok=True)
+        shutil.rmtree(self.parts)
+        private_folder(self.parts)
+
+    def close(self) -> None:
+        """Give up what is left of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            os.close(self._lock)
+
+
+class Store:
+    """The exports of one data directory. Several processes may use it at once.
+
+    Args:
+        home: the data directory; made, private to this user, when first needed.
+        retention_days: older exports are deleted.
+        max_bytes: beyond this the oldest exports are deleted.
+    """
+
+    def __init__(self, home: Path, retention_days: float, max_bytes: int) -> None:
+        self.home = home
+        self._exports = home / "exports"
+        self._staging = home / "staging"
+        self._retention = timedelta(days=retention_days)
+        self._max_bytes = max_bytes
+        self._known: dict[str, Export | None] = {}  # metadata never changes, so it is read once; None is unreadable
+
+    def prepare(self) -> None:
+        """Make the directories and remove what dead processes and time have left.
+
+        Raises:
+            AnalyticsError: `store_full` or `store_corrupt` when the directory cannot be used.
+        """
+        try:
+            for folder in (self.home, self._exports, self._staging):
+                private_folder(folder)
+            if not (self.home / ".gitignore").exists():
+                write_private(self.home / ".gitignore", "*\n")
+        except OSError as error:
+            raise disk_error(error) from error
+        self._remove_abandoned()
+        self.sweep()
+
+    def stage(self) -> Staging:
+        """Begin an export under a fresh random id, in a prepared store."""
+        try:
+            return Staging(self._staging / secrets.token_hex(16))
+        except OSError as error:
+            raise disk_error(error) from error
+
+    def commit(self, staging: Staging, export: Export) -> Export:
+        """Make a staged export part of the store, in one rename; afterwards it survives a power cut."""
+        try:
+            write_private(staging.folder / "meta.json", export.model_dump_json(indent=1))
+            (staging.folder / ".lock").unlink()
+            for path in sorted(staging.folder.rglob("*"), reverse=True):
+                sync(path)
+            sync(staging.folder)
+            staging.folder.rename(self._exports / staging.id)
+            sync(self._exports)
+        except OSError as error:
+            raise disk_error(error) from error
+        self.sweep(keep=staging.id)
+        return self.get(staging.id)
+
+    def exports(self) -> list[Export]:
+        """Every whole export, newest first."""
+        found = [export for name in self._names() if (export := self._read(name)) is not None]
+        return sorted(found, key=lambda export: (export.created_at, export.id), reverse=True)
+
+    def get(self, export_id: str) -> Export:
+        """Look one export up.
+
+        Raises:
+            AnalyticsError: `not_found`, or `store_corrupt` when its files are not whole.
+        """
+        export = self._read(export_id) if _ID.match(export_id) else None
+        if export is None:
+            raise AnalyticsError(
+                "not_found", "There is no export with that id.", "list_exports shows those that are kept."
+            )
+        if not _whole(export):
+            raise AnalyticsError(
+                "store_corrupt",
+                "The files of that export are damaged or missing.",
+                "Delete it with delete_export, then export again.",
+            )
+        return export
+
+    def delete(self, export_id: str) -> bool:
+        """Remove every copy of an export; whether there was one."""
+        if not _ID.match(export_id):
+            return False
+        doomed = self._staging / f"deleted-{secrets.token_hex(8)}"
+        try:
+            private_folder(self._staging)
+            (self._exports / export_id).rename(doomed)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise disk_error(error) from error
+        shutil.rmtree(doomed, ignore_errors=True)
+        self._known.pop(export_id, None)
+        return True
+
+    def sweep(self, keep: str | None = None) -> None:
+        """Delete exports that are too old, then the oldest beyond the size limit; never the one named by `keep`."""
+        total = 0
+        oldest_kept = datetime.now(UTC) - self._retention
+        for export in self.exports():
+            total += export.stored_bytes
+            if export.id != keep and (export.created_at < oldest_kept or total > self._max_bytes):
+                self.delete(export.id)
+                total -= export.stored_bytes
+
+    def _names(self) -> Iterator[str]:
+        with suppress(FileNotFoundError):
+            yield from (entry.name for entry in os.scandir(self._exports) if _ID.match(entry.name))
+
+    def _read(self, name: str) -> Export | None:
+        folder = self._exports / name
+        if not (folder / "meta.json").is_file():
+            self._known.pop(name, None)
+            return None
+        if name not in self._known:
+            self._known[name] = _parse(folder)
+        return self._known[name]
+
+    def _remove_abandoned(self) -> None:
+        """Remove staging directories whose maker no longer holds its lock."""
+        for entry in list(os.scandir(self._staging)):
+            folder = Path(entry.path)
+            if entry.name.startswith("deleted-") or _abandoned(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _parse(folder: Path) -> Export | None:
+    """The metadata of one export; None when it is damaged, of another export, or of a newer version."""
+    try:
+        text = (folder / "meta.json").read_text(encoding="utf-8")
+        export = Export.model_validate(json.loads(text) | {"folder": folder})
+    except (OSError, ValueError, TypeError, ValidationError):
+        return None
+    return export if export.id == folder.name else None
+
+
+def _whole(export: Export) -> bool:
+    try:
+        return export.csv.stat().st_size == export.byte_count and all(part.is_file() for part in export.parts)
+    except OSError:
+        return False
+
+
+def _abandoned(folder: Path) -> bool:
+    try:
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return datetime.now().timestamp() - folder.stat().st_mtime > 60  # its maker may be between two steps
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True

@@ -1,0 +1,56 @@
+"""Files and directories that belong to this user alone, written whole or not at all."""
+
+import errno
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import AnalyticsError
+
+
+def private_folder(folder: Path) -> None:
+    """Make a directory private to this user, whatever the umask; a link in its place is refused."""
+    if not folder.parent.exists():
+        folder.parent.mkdir(parents=True, mode=0o700)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if folder.is_symlink() or not folder.is_dir():
+        raise OSError(errno.ENOTDIR, "not a directory of our own")
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a small file for this user alone, whole or not at all: beside, synced, then renamed into place."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or directory is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def disk_error(error: OSError) -> AnalyticsError:
+    """What an error of the disk means to the user; paths and numbers stay out of it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return AnalyticsError(
+            "store_full",
+            "There is no room left for the export.",
+            "Free disk space, delete exports (delete_export), or ask for fewer days; nothing was kept.",
+        )
+    return AnalyticsError(
+        "store_corrupt",
+        "The data directory cannot be used.",
+        "Check that SRC_ANALYTICS_DATA_DIR is a directory that this user owns and can write to; `doctor` shows more.",
+    )

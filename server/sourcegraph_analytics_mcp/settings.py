@@ -1,0 +1,168 @@
+"""The operator's settings: environment variables, checked once, at start."""
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from .errors import AnalyticsError, invalid
+
+PREFIX = "SRC_ANALYTICS_"
+DEFAULT_URL = "https://analytics.sourcegraph.com"
+_HOST = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*(:\d{1,5})?\Z"
+)
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the text is one sentence that names the variable and never shows a secret."""
+
+
+def bare_host(text: str) -> str:
+    """Return `text` as the bare lower-case host that upstream calls `instanceURL`.
+
+    Raises:
+        AnalyticsError: `invalid_argument` when it is not a host.
+    """
+    host = text.strip().lower().removeprefix("https://").removeprefix("http://").removesuffix("/")
+    if not _HOST.match(host):
+        raise invalid(
+            "instance_url is not a host name.", "Send the bare host of the instance, like example.sourcegraphcloud.com."
+        )
+    return host
+
+
+class Settings(BaseModel):
+    """Everything that can be set; each field is `SRC_ANALYTICS_<NAME>` in the environment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    url: str = Field(DEFAULT_URL, description="Address of Sourcegraph Analytics (https, or http on loopback)")
+    instance: str | None = Field(None, description="Default Sourcegraph instance, a bare host")
+    instances: tuple[str, ...] = Field((), description="Instances that may be asked about, separated by commas (any)")
+    access_token: SecretStr | None = Field(None, description="Access token for exports")
+    access_token_file: Path | None = Field(None, description="File that holds the access token, readable by you alone")
+    cas_cookie: SecretStr | None = Field(None, description="Session cookie, needed only to manage tokens")
+    cookie_name: str = Field("cas", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the session cookie")
+    demo: bool = Field(False, description="Serve a made-up company from an embedded upstream")
+    data_dir: Path | None = Field(None, description="Where exports and token records are kept")
+    read_only: bool = Field(False, description="Leave out the tools that change something upstream")
+    secret_delivery: Literal["store", "reveal"] = Field(
+        "store", description="`reveal` also shows a new token's secret to the assistant"
+    )
+    retention_days: float = Field(30, gt=0, description="Exports older than this are deleted")
+    max_store_bytes: int = Field(10 * 2**30, gt=0, description="Size of the store; the oldest exports go first")
+    max_export_bytes: int = Field(4 * 2**30, gt=0, description="Largest export that is accepted, decoded")
+    connect_timeout: Seconds = Field(10, description="Seconds to connect")
+    read_timeout: Seconds = Field(120, description="Seconds without a byte before a request is given up")
+    deadline: Seconds = Field(900, description="Seconds for a whole request, retries included")
+    answer_within: Seconds = Field(45, description="Seconds after which an export goes on in the background")
+    retry_base_delay: Annotated[float, Field(ge=0, le=60)] = Field(
+        0.5, description="Seconds before the first retry; doubles, with jitter"
+    )
+    resource_links: bool = Field(True, description="Add resource_link blocks to answers (some clients choke on them)")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log on stderr")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **overrides: object) -> "Settings":
+        """Read the settings from an environment; `overrides` (command line flags) win.
+
+        Raises:
+            SettingsError: naming the variable at fault.
+        """
+        known = {PREFIX + name.upper(): name for name in cls.model_fields}
+        unknown = sorted(key for key in environ if key.startswith(PREFIX) and key not in known)
+        if unknown:
+            raise SettingsError(f"{unknown[0]} is not a setting of this server; README.md lists those that are.")
+        given: dict[str, object] = {
+            known[key]: value for key, value in environ.items() if key in known and value.strip() != ""
+        }
+        try:
+            return cls.model_validate(given | overrides)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            name = PREFIX + str(first["loc"][0]).upper()
+            raise SettingsError(f"{name} cannot be used: {first['msg'].removeprefix('Value error, ')}.") from None
+
+    @field_validator("instances", mode="before")
+    @classmethod
+    def _split_instances(cls, value: object) -> object:
+        return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("instances")
+    @classmethod
+    def _check_instances(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_host_setting(host) for host in value)
+
+    @field_validator("instance")
+    @classmethod
+    def _check_instance(cls, value: str | None) -> str | None:
+        return None if value is None else _host_setting(value)
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        parts = urlsplit(value.strip())
+        loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+        if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
+            raise ValueError("it must be an https address (http only on loopback)")
+        if not parts.hostname or parts.username or parts.query or parts.fragment or parts.path.strip("/"):
+            raise ValueError("it must be a bare address like https://analytics.sourcegraph.com")
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @field_validator("access_token", "cas_cookie")
+    @classmethod
+    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(header_safe(value.get_secret_value()))
+
+    @cached_property
+    def home(self) -> Path:
+        """The directory everything is kept in; demo data has its own."""
+        if self.data_dir is not None:
+            return self.data_dir.expanduser()
+        from platformdirs import user_data_path  # only needed without DATA_DIR
+
+        return user_data_path("sourcegraph-analytics-mcp", appauthor=False) / ("demo" if self.demo else "live")
+
+    def resolve_instance(self, asked: str | None) -> str:
+        """Return the instance to ask about: the argument, else the configured default.
+
+        Raises:
+            AnalyticsError: `invalid_argument` without either, `forbidden` when it is not on the operator's list.
+        """
+        if asked is None and self.instance is None:
+            raise invalid("No instance was named.", f"Pass instance_url, or set {PREFIX}INSTANCE for a default.")
+        host = self.instance if asked is None else bare_host(asked)
+        assert host is not None
+        if self.instances and host not in self.instances:
+            raise AnalyticsError(
+                "forbidden",
+                "That instance is not on this server's list.",
+                f"Use one of: {', '.join(self.instances)}; the operator's setting is {PREFIX}INSTANCES.",
+            )
+        return host
+
+
+def _host_setting(text: str) -> str:
+    try:
+        return bare_host(text)
+    except AnalyticsError:
+        raise ValueError("it must be a bare host like example.sourcegraphcloud.com") from None
+
+
+def header_safe(secret: str) -> str:
+    """Strip a pasted secret and check that it can stand in a header, without ever echoing it.
+
+    Raises:
+        ValueError: for an empty value, control characters, spaces inside, or characters beyond ASCII.
+    """
+    value = secret.strip()
+    if not value or not value.isascii() or any(c <= " " or c == "\x7f" or c == ";" for c in value):
+        raise ValueError("it holds characters that cannot be part of a token or cookie")
+    return value

@@ -1,0 +1,1 @@
+"""What an assistant sees: tools, resources, prompts, completions."""

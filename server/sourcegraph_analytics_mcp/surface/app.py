@@ -1,0 +1,68 @@
+"""The parts of a running server, put together once per connection or HTTP application."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from ..access.credentials import Configured
+from ..access.secret_store import SecretStore
+from ..access.tokens import TokenDesk
+from ..exports.downloads import Downloads
+from ..exports.engine.process import Questions
+from ..exports.store import Store
+from ..settings import Settings
+from ..upstream.analytics import Analytics
+from ..upstream.http import Http
+from .notices import Notices
+
+
+@dataclass(frozen=True)
+class App:
+    """What tools, resources and completions work with."""
+
+    settings: Settings
+    credentials: Configured
+    analytics: Analytics
+    tokens: TokenDesk
+    store: Store
+    downloads: Downloads
+    questions: Questions
+    notices: Notices
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings, notices: Notices, upstream: Callable[..., Any] | None = None
+) -> AsyncIterator[App]:
+    """Put the parts together; leaving ends downloads, processes and connections.
+
+    Args:
+        upstream: an ASGI application in place of the network (the demo).
+    """
+    secrets = SecretStore(settings.home, settings.url, keyring=not settings.demo)
+    credentials = Configured(settings, secrets)
+    http = Http(settings, upstream)
+    analytics = Analytics(http, credentials)
+    store = Store(settings.home, settings.retention_days, settings.max_store_bytes)
+    questions = Questions(settings.home / "staging")
+    try:
+        async with anyio.create_task_group() as tasks:
+            downloads = Downloads(analytics, store, settings.max_export_bytes, tasks, notices.exports_changed)
+            desk = TokenDesk(analytics, credentials, secrets, settings)
+            tasks.start_soon(_sweep_hourly, store)
+            yield App(settings, credentials, analytics, desk, store, downloads, questions, notices)
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await questions.aclose()
+            await http.aclose()
+
+
+async def _sweep_hourly(store: Store) -> None:
+    while True:
+        await anyio.sleep(3600)
+        await anyio.to_thread.run_sync(store.prepare)

@@ -1,0 +1,79 @@
+"""One call as a tool sees it: progress out, questions to the person, whatever the protocol revision."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
+from mcp_types.version import is_version_at_least
+from pydantic import BaseModel, Field
+
+if TYPE_CHECKING:
+    from mcp.server.mcpserver import Context
+
+_MODERN = "2026-07-28"  # asks by an input_required result; before, by a request of the server's own
+_ASKS_SINCE = "2025-06-18"  # older clients that declare elicitation still refuse the request
+_KEY = "confirmation"
+_PROGRESS_EVERY = 0.5  # seconds
+
+
+class Confirmation(BaseModel):
+    """The form a person fills in."""
+
+    confirm: bool = Field(description="Yes, do it")
+
+
+class Call:
+    """What a tool may do with the client that called it."""
+
+    def __init__(self, context: "Context[Any, Any]") -> None:
+        self._context = context
+        self._last_progress = (0.0, 0.0)
+
+    @property
+    def session(self) -> Any:
+        """The connection, for announcements on older revisions."""
+        return self._context.session
+
+    @property
+    def modern(self) -> bool:
+        return is_version_at_least(self._context.protocol_version or "", _MODERN)
+
+    async def progress(self, done: float, total: float | None, message: str) -> None:
+        """Report progress, at most twice a second and only upwards."""
+        last_time, last_done = self._last_progress
+        now = time.monotonic()
+        if done > last_done and now - last_time >= _PROGRESS_EVERY:
+            self._last_progress = (now, done)
+            await self._context.report_progress(done, total, message)
+
+    async def confirmed(self, question: str) -> bool | InputRequiredResult | None:
+        """Ask the person to confirm; None when this client cannot ask, a result to pass on while it is asking.
+
+        The question must depend on the arguments alone, since the client sends the call again with the answer.
+        """
+        if not self._can_ask():
+            return None
+        if not self.modern:
+            answer = await self._context.elicit(question, Confirmation)
+            return answer.action == "accept" and answer.data.confirm
+        responses = self._context.input_responses or {}
+        if self._context.request_state is None or _KEY not in responses:
+            schema = {
+                "type": "object",
+                "properties": {"confirm": {"type": "boolean", "title": "Confirm", "description": "Yes, do it"}},
+                "required": ["confirm"],
+            }
+            ask = ElicitRequest(params=ElicitRequestFormParams(message=question, requested_schema=schema))
+            return InputRequiredResult(input_requests={_KEY: ask}, request_state=_KEY)
+        response = responses[_KEY]
+        if not isinstance(response, ElicitResult) or response.action != "accept":
+            return False
+        return (response.content or {}).get("confirm") is True
+
+    def _can_ask(self) -> bool:
+        capabilities = self._context.client_capabilities
+        elicitation = capabilities.elicitation if capabilities else None
+        if elicitation is None or (elicitation.form is None and elicitation.url is not None):
+            return False
+        version = self._context.protocol_version or ""
+        return self.modern or (is_version_at_least(version, _ASKS_SINCE) and self._context.session.can_send_request)

@@ -1,0 +1,29 @@
+"""Complete what can be enumerated: export ids and the choices of prompt arguments. Never people."""
+
+import anyio.to_thread
+from mcp_types import Completion, CompletionArgument, PromptReference, ResourceTemplateReference
+
+from .app import App
+from .prompts import prompts
+
+_MOST = 100
+
+
+async def complete(
+    app: App, reference: PromptReference | ResourceTemplateReference, argument: CompletionArgument
+) -> Completion:
+    """The values that begin as the argument does; none for what cannot be enumerated."""
+    values = await _values(app, reference, argument.name)
+    fitting = [value for value in values if value.lower().startswith(argument.value.lower())]
+    return Completion(values=fitting[:_MOST], total=len(fitting), has_more=len(fitting) > _MOST)
+
+
+async def _values(app: App, reference: PromptReference | ResourceTemplateReference, name: str) -> list[str]:
+    if name == "export_id":
+        return [export.id for export in await anyio.to_thread.run_sync(app.store.exports)]
+    if name == "instance_url":
+        return list(app.settings.instances or filter(None, [app.settings.instance]))
+    if isinstance(reference, PromptReference) and reference.name in prompts():
+        argument = prompts()[reference.name].arguments.get(name)
+        return list(argument.choices) if argument else []
+    return []

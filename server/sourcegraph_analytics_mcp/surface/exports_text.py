@@ -1,0 +1,151 @@
+"""Exports as an assistant reads them: one line, one table, one summary."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime
+from typing import Literal
+
+from ..exports.downloads import Download
+from ..exports.models import Export, grain_words, range_words
+from ..upstream.models import Granularity
+from ..usage.summary import Summary
+from .text import plural, safe, size, table
+from .tool import Answer
+
+
+class ExportEntry(Answer):
+    """One export as data; while it is running, the counts are what has arrived and `progress` is 0-1 where known."""
+
+    id: str
+    status: Literal["complete", "running"]
+    instance_url: str
+    granularity: Granularity
+    start_date: date | None
+    end_date: date | None
+    created_at: str
+    row_count: int
+    byte_count: int
+    progress: float | None = None
+    sha256: str | None = None
+    columns: tuple[str, ...] = ()
+    active_users: int | None = None
+    reused: bool = False
+    warnings: tuple[str, ...] = ()
+    summary_uri: str | None = None
+    csv_uri: str | None = None
+    path: str | None = None
+
+
+def uri(export_id: str, part: str = "") -> str:
+    return f"analytics://exports/{export_id}{part}"
+
+
+def complete(export: Export, *, reused: bool = False) -> ExportEntry:
+    return ExportEntry(
+        id=export.id,
+        status="complete",
+        instance_url=export.instance_url,
+        granularity=export.granularity,
+        start_date=export.start_date,
+        end_date=export.end_date,
+        created_at=_moment(export.created_at),
+        row_count=export.row_count,
+        byte_count=export.byte_count,
+        sha256=export.sha256,
+        columns=tuple(field.header for field in export.fields),
+        active_users=export.active_users,
+        reused=reused,
+        warnings=warnings(export),
+        summary_uri=uri(export.id),
+        csv_uri=uri(export.id, "/data.csv"),
+        path=str(export.csv),
+    )
+
+
+def running(download: Download) -> ExportEntry:
+    request = download.request
+    return ExportEntry(
+        id=download.id,
+        status="running",
+        instance_url=request.instance_url,
+        granularity=request.granularity,
+        start_date=request.start_date,
+        end_date=request.end_date,
+        created_at=_moment(download.started_at),
+        row_count=max(download.rows - 1, 0),
+        byte_count=download.bytes,
+        progress=download.fraction,
+    )
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def warnings(export: Export) -> tuple[str, ...]:
+    """What a reader of the figures must know: about the data, and about days that are not over."""
+    return (*export.warnings, *_coverage(export))
+
+
+def _coverage(export: Export) -> Iterator[str]:
+    made = export.created_at.date()
+    if export.end_date is not None and export.end_date > made:
+        yield f"The range ends after {made}, the day of the export; later days are not in it."
+    if export.last_day is not None and "timestamp_date" in {f.name for f in export.fields} and export.last_day >= made:
+        yield f"{made} was not over when this was exported."
+
+
+def recent_table(exports: Iterable[ExportEntry]) -> str:
+    """Exports as one table, newest first."""
+    rows = [
+        (e.id, grain_words(e.granularity), _range(e), e.instance_url, e.row_count, e.active_users, _made(e))
+        for e in exports
+    ]
+    return table(("id", "what", "days", "instance", "rows", "people", "as of (UTC)"), rows)
+
+
+def _range(entry: ExportEntry) -> str:
+    if entry.start_date is None and entry.end_date is None:
+        return "all time"
+    return f"{entry.start_date or '…'} to {entry.end_date or '…'}"
+
+
+def _made(entry: ExportEntry) -> str:
+    made = entry.created_at[:16].replace("T", " ")
+    if entry.status == "complete":
+        return made
+    return f"{made}, running" + (f" {entry.progress:.0%}" if entry.progress is not None else "")
+
+
+def sentence(export: Export) -> str:
+    """An export in one sentence."""
+    rows, people = plural(export.row_count, "row"), plural(export.active_users, "person", "people")
+    return f"{export.title}: {rows} about {people}, {size(export.byte_count)}, as of {_spoken(export.created_at)}."
+
+
+def coverage(export: Export) -> str:
+    """What days are asked for, and which of them have data."""
+    asked = range_words(export.start_date, export.end_date)
+    if export.first_day is None:
+        return f"Asked: {asked}."
+    unit = "month" if "timestamp_month" in {f.name for f in export.fields} else "day"
+    found = f"{plural(export.days_with_data, unit)} with data, {export.first_day} to {export.last_day}"
+    return f"Asked: {asked}. Found: {found}."
+
+
+def _spoken(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def summary_markdown(export: Export, summary: Summary) -> str:
+    """An export summarised as Markdown tables, a few hundred tokens long."""
+    parts = [f"# {export.title}", f"{sentence(export)} {coverage(export)}"]
+    parts += [f"Note: {safe(warning)}" for warning in warnings(export)]
+    parts += ["## Totals", table(("metric", "value", "unit"), ((m.title, v, m.unit) for m, v in summary.totals))]
+    for breakdown in summary.breakdowns:
+        shown = len(breakdown.rows)
+        of = f" ({shown} of {breakdown.groups})" if breakdown.groups > shown else ""
+        parts += [f"## {breakdown.title}{of}"]
+        parts += [table(("", *(m.title for m in breakdown.metrics)), breakdown.rows)]
+    parts.append("People of several rows count once in the totals, so breakdowns of people do not add up to them.")
+    parts.append(f"Rows: {uri(export.id, '/rows')} · CSV: {uri(export.id, '/data.csv')}")
+    return "\n\n".join(parts)

@@ -1,0 +1,123 @@
+"""The prompts: one Markdown file each in `prompts/`, with TOML front matter for title, description and arguments.
+
++++
+title = "Monthly adoption report"
+description = "…"
+[arguments.month]
+description = "…"
+default = "last month"     # without a default the argument is required
+choices = ["a", "b"]       # offered as completions
++++
+Text with $month in it.
+"""
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from string import Template
+
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, GetPromptResult, PromptArgument, PromptMessage, TextContent
+from mcp_types import Prompt as ListedPrompt
+
+from .text import safe
+
+_LONGEST_ARGUMENT = 1000
+
+
+@dataclass(frozen=True)
+class Argument:
+    description: str
+    default: str | None
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One file."""
+
+    name: str
+    title: str
+    description: str
+    arguments: dict[str, Argument]
+    text: str
+
+    def listed(self) -> ListedPrompt:
+        arguments = [
+            PromptArgument(name=name, description=argument.description, required=argument.default is None)
+            for name, argument in self.arguments.items()
+        ]
+        return ListedPrompt(name=self.name, title=self.title, description=self.description, arguments=arguments)
+
+    def filled(self, given: dict[str, str]) -> GetPromptResult:
+        """The prompt with its arguments put in.
+
+        Raises:
+            MCPError: invalid params, naming what is missing or unknown.
+        """
+        for name in given:
+            if name not in self.arguments:
+                raise _refused(
+                    f"There is no argument {safe(name)[:40]!r}; valid are: {', '.join(self.arguments) or 'none'}."
+                )
+        values: dict[str, str] = {}
+        for name, argument in self.arguments.items():
+            value = given.get(name) or argument.default
+            if value is None:
+                raise _refused(f"The argument {name!r} is required: {argument.description}.")
+            if len(value) > _LONGEST_ARGUMENT:
+                raise _refused(f"The argument {name!r} is too long.")
+            values[name] = safe(value)
+        text = Template(self.text).substitute(values)
+        return GetPromptResult(
+            description=self.description, messages=[PromptMessage(role="user", content=TextContent(text=text))]
+        )
+
+
+@cache
+def prompts() -> dict[str, Prompt]:
+    """Every prompt by name, in the order of their files."""
+    folder = files("sourcegraph_analytics_mcp.prompts")
+    found = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".md")), key=lambda entry: entry.name)
+    return {p.name: p for p in (parse(e.name.removesuffix(".md"), e.read_text(encoding="utf-8")) for e in found)}
+
+
+def parse(name: str, source: str) -> Prompt:
+    """Read one prompt file.
+
+    Raises:
+        ValueError: for front matter that is missing or incomplete, or a `$name` that is no argument.
+    """
+    match = re.fullmatch(r"\+\+\+\n(.*?)\n\+\+\+\n(.*)", source, re.DOTALL)
+    if match is None:
+        raise ValueError(f"prompts/{name}.md must begin with TOML front matter between +++ lines")
+    head = tomllib.loads(match[1])
+    arguments = {
+        key: Argument(str(a["description"]), a.get("default"), tuple(a.get("choices", ())))
+        for key, a in head.get("arguments", {}).items()
+    }
+    text = match[2].strip()
+    unknown = set(Template(text).get_identifiers()) - set(arguments)
+    if unknown:
+        raise ValueError(f"prompts/{name}.md uses ${min(unknown)}, which is not among its arguments")
+    return Prompt(name, str(head["title"]), str(head["description"]), arguments, text)
+
+
+def find(name: str) -> Prompt:
+    """Look a prompt up.
+
+    Raises:
+        MCPError: invalid params, with the nearest name.
+    """
+    if name not in prompts():
+        near = difflib.get_close_matches(name, prompts(), n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(prompts())}."
+        raise _refused(f"There is no prompt {safe(name)[:60]!r}. {hint}")
+    return prompts()[name]
+
+
+def _refused(message: str) -> MCPError:
+    return MCPError(code=INVALID_PARAMS, message=message)

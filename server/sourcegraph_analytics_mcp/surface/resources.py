@@ -1,0 +1,131 @@
+"""What can be read: the recent exports, each one's summary, rows and CSV, and the catalogue of metrics."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import anyio.to_thread
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp_types import Annotations, Resource
+
+from ..errors import AnalyticsError, invalid
+from ..exports.models import Export
+from ..exports.rows import guarded, page
+from ..usage.metrics import METRICS
+from ..usage.summary import Minutes, Summary, summarise
+from . import exports_text
+from .app import App
+from .notices import EXPORTS_URI
+from .text import formula_safe, plural, safe, table
+
+METRICS_URI = "analytics://metrics"
+_NEWEST = 10  # exports listed one by one
+_MOST_CSV = 5 << 20  # bytes of a CSV handed over as text
+_PAGE, _MOST_ROWS = 50, 500
+_summaries: dict[str, Summary] = {}  # of exports, which never change
+
+
+def add_resources(server: MCPServer[Any], app: Callable[[], App]) -> None:
+    """Register the static resources and the templates.
+
+    Args:
+        app: gives the running app; static resources have no other way to it.
+    """
+
+    @server.resource(EXPORTS_URI, title="Recent exports", mime_type="text/markdown",
+                     description="The exports that are kept, newest first, as one table")  # fmt: skip
+    async def exports() -> str:
+        return await recent(app())
+
+    @server.resource(METRICS_URI, title="Metrics", mime_type="text/markdown",
+                     description="Every metric: what it means, its unit, the columns it needs")  # fmt: skip
+    async def metrics() -> str:
+        return metrics_markdown()
+
+    @server.resource(EXPORTS_URI + "/{export_id}", title="Export summary", mime_type="text/markdown",
+                     description="One export in a few tables: coverage, totals, by month, top clients, top languages")  # fmt: skip
+    async def export_summary(export_id: str, ctx: Context[App]) -> str:
+        return await summary_of(app(), export_id)
+
+    @server.resource(EXPORTS_URI + "/{export_id}/rows{?offset,limit}", title="Export rows", mime_type="text/markdown",
+                     description=f"A page of rows; offset from 0, limit {_PAGE} up to {_MOST_ROWS}")  # fmt: skip
+    async def export_rows(export_id: str, ctx: Context[App], offset: str = "0", limit: str = str(_PAGE)) -> str:
+        return await rows_of(app(), export_id, _number(offset, "offset"), _number(limit, "limit"))
+
+    @server.resource(EXPORTS_URI + "/{export_id}/data.csv", title="Export CSV", mime_type="text/csv",
+                     description="All rows of an export as CSV that is safe to open in a spreadsheet")  # fmt: skip
+    async def export_data(export_id: str, ctx: Context[App]) -> str:
+        return await csv_of(app(), export_id)
+
+
+def listed(exports: list[Export]) -> list[Resource]:
+    """The newest exports one by one, for `resources/list`."""
+    return [
+        Resource(
+            uri=exports_text.uri(export.id),
+            name=f"export-{export.id[:8]}",
+            title=export.title,
+            description=exports_text.sentence(export),
+            mime_type="text/markdown",
+            annotations=Annotations(last_modified=f"{export.created_at:%Y-%m-%dT%H:%M:%SZ}"),
+        )
+        for export in exports[:_NEWEST]
+    ]
+
+
+async def recent(app: App) -> str:
+    kept = await anyio.to_thread.run_sync(app.store.exports)
+    entries = [exports_text.running(d) for d in app.downloads.running]
+    entries += [exports_text.complete(export) for export in kept[:50]]
+    if not entries:
+        return "No exports are kept yet; the tool export_csv makes one."
+    return f"{plural(len(kept), 'export')} kept, newest first.\n\n{exports_text.recent_table(entries)}"
+
+
+def metrics_markdown() -> str:
+    rows = [(m.name, m.title, m.unit, m.definition, ", ".join(m.needs)) for m in METRICS]
+    return "# Metrics\n\n" + table(("name", "title", "unit", "definition", "columns"), rows)
+
+
+async def summary_of(app: App, export_id: str) -> str:
+    export = await anyio.to_thread.run_sync(app.store.get, export_id)
+    if export.id not in _summaries:
+        _summaries[export.id] = await summarise(export, app.questions, Minutes())
+        while len(_summaries) > 64:
+            _summaries.pop(next(iter(_summaries)))
+    return exports_text.summary_markdown(export, _summaries[export.id])
+
+
+async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:
+    if not 1 <= limit <= _MOST_ROWS:
+        raise invalid(f"limit must be 1 to {_MOST_ROWS}.")
+    export = await anyio.to_thread.run_sync(app.store.get, export_id)
+    rows = await anyio.to_thread.run_sync(page, export, offset, limit)
+    if not rows:
+        return f"{export.title} has {plural(export.row_count, 'row')}; none from row {offset} on."
+    after = offset + len(rows)
+    more = (
+        f" Next: {exports_text.uri(export.id, f'/rows?offset={after}&limit={limit}')}"
+        if after < export.row_count
+        else ""
+    )
+    head = f"{export.title}: rows {offset + 1:,} to {after:,} of {export.row_count:,}, as they came.{more}"
+    return f"{head}\n\n{table([field.header for field in export.fields], rows)}"
+
+
+async def csv_of(app: App, export_id: str) -> str:
+    export = await anyio.to_thread.run_sync(app.store.get, export_id)
+    if export.byte_count > _MOST_CSV:
+        raise AnalyticsError(
+            "result_too_large",
+            f"The CSV is {export.byte_count:,} bytes long; up to {_MOST_CSV:,} are handed over.",
+            "Open the file that export_csv names, read a page of rows, or ask query_usage.",
+        )
+    return await anyio.to_thread.run_sync(lambda: "".join(guarded(export, lambda text: formula_safe(safe(text)))))
+
+
+def _number(text: str, name: str) -> int:
+    if not re.fullmatch(r"\d{1,12}", text, re.ASCII):
+        raise invalid(f"{name} must be a whole number from 0.")
+    return int(text)

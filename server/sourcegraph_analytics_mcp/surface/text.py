@@ -1,0 +1,91 @@
+"""Make text from strangers safe to show: the one place every cell, name and header goes through.
+
+Nothing is deleted, so that two different names never become equal; what cannot be seen is spelled out.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any
+
+MAX_CELL = 200  # characters of one cell in a table
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_LOOKS_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180b\u180c\u180d\u180e")
+_MARKDOWN = re.compile(r"([\\`*\[\]<>|]|(?<=http):(?=//)|(?<=https):(?=//)|(?<=\bwww)\.)", re.IGNORECASE)
+_JOINERS = {"\u200d", "\ufe0f"}  # what emoji sequences are made of; fine behind a symbol
+
+
+def safe(text: str) -> str:
+    """Spell out control, bidirectional, invisible and unencodable characters as `\\u{202E}`."""
+    if text.isascii() and text.isprintable():
+        return text
+    shown: list[str] = []
+    before = ""
+    for char in text:
+        joins = char in _JOINERS and unicodedata.category(before or " ") in ("So", "Sk")
+        hidden = unicodedata.category(char) in _UNSEEN or char in _LOOKS_BLANK or "\ufe00" <= char <= "\ufe0f"
+        shown.append(f"\\u{{{ord(char):04X}}}" if hidden and not joins else char)
+        before = before if joins else char
+    return "".join(shown)
+
+
+def safe_data(value: Any) -> Any:
+    """The same for everything inside a JSON-like value, keys included."""
+    if isinstance(value, str):
+        return safe(value)
+    if isinstance(value, dict):
+        return {safe(str(key)): safe_data(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [safe_data(item) for item in value]
+    return value
+
+
+def cell(value: object, widest: int = MAX_CELL) -> str:
+    """One value as a Markdown table cell: cut to a length, nothing in it is markup or a link."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.1f}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, date):
+        return value.isoformat()
+    text = safe(str(value))
+    if len(text) > widest:
+        text = f"{text[: widest - 1]}…"
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], widest: int = MAX_CELL) -> str:
+    """A compact Markdown table; headers are cells too."""
+    lines = [f"| {' | '.join(cell(header) for header in headers)} |", f"|{'|'.join('---' for _ in headers)}|"]
+    lines += [f"| {' | '.join(cell(value, widest) for value in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def size(count: int) -> str:
+    """Bytes in words."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+_FORMULA = tuple("=+-@\t\r\n\0＝＋－＠")
+
+
+def formula_safe(text: str) -> str:
+    """A text cell that no spreadsheet takes for a formula: a leading `'` in front of what could start one."""
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text

@@ -1,0 +1,17 @@
+"""Every tool the server offers, in the order it lists them; one module per family."""
+
+from ..tool import Tool
+from .account import check_connection, get_credits
+from .exports import delete_export, export_csv, list_exports
+from .tokens import create_token, list_tokens, revoke_token
+
+TOOLS: tuple[Tool, ...] = (
+    export_csv,
+    list_exports,
+    delete_export,
+    create_token,
+    list_tokens,
+    revoke_token,
+    get_credits,
+    check_connection,
+)

@@ -1,0 +1,123 @@
+"""Credits, and whether everything that is configured works."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import anyio.to_thread
+from pydantic import Field
+
+from ...errors import AnalyticsError
+from ..app import App
+from ..call import Call
+from ..text import safe_data, size, table
+from ..tool import Answer, Arguments, Day, Hints, Reply, tool
+from .exports import Instance
+
+_MOST_TEXT = 20_000  # characters
+
+
+class CreditsArguments(Arguments):
+    start_date: Annotated[Day | None, Field(description="Buckets active from this day")] = None
+    end_date: Annotated[Day | None, Field(description="Buckets active until this day")] = None
+    instance_url: Instance = None
+
+
+class CreditsAnswer(Answer):
+    credits: Any
+
+
+@tool(title="Get credits", answer=CreditsAnswer, hints=Hints(read_only=True, idempotent=True))
+async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Reply:
+    """Get the credit buckets, allocated and consumed, as upstream gives them."""
+    instance = app.settings.resolve_instance(arguments.instance_url)
+    given = safe_data(await app.analytics.credits(instance, arguments.start_date, arguments.end_date))
+    text = _as_text(given)
+    if len(text) > _MOST_TEXT:
+        raise AnalyticsError(
+            "result_too_large", f"The credits are {len(text):,} characters long.", "Ask for fewer days."
+        )
+    asked = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return Reply(f"Credits of {instance} as upstream gives them, {asked}.\n\n{text}", CreditsAnswer(credits=given))
+
+
+def _as_text(given: Any) -> str:
+    """A table where it is a list of objects, else compact JSON."""
+    rows = given
+    if isinstance(given, dict):
+        rows = next((value for value in given.values() if isinstance(value, list)), None)
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+        headers = list(dict.fromkeys(key for row in rows for key in row))
+        return table([h.replace("|", "\\|") for h in headers], [[_flat(row.get(h)) for h in headers] for row in rows])
+    return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+
+
+def _flat(value: Any) -> object:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+class CheckArguments(Arguments):
+    instance_url: Instance = None
+
+
+class Check(Answer):
+    name: Literal["mode", "instance", "access token", "session cookie", "store"]
+    ok: bool
+    detail: str
+
+
+class CheckAnswer(Answer):
+    ok: bool
+    checks: list[Check]
+
+
+@tool(title="Check connection", answer=CheckAnswer, hints=Hints(read_only=True, idempotent=True))
+async def check_connection(app: App, arguments: CheckArguments, call: Call) -> Reply:
+    """Say what is configured and whether it works now: instance, access token, session cookie, store."""
+    checks = [
+        Check(name="mode", ok=True, detail="demo, a made-up company" if app.settings.demo else app.settings.url),
+        _instance(app, arguments.instance_url),
+        await _token(app, arguments.instance_url),
+        await _cookie(app),
+        await _store(app),
+    ]
+    needed = [check for check in checks if check.name != "session cookie"]
+    answer = CheckAnswer(ok=all(check.ok for check in needed), checks=checks)
+    head = "Exports work." if answer.ok else "Exports do not work yet."
+    rows = [(check.name, "ok" if check.ok else "no", check.detail) for check in checks]
+    return Reply(f"{head}\n\n{table(('what', 'works', 'detail'), rows, widest=1000)}", answer)
+
+
+def _instance(app: App, asked: str | None) -> Check:
+    try:
+        return Check(name="instance", ok=True, detail=app.settings.resolve_instance(asked))
+    except AnalyticsError as error:
+        return Check(name="instance", ok=False, detail=error.text)
+
+
+async def _token(app: App, asked: str | None) -> Check:
+    try:
+        secret = await app.credentials.bearer()
+        source = await app.credentials.source()
+        await app.analytics.try_bearer(secret, app.settings.resolve_instance(asked))
+    except AnalyticsError as error:
+        return Check(name="access token", ok=False, detail=error.text)
+    return Check(name="access token", ok=True, detail=f"from {source}; upstream accepts it")
+
+
+async def _cookie(app: App) -> Check:
+    try:
+        tokens = await app.tokens.listed()
+    except AnalyticsError as error:
+        return Check(name="session cookie", ok=False, detail=error.text)
+    return Check(name="session cookie", ok=True, detail=f"upstream accepts it; {len(tokens)} tokens")
+
+
+async def _store(app: App) -> Check:
+    try:
+        await anyio.to_thread.run_sync(app.store.prepare)
+        exports = await anyio.to_thread.run_sync(app.store.exports)
+    except AnalyticsError as error:
+        return Check(name="store", ok=False, detail=error.text)
+    held = size(sum(export.stored_bytes for export in exports))
+    return Check(name="store", ok=True, detail=f"{len(exports)} exports, {held}, in {app.store.home}")

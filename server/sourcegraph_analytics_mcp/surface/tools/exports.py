@@ -1,0 +1,170 @@
+"""Export usage, list and delete what is kept."""
+
+from typing import Annotated
+
+import anyio
+import anyio.to_thread
+from mcp_types import ContentBlock, ResourceLink
+from pydantic import Field
+
+from ...errors import AnalyticsError, invalid
+from ...exports.downloads import Download
+from ...exports.models import Export
+from ...upstream.models import FINEST, Granularity, ReportRequest
+from .. import exports_text
+from ..app import App
+from ..call import Call
+from ..exports_text import ExportEntry
+from ..text import plural, size, table
+from ..tool import Answer, Arguments, Day, Hints, Reply, tool
+
+Instance = Annotated[
+    str | None, Field(min_length=1, max_length=260, description="Instance host; default: the configured one")
+]
+ExportId = Annotated[str, Field(min_length=1, max_length=64, description="Id from export_csv or list_exports")]
+
+
+class ExportArguments(Arguments):
+    """What to export."""
+
+    granularity: Annotated[Granularity, Field(description="How fine the rows are; coarser is far smaller")] = FINEST
+    start_date: Annotated[Day | None, Field(description="First day, UTC; default: all time")] = None
+    end_date: Annotated[Day | None, Field(description="Last day, inclusive")] = None
+    instance_url: Instance = None
+    refresh: Annotated[bool, Field(description="Download again even if this hour's export is kept")] = False
+
+
+class ExportAnswer(Answer):
+    export: ExportEntry
+
+
+@tool(title="Export usage as CSV", answer=ExportAnswer, hints=Hints(read_only=True, idempotent=True))
+async def export_csv(app: App, arguments: ExportArguments, call: Call) -> Reply:
+    """Download a usage report as CSV and keep it for tables and questions; the rows stay on disk.
+    For a figure, ask query_usage instead. Long exports go on in the background: call again to wait."""
+    request = _request(app, arguments)
+    kept = None if arguments.refresh else await anyio.to_thread.run_sync(app.downloads.kept, request)
+    if kept is not None:
+        return _complete(app, kept, reused=True)
+    await anyio.to_thread.run_sync(app.store.prepare)
+    download = app.downloads.start(request)
+    export = await _wait(app, download, call)
+    return _running(download) if export is None else _complete(app, export, reused=False)
+
+
+def _request(app: App, arguments: ExportArguments) -> ReportRequest:
+    start, end = arguments.start_date, arguments.end_date
+    if start is not None and end is not None and start > end:
+        raise invalid("start_date is after end_date.", "Swap them.")
+    return ReportRequest(
+        instance_url=app.settings.resolve_instance(arguments.instance_url),
+        granularity=arguments.granularity,
+        start_date=start,
+        end_date=end,
+    )
+
+
+async def _wait(app: App, download: Download, call: Call) -> Export | None:
+    """Wait for a download as long as clients do, reporting how far it is."""
+
+    async def report() -> None:
+        while True:
+            await anyio.sleep(0.25)
+            done, total = (download.fraction * 100, 100.0) if download.fraction is not None else (download.bytes, None)
+            rows = plural(max(download.rows - 1, 0), "row")
+            await call.progress(done, total, f"{size(download.bytes)}, about {rows}")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(report)
+        try:
+            export = await app.downloads.wait(download, app.settings.answer_within)
+        finally:
+            tasks.cancel_scope.cancel()
+    return export
+
+
+def _complete(app: App, export: Export, *, reused: bool) -> Reply:
+    entry = exports_text.complete(export, reused=reused)
+    kept = " Kept from an earlier call in this hour." if reused else ""
+    facts = [("export_id", entry.id), ("file", entry.path), ("summary", entry.summary_uri), ("csv", entry.csv_uri)]
+    facts += [("note", warning) for warning in entry.warnings]
+    text = f"{exports_text.sentence(export)}{kept} {exports_text.coverage(export)}\n\n{table(('', ''), facts, widest=1000)}"
+    links: list[ContentBlock] = []
+    if app.settings.resource_links:
+        links = [
+            ResourceLink(uri=exports_text.uri(export.id), name=f"{export.id}-summary", title=f"Summary: {export.title}",
+                         mime_type="text/markdown"),
+            ResourceLink(uri=exports_text.uri(export.id, "/data.csv"), name=f"{export.id}-csv",
+                         title=f"CSV: {export.title}", mime_type="text/csv", size=export.byte_count),
+        ]  # fmt: skip
+    return Reply(text, ExportAnswer(export=entry), links, rows=export.row_count)
+
+
+def _running(download: Download) -> Reply:
+    entry = exports_text.running(download)
+    far = f"{plural(entry.row_count, 'row')}, {size(entry.byte_count)}"
+    text = (
+        f"The export is still running ({far} so far) and goes on in the background. "
+        "Call export_csv again with the same arguments to wait for it.\n\n" + exports_text.recent_table([entry])
+    )
+    return Reply(text, ExportAnswer(export=entry), rows=entry.row_count)
+
+
+class ListExportsArguments(Arguments):
+    """Which page of the list."""
+
+    limit: Annotated[int, Field(ge=1, le=100, description="Most exports to list")] = 20
+    cursor: Annotated[str | None, Field(max_length=64, description="next_cursor of the page before")] = None
+
+
+class ListExportsAnswer(Answer):
+    exports: list[ExportEntry]
+    next_cursor: str | None
+
+
+@tool(
+    title="List exports", answer=ListExportsAnswer, hints=Hints(read_only=True, idempotent=True, open_world=False)
+)  # fmt: skip
+async def list_exports(app: App, arguments: ListExportsArguments, call: Call) -> Reply:
+    """List the exports that are kept and those still running, newest first."""
+    kept = await anyio.to_thread.run_sync(app.store.exports)
+    start = 0
+    if arguments.cursor is not None:
+        ids = [export.id for export in kept]
+        if arguments.cursor not in ids:
+            raise invalid("That cursor is not of this list any more.", "Call list_exports without a cursor.")
+        start = ids.index(arguments.cursor) + 1
+    page = kept[start : start + arguments.limit]
+    entries = [exports_text.running(d) for d in app.downloads.running] if start == 0 else []
+    entries += [exports_text.complete(export) for export in page]
+    more = page[-1].id if page and start + len(page) < len(kept) else None
+    head = (
+        f"{plural(len(kept), 'export')} kept." if kept or entries else "No exports are kept yet; export_csv makes one."
+    )
+    if more:
+        head += f" Shown: {start + 1} to {start + len(page)}; more with cursor {more}."
+    text = f"{head}\n\n{exports_text.recent_table(entries)}" if entries else head
+    return Reply(text, ListExportsAnswer(exports=entries, next_cursor=more), rows=len(entries))
+
+
+class DeleteExportArguments(Arguments):
+    export_id: ExportId
+
+
+class DeleteExportAnswer(Answer):
+    export_id: str
+    deleted: bool
+
+
+@tool(
+    title="Delete export",
+    answer=DeleteExportAnswer,
+    hints=Hints(destructive=True, idempotent=True, open_world=False),
+)
+async def delete_export(app: App, arguments: DeleteExportArguments, call: Call) -> Reply:
+    """Delete the local copy of an export. Upstream keeps its data, so it can be exported again."""
+    if not await anyio.to_thread.run_sync(app.store.delete, arguments.export_id):
+        raise AnalyticsError("not_found", "There is no export with that id.", "list_exports shows those that are kept.")
+    await app.notices.exports_changed()
+    return Reply("The export was deleted, every copy of it.",
+                 DeleteExportAnswer(export_id=arguments.export_id, deleted=True))  # fmt: skip

@@ -1,0 +1,183 @@
+"""Create, list and revoke access tokens. A secret goes to the secret store, never to the model."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+from mcp_types import InputRequiredResult
+from pydantic import AwareDatetime, Field
+
+from ...access.tokens import Created
+from ...errors import AnalyticsError, invalid
+from ...upstream.models import Token
+from ..app import App
+from ..call import Call
+from ..text import plural, safe, table
+from ..tool import Answer, Arguments, Hints, Reply, tool
+
+_LONGEST = timedelta(days=366)
+
+
+class TokenEntry(Answer):
+    id: str
+    display_name: str | None
+    created_at: str
+    expires_at: str | None
+    is_expired: bool
+
+
+class ListedToken(TokenEntry):
+    in_use: bool
+
+
+class CreateTokenArguments(Arguments):
+    """A name and when it ends."""
+
+    display_name: Annotated[str | None, Field(min_length=1, max_length=200, description="What the token is for")] = None
+    expires_at: Annotated[AwareDatetime | None, Field(strict=False, description="RFC 3339 time of expiry")] = None
+    expires_in_days: Annotated[int | None, Field(ge=1, le=366, description="Days until expiry (90)")] = None
+    never_expires: Annotated[bool, Field(description="Only if the user insists")] = False
+
+
+class CreateTokenAnswer(Answer):
+    token: TokenEntry
+    secret: str | None
+    secret_fingerprint: str
+    secret_stored_in: str
+
+
+@tool(title="Create access token", answer=CreateTokenAnswer, hints=Hints(), changes_upstream=True)
+async def create_token(app: App, arguments: CreateTokenArguments, call: Call) -> Reply:
+    """Create a Sourcegraph Analytics access token. Its secret is stored for this server, which uses it from then on."""
+    created = await app.tokens.create(arguments.display_name, _expiry(arguments))
+    token = created.token
+    entry = TokenEntry(
+        id=token.id,
+        display_name=token.display_name,
+        created_at=_time(token.created_at),
+        expires_at=_time(token.expires_at) if token.expires_at else None,
+        is_expired=False,
+    )
+    reveal = app.settings.secret_delivery == "reveal"
+    answer = CreateTokenAnswer(
+        token=entry,
+        secret=token.secret.get_secret_value() if reveal else None,
+        secret_fingerprint=created.stored.fingerprint,
+        secret_stored_in=_place(app, created),
+    )
+    return Reply(await _told(app, answer, created), answer)
+
+
+def _expiry(arguments: CreateTokenArguments) -> datetime | None:
+    given = (arguments.expires_at is not None, arguments.expires_in_days is not None, arguments.never_expires)
+    if sum(given) > 1:
+        raise invalid("More than one expiry was given.", "Send one of expires_at, expires_in_days, never_expires.")
+    if arguments.never_expires:
+        return None
+    now = datetime.now(UTC)
+    expiry = arguments.expires_at or now + timedelta(days=arguments.expires_in_days or 90)
+    if not now < expiry <= now + _LONGEST:
+        raise invalid("expires_at is not within the next 366 days.", "Send a later or earlier time.")
+    return expiry.astimezone(UTC).replace(microsecond=0)
+
+
+def _place(app: App, created: Created) -> str:
+    if created.stored.place == "keyring":
+        return "the system's keyring"
+    return f"a file only this user can read, in {app.settings.home / 'secrets'} (this system has no keyring)"
+
+
+async def _told(app: App, answer: CreateTokenAnswer, created: Created) -> str:
+    source = await app.credentials.source()
+    use = "this server uses it from now on" if source == "secret store" else f"this server goes on using {source}"
+    end = answer.token.expires_at or "never"
+    name = answer.token.display_name or "(no name)"
+    shown = f" Secret: {answer.secret}" if answer.secret else ""
+    facts = [("id", answer.token.id), ("name", name), ("expires", end), ("fingerprint", answer.secret_fingerprint)]
+    return (
+        f"The token was created; its secret is in {answer.secret_stored_in}; {use}.{shown}\n\n{table(('', ''), facts)}"
+    )
+
+
+class ListTokensArguments(Arguments):
+    include_expired: Annotated[bool, Field(description="Also list expired and revoked ones")] = True
+
+
+class ListTokensAnswer(Answer):
+    tokens: list[ListedToken]
+    total: int
+    active: int
+    expired: int
+
+
+@tool(title="List access tokens", answer=ListTokensAnswer, hints=Hints(read_only=True, idempotent=True))
+async def list_tokens(app: App, arguments: ListTokensArguments, call: Call) -> Reply:
+    """List the signed-in user's access tokens; expired and revoked look alike upstream. Secrets are never listed."""
+    every = await app.tokens.listed()
+    in_use = await app.credentials.token_in_use()
+    expired = sum(token.is_expired for token in every)
+    shown = [token for token in every if arguments.include_expired or not token.is_expired]
+    entries = [_entry(token, in_use=token.id == in_use) for token in shown]
+    answer = ListTokensAnswer(tokens=entries, total=len(every), active=len(every) - expired, expired=expired)
+    head = f"{plural(len(every), 'token')}: {answer.active} active, {expired} expired or revoked."
+    rows = [(t.id, t.display_name, t.created_at[:10], (t.expires_at or "never")[:10], _state(t)) for t in entries]
+    body = f"\n\n{table(('id', 'name', 'created', 'expires', 'state'), rows)}" if rows else ""
+    return Reply(head + body, answer, rows=len(entries))
+
+
+def _entry(token: Token, *, in_use: bool) -> ListedToken:
+    return ListedToken(
+        id=token.id,
+        display_name=token.display_name,
+        created_at=_time(token.created_at),
+        expires_at=_time(token.expires_at) if token.expires_at else None,
+        is_expired=token.is_expired,
+        in_use=in_use,
+    )
+
+
+def _state(token: ListedToken) -> str:
+    return "expired" if token.is_expired else "in use here" if token.in_use else "active"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+class RevokeTokenArguments(Arguments):
+    token_id: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]{0,63}$", description="Id from list_tokens")]
+    confirm: Annotated[bool, Field(description="True once the user agreed, where no dialog can be shown")] = False
+
+
+class RevokeTokenAnswer(Answer):
+    token_id: str
+    outcome: Literal["revoked", "already_expired"]
+    verified: bool
+
+
+@tool(
+    title="Revoke access token",
+    answer=RevokeTokenAnswer,
+    hints=Hints(destructive=True, idempotent=True),
+    changes_upstream=True,
+)
+async def revoke_token(app: App, arguments: RevokeTokenArguments, call: Call) -> Reply | InputRequiredResult:
+    """Revoke an access token for good, after the user confirms; whatever uses it stops working."""
+    token_id = arguments.token_id
+    agreed = await call.confirmed(f"Revoke access token {token_id}? Whatever uses it stops working; this is for good.")
+    if isinstance(agreed, InputRequiredResult):
+        return agreed
+    if agreed is None and not arguments.confirm:
+        raise AnalyticsError(
+            "forbidden",
+            "Nothing was revoked: this client cannot ask the user to confirm.",
+            "Ask the user; if they agree, call again with confirm=true.",
+        )
+    if agreed is False:
+        raise AnalyticsError("cancelled", "Nothing was revoked: the user did not confirm.", "Leave it at that.")
+    in_use = await app.credentials.token_in_use() == token_id
+    outcome = await app.tokens.revoke(token_id)
+    answer = RevokeTokenAnswer(token_id=token_id, outcome=outcome, verified=outcome == "revoked")
+    if outcome == "already_expired":
+        return Reply(f"Token {safe(token_id)} had already expired or been revoked; nothing was changed.", answer)
+    cut = " It was the one this server used; exports need another now." if in_use else ""
+    return Reply(f"Token {safe(token_id)} was revoked, and the token list confirms it.{cut}", answer)

@@ -1,0 +1,1 @@
+"""The Analytics API as it is: typed calls, one HTTP client, one retry table."""

@@ -1,0 +1,192 @@
+"""The Analytics API, one method per call. Cookie and bearer never meet in one request."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+
+from .http import Answer, Http, Request, looks_like_html, read_whole
+from .models import NewToken, ReportRequest, Token, TokenList, TokenRequest, dated_query
+from .policy import Failed, login_page, misread
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+_TOKENS = "/api/service-access-tokens"
+
+
+class Credentials(Protocol):
+    """Where the two credentials come from; each raises `auth_missing` with how to set it."""
+
+    def cookie(self) -> tuple[str, str]: ...
+
+    async def bearer(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A usage report that has begun to arrive.
+
+    Args:
+        body: the decoded CSV bytes; reaching the end means the end was proved, unless `framed` is false.
+        length: bytes on the wire where upstream says.
+        wire_bytes: bytes received so far.
+    """
+
+    body: AsyncIterator[bytes]
+    length: int | None
+    framed: bool
+    wire_bytes: Callable[[], int]
+
+
+class Analytics:
+    """The typed client. Every failure is an `AnalyticsError`, except where a method says otherwise."""
+
+    def __init__(self, http: Http, credentials: Credentials) -> None:
+        self._http = http
+        self._credentials = credentials
+
+    async def list_tokens(self) -> tuple[Token, ...]:
+        """List the signed-in user's access tokens, newest first as upstream gives them."""
+
+        async def receive(answer: Answer) -> TokenList:
+            return _parsed(TokenList, await read_whole(answer, "list"))
+
+        return (await self._send(Request("list", "GET", _TOKENS, self._cookie()), receive)).tokens
+
+    async def create_token(self, request: TokenRequest) -> NewToken:
+        """Create a token; sent at most once.
+
+        Raises:
+            Failed: with its outcome, because the caller must know whether a token may exist after it.
+        """
+
+        async def receive(answer: Answer) -> NewToken:
+            return _parsed(NewToken, await read_whole(answer, "create"))
+
+        post = Request("create", "POST", _TOKENS, self._cookie(), json=request.body(), success=frozenset({200, 201}))
+        return await self._http.send(post, receive)
+
+    async def revoke_token(self, token_id: str) -> None:
+        """Ask upstream to revoke a token; only the token list proves that it did.
+
+        Raises:
+            Failed: with its outcome; 404 and lost answers are for the list to decide.
+        """
+
+        async def receive(answer: Answer) -> None:
+            await read_whole(answer, "revoke")
+
+        path = f"{_TOKENS}/{quote(token_id, safe='')}"
+        success = frozenset({200, 202, 204})
+        await self._http.send(Request("revoke", "DELETE", path, self._cookie(), success=success), receive)
+
+    async def report(self, request: ReportRequest, limit: int, receive: Callable[[Report], Awaitable[T]]) -> T:
+        """Stream a usage report into `receive`, once per attempt, each from its first byte.
+
+        Args:
+            limit: the most decoded bytes that are accepted.
+        """
+
+        async def checked(answer: Answer) -> T:
+            body = _csv_only(answer.body)
+            return await receive(Report(body, answer.length, answer.framed, answer.wire_bytes))
+
+        path = "/api/reports/by-user-client-date"
+        get = Request("report", "GET", path, await self._bearer(), query=request.query(), limit=limit)
+        return await self._send(get, checked)
+
+    async def try_bearer(self, secret: str, instance_url: str) -> None:
+        """Make one cheap call with a given secret.
+
+        Raises:
+            AnalyticsError: what upstream says to it; `auth_rejected` when the secret does not work.
+        """
+
+        async def receive(answer: Answer) -> None:
+            await read_whole(answer, "read")
+
+        query, credential = {"instanceURL": instance_url}, ("Authorization", f"Bearer {secret}")
+        await self._send(Request("read", "GET", "/api/credits", credential, query=query), receive)
+
+    async def credits(self, instance_url: str, start: date | None, end: date | None) -> Any:
+        """The credit buckets as upstream gives them: JSON where it is JSON, else text (the shape is not documented)."""
+
+        async def receive(answer: Answer) -> Any:
+            return _json_or_text(await read_whole(answer, "read"))
+
+        query = dated_query(instance_url, start, end)
+        return await self._send(Request("read", "GET", "/api/credits", await self._bearer(), query=query), receive)
+
+    async def user_registry(self, instance_url: str) -> str | None:
+        """The user registry as CSV text, or None where upstream does not have it (it is not documented)."""
+
+        async def receive(answer: Answer) -> str:
+            return (await read_whole(answer, "read")).decode("utf-8-sig", errors="replace")
+
+        query = {"instanceURL": instance_url}
+        path = "/api/reports/user-registry"
+        try:
+            return await self._http.send(Request("read", "GET", path, await self._bearer(), query=query), receive)
+        except Failed as failed:
+            if failed.error.code in ("instance_denied", "unsupported"):
+                return None
+            raise failed.error from None
+
+    async def _send(self, request: Request, receive: Callable[[Answer], Awaitable[T]]) -> T:
+        try:
+            return await self._http.send(request, receive)
+        except Failed as failed:
+            raise failed.error from None
+
+    def _cookie(self) -> tuple[str, str]:
+        name, value = self._credentials.cookie()
+        return "Cookie", f"{name}={value}"
+
+    async def _bearer(self) -> tuple[str, str]:
+        return "Authorization", f"Bearer {await self._credentials.bearer()}"
+
+
+async def _csv_only(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pass a body on once its first visible byte can begin a CSV header."""
+    head, begun = b"", False
+    async for piece in body:
+        if begun:
+            yield piece
+            continue
+        head += piece
+        begun = bool(_visible(head))
+        if begun:
+            _refuse_other_than_csv(head)
+            yield head
+    if not begun:
+        raise misread("Upstream answered with an empty body, which is not a report.")
+
+
+def _visible(head: bytes) -> bytes:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()
+
+
+def _refuse_other_than_csv(head: bytes) -> None:
+    if looks_like_html(head):
+        raise login_page("report")
+    if _visible(head)[:1] in (b"{", b"["):
+        raise misread("Upstream answered with JSON instead of a CSV report, usually an error message of its own.")
+
+
+def _parsed(model: type[M], body: bytes) -> M:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError:
+        raise misread("Upstream's answer does not have the documented shape.", "upstream_schema_changed") from None
+
+
+def _json_or_text(body: bytes) -> Any:
+    text = body.decode("utf-8-sig", errors="replace")
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,222 @@
+"""The one shared HTTP client, and the only module that imports httpx (the SDK brings httpx2, a different package).
+
+It sends to the configured upstream and nowhere else: no redirects, no cookie jar, no .netrc, and it is opened by the
+first request, so that nothing is loaded or contacted before it is asked.
+"""
+
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+
+from ..errors import AnalyticsError
+from ..settings import Settings
+from .body import decoded
+from .policy import (
+    LONGEST_WAIT,
+    Call,
+    Failed,
+    RetryBudget,
+    backoff,
+    broken,
+    login_page,
+    may_retry,
+    refusal,
+    retry_after,
+    silent,
+    unsent,
+    untrusted,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as a caller describes it: relative to upstream's address, with its one credential header."""
+
+    call: Call
+    method: str
+    path: str
+    credential: tuple[str, str]
+    query: Mapping[str, str] | None = None
+    json: Mapping[str, str] | None = None
+    success: frozenset[int] = frozenset({200})
+    limit: int = 10 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The head of a successful answer, and its decoded body still to be read.
+
+    Args:
+        length: bytes on the wire, None when upstream does not say.
+        framed: whether the end can be proved (by length, chunks or a gzip trailer); else it ends by the connection.
+        wire_bytes: bytes received so far, for progress.
+    """
+
+    status: int
+    content_type: str
+    length: int | None
+    framed: bool
+    body: AsyncIterator[bytes]
+    wire_bytes: Callable[[], int]
+
+
+class Http:
+    """Sends requests by the retry table.
+
+    Args:
+        settings: address, timeouts and retry delay.
+        app: an ASGI application to talk to in process instead of the network (the demo's upstream).
+    """
+
+    def __init__(self, settings: Settings, app: Callable[..., Any] | None = None) -> None:
+        self._settings = settings
+        self._app = app
+        self._budget = RetryBudget()
+        self._opened: httpx.AsyncClient | None = None
+
+    async def aclose(self) -> None:
+        if self._opened is not None:
+            await self._opened.aclose()
+            self._opened = None
+
+    async def send(self, request: Request, receive: Callable[[Answer], Awaitable[T]]) -> T:
+        """Send until `receive` has read a whole answer or the table says stop.
+
+        `receive` is called once per attempt and starts from nothing each time.
+
+        Raises:
+            Failed: with the outcome and the error of the last attempt.
+        """
+        try:
+            with anyio.fail_after(self._settings.deadline):
+                return await self._attempts(request, receive)
+        except TimeoutError:
+            seconds = f"{self._settings.deadline:g}"
+            raise silent("upstream_timeout", f"The request was not done after {seconds} seconds.") from None
+
+    async def _attempts(self, request: Request, receive: Callable[[Answer], Awaitable[T]]) -> T:
+        sent = 0
+        while True:
+            sent += 1
+            try:
+                return await self._once(request, receive)
+            except Failed as failed:
+                if not may_retry(request.call, failed.outcome, sent):
+                    raise
+                wait = backoff(self._settings.retry_base_delay, sent) if failed.wait is None else failed.wait
+                if wait > LONGEST_WAIT or not self._budget.take():
+                    raise
+            await anyio.sleep(wait)
+
+    async def _once(self, request: Request, receive: Callable[[Answer], Awaitable[T]]) -> T:
+        import httpx
+
+        client = self._client()
+        head_seen = False
+        name, value = request.credential
+        try:
+            async with client.stream(
+                request.method, request.path, params=request.query, json=request.json, headers={name: value}
+            ) as response:
+                head_seen = True
+                if response.status_code not in request.success:
+                    raise refusal(request.call, response.status_code, retry_after(response.headers.get("retry-after")))
+                return await receive(_answer(response, request))
+        except httpx.TransportError as error:
+            raise (self._cut(error) if head_seen else self._unanswered(error)) from None
+
+    def _client(self) -> "httpx.AsyncClient":
+        if self._opened is None:
+            import httpx
+
+            logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every URL at INFO
+            logging.getLogger("httpcore").setLevel(logging.WARNING)  # it logs every header at DEBUG
+            settings = self._settings
+            timeout = httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout)
+            self._opened = httpx.AsyncClient(
+                base_url=settings.url,
+                headers={"Accept-Encoding": "gzip", "User-Agent": "sourcegraph-analytics-mcp"},
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # nothing upstream sets is ever sent back
+                timeout=timeout,
+                limits=httpx.Limits(max_connections=16, max_keepalive_connections=4),
+                follow_redirects=False,
+                verify=_trust() if settings.url.startswith("https") else True,
+                transport=httpx.ASGITransport(self._app) if self._app else None,
+            )
+        return self._opened
+
+    def _unanswered(self, error: "httpx.TransportError") -> Failed:
+        import httpx
+
+        host = urlsplit(self._settings.url).netloc
+        if _certificate(error):
+            return untrusted(host)
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
+            check = "Check the network, HTTPS_PROXY and SRC_ANALYTICS_URL."
+            return unsent(f"{host} cannot be reached.", check)
+        if isinstance(error, httpx.TimeoutException):
+            return silent("upstream_timeout", f"{host} did not answer in {self._settings.read_timeout:g} seconds.")
+        if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):  # our own words, never the header's
+            return Failed("refused", AnalyticsError("internal", "The request could not be formed.", "Report this."))
+        return silent("upstream_unavailable", f"{host} closed the connection without an answer.")
+
+    def _cut(self, error: "httpx.TransportError") -> Failed:
+        import httpx
+
+        if isinstance(error, httpx.TimeoutException):
+            seconds = f"{self._settings.read_timeout:g}"
+            return silent("upstream_timeout", f"The answer stopped coming for {seconds} seconds.")
+        return broken("The connection ended before the answer did.")
+
+
+def _answer(response: "httpx.Response", request: Request) -> Answer:
+    length = response.headers.get("content-length", "")
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
+    return Answer(
+        status=response.status_code,
+        content_type=response.headers.get("content-type", "").lower(),
+        length=int(length) if length.isdigit() else None,
+        framed=length.isdigit() or chunked or encoding == "gzip",
+        body=decoded(response.aiter_raw(), encoding, request.limit),
+        wire_bytes=lambda: response.num_bytes_downloaded,
+    )
+
+
+def _trust() -> ssl.SSLContext:
+    """The system's trust store, which holds a company's own CA; SSL_CERT_FILE is honoured by OpenSSL."""
+    import truststore
+
+    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _certificate(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+async def read_whole(answer: Answer, call: Call) -> bytes:
+    """Read a bounded answer into memory, refusing a login page."""
+    body = b"".join([piece async for piece in answer.body])
+    if looks_like_html(body):
+        raise login_page(call)
+    return body
+
+
+def looks_like_html(head: bytes) -> bool:
+    """Whether the first visible byte opens markup."""
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"

@@ -1,0 +1,209 @@
+"""What to do about each outcome of each call: how often at most, how long to wait, which error in the end.
+
+This table is the only place that decides about retries, and `refusal` the only place that turns a status into an error.
+"""
+
+import random
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+from ..errors import AnalyticsError, Code
+
+Call = Literal["report", "read", "list", "create", "revoke"]  # read: credits and the user registry
+CALLS: tuple[Call, ...] = ("report", "read", "list", "create", "revoke")
+Outcome = Literal[
+    "unsent", "certificate", "silent", "broken", "misread", "redirect", "refused", "asked_to_wait", "busy", "failing",
+    "gateway", "too_large",
+]  # fmt: skip
+
+# The most requests one call may send when it keeps meeting this outcome. A create that may have left is never repeated.
+ATTEMPTS: dict[Outcome, tuple[int, int, int, int, int]] = {
+    #                report read list create revoke
+    "unsent":        (4,     4,   4,   2,     3),   # name, connection or TLS handshake failed: nothing left
+    "certificate":   (1,     1,   1,   1,     1),   # nobody we can trust answered
+    "silent":        (3,     3,   3,   1,     3),   # sent, and no (whole) answer head came
+    "broken":        (3,     3,   3,   1,     1),   # the body ended before its proven end
+    "misread":       (1,     1,   1,   1,     1),   # whole, but not what was asked for
+    "redirect":      (1,     1,   1,   1,     1),
+    "refused":       (1,     1,   1,   1,     1),   # 4xx that will not change by itself
+    "asked_to_wait": (3,     3,   3,   1,     2),   # 429
+    "busy":          (3,     3,   3,   1,     3),   # 408, 425
+    "failing":       (2,     3,   3,   1,     3),   # 500
+    "gateway":       (4,     4,   4,   1,     3),   # 502, 503, 504, 520-524
+    "too_large":     (1,     1,   1,   1,     1),
+}  # fmt: skip
+
+LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is handed back instead
+_CAP = 20.0  # seconds; largest backoff
+_BUDGET, _PER = 10, 60.0  # retries a minute, over all calls of the process
+
+_WEB_PAGE = (
+    "Tokens can be made on the page /access-tokens of Sourcegraph Analytics; set it as SRC_ANALYTICS_ACCESS_TOKEN."
+)
+_NEW_COOKIE = "Sign in to Sourcegraph Analytics again and set SRC_ANALYTICS_CAS_COOKIE to the new cookie."
+_ANOTHER = "Make a new access token (create_token, or the page /access-tokens of Sourcegraph Analytics) and set it."
+
+
+class Failed(Exception):
+    """One request that did not succeed: its outcome, the error it ends in, and a wait that upstream asked for."""
+
+    def __init__(self, outcome: Outcome, error: AnalyticsError, wait: float | None = None) -> None:
+        self.outcome: Outcome = outcome
+        self.error = error
+        self.wait = wait
+        super().__init__(error.text)
+
+
+def may_retry(call: Call, outcome: Outcome, sent: int) -> bool:
+    """Whether a call that has sent `sent` requests may send one more after this outcome."""
+    return sent < ATTEMPTS[outcome][CALLS.index(call)]
+
+
+@dataclass
+class RetryBudget:
+    """Ten retries a minute over the whole process, so that a dead upstream is not hammered by many calls."""
+
+    spent: deque[float] = field(default_factory=deque)
+
+    def take(self) -> bool:
+        now = time.monotonic()
+        while self.spent and now - self.spent[0] > _PER:
+            self.spent.popleft()
+        if len(self.spent) >= _BUDGET:
+            return False
+        self.spent.append(now)
+        return True
+
+
+def backoff(base: float, sent: int) -> float:
+    """Full jitter: a random wait in seconds below `base` doubled per request sent, capped."""
+    return random.uniform(0, min(_CAP, base * 2 ** (sent - 1)))  # noqa: S311 - spreads load, guards nothing
+
+
+def retry_after(header: str | None) -> float | None:
+    """Read Retry-After as seconds from now; None when it is absent or makes no sense."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header) if header.strip().isdigit() else _until(header)
+    except (ValueError, OverflowError):
+        return None
+    return seconds if seconds >= 0 else None
+
+
+def _until(http_date: str) -> float:
+    moment = parsedate_to_datetime(http_date)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def refusal(call: Call, status: int, wait: float | None) -> Failed:
+    """Turn a status that is not the documented success into what it means for this call."""
+    if 300 <= status < 400:
+        return Failed("redirect", _redirected(call, status))
+    if status == 429:
+        return Failed("asked_to_wait", _rate_limited(wait), wait)
+    if status in (408, 425):
+        return Failed("busy", _unavailable(status), wait)
+    if status == 500:
+        return Failed("failing", _unavailable(status), wait)
+    if status in (502, 503, 504, 520, 521, 522, 523, 524):
+        return Failed("gateway", _unavailable(status), wait)
+    if status >= 500:
+        return Failed("refused", _unavailable(status))
+    if status < 300:
+        return Failed("misread", _error("upstream_not_csv", f"Upstream answered with status {status} and no data."))
+    return Failed("refused", _client_error(call, status))
+
+
+def _error(code: Code, message: str, next_step: str = "Try again later; if it stays so, tell Sourcegraph support.",
+           *, retryable: bool = False, after: float | None = None) -> AnalyticsError:  # fmt: skip
+    return AnalyticsError(code, message, next_step, retryable=retryable, retry_after_seconds=after)
+
+
+def _redirected(call: Call, status: int) -> AnalyticsError:
+    if call in ("list", "create", "revoke"):
+        return _error("session_expired", f"Upstream redirects to a login (status {status}).", _NEW_COOKIE)
+    return _error("upstream_redirect", f"Upstream redirects elsewhere (status {status}), which is never followed.",
+                  "Check SRC_ANALYTICS_URL and the access token.")  # fmt: skip
+
+
+def _rate_limited(wait: float | None) -> AnalyticsError:
+    when = f"Wait {wait:.0f} seconds, then call again." if wait else "Wait a few minutes, then call again."
+    return _error("rate_limited", "Upstream limits the rate of requests.", when, retryable=True, after=wait)
+
+
+def _unavailable(status: int) -> AnalyticsError:
+    return _error("upstream_unavailable", f"Sourcegraph Analytics fails with status {status}.", retryable=True)
+
+
+def _client_error(call: Call, status: int) -> AnalyticsError:
+    if call in ("list", "create", "revoke"):
+        return _token_error(status)
+    if status == 401:
+        return _error("auth_rejected", "Upstream rejects the access token: it is wrong, expired or revoked.", _ANOTHER)
+    if status in (403, 404):
+        return _error("instance_denied", f"This access token cannot see that instance (status {status}).",
+                      "Check instance_url, and that the token's owner is an admin there.")  # fmt: skip
+    if status == 410:
+        return _error("unsupported", "Upstream no longer offers this report.", "Update this server.")
+    return _error("invalid_argument", f"Upstream refuses the request (status {status}).",
+                  "Check instance_url, granularity and dates.")  # fmt: skip
+
+
+def _token_error(status: int) -> AnalyticsError:
+    if status == 401:
+        return _error(
+            "session_expired", "Upstream rejects the session cookie: it is wrong or has expired.", _NEW_COOKIE
+        )
+    if status == 403:
+        return _error("forbidden", "The signed-in user may not manage access tokens.", "Ask a Sourcegraph admin.")
+    if status in (404, 405, 410):
+        return _error("unsupported", "Upstream does not offer token management here.", _WEB_PAGE)
+    return _error("invalid_argument", f"Upstream refuses the request (status {status}).",
+                  "Check the display name and the expiry.")  # fmt: skip
+
+
+def login_page(call: Call) -> Failed:
+    """HTML where data was expected: a login page, whatever the status says."""
+    if call in ("list", "create", "revoke"):
+        return Failed("misread", _error("session_expired", "Upstream answered with a web page, not with data: "
+                                        "the session has expired or token management has moved.",
+                                        f"{_NEW_COOKIE} {_WEB_PAGE}"))  # fmt: skip
+    return Failed("misread", _error("auth_rejected", "Upstream answered with a web page instead of data.", _ANOTHER))
+
+
+def misread(message: str, code: Code = "upstream_not_csv") -> Failed:
+    """A whole answer that is not what was asked for."""
+    return Failed("misread", _error(code, message))
+
+
+def broken(message: str) -> Failed:
+    """A body whose end is not proved."""
+    return Failed("broken", _error("upstream_incomplete", message, "Nothing was kept. Try again.", retryable=True))
+
+
+def silent(code: Code, message: str) -> Failed:
+    """Sent, and no whole answer."""
+    return Failed("silent", _error(code, message, retryable=True))
+
+
+def unsent(message: str, next_step: str) -> Failed:
+    """Nothing has left this machine."""
+    return Failed("unsent", _error("upstream_unavailable", message, next_step, retryable=True))
+
+
+def untrusted(host: str) -> Failed:
+    """TLS works, but the certificate is not one this machine trusts."""
+    return Failed("certificate", _error("upstream_unavailable", f"The certificate of {host} is not trusted here.",
+                  "Add your company's CA to the system's trust store, or point SSL_CERT_FILE at it."))  # fmt: skip
+
+
+def too_large(limit: int) -> Failed:
+    """More bytes than the operator allows."""
+    return Failed("too_large", _error("upstream_too_large", f"The answer is larger than {limit:,} bytes.",
+                  "Ask for fewer days or a coarser granularity."))  # fmt: skip

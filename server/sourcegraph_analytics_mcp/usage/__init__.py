@@ -1,0 +1,1 @@
+"""What the data means: metrics, periods, questions."""

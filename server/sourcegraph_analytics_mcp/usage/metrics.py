@@ -1,0 +1,100 @@
+"""The catalogue of metrics: what each figure is called, means, needs, and how it is computed from sums.
+
+Definitions follow Sourcegraph's Analytics documentation. The tools' enums, the resource `analytics://metrics`, the
+README and the SQL all read this one list; a new metric is one entry here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["people", "days", "events", "characters", "lines", "ratio", "percent", "hours", "people per day", "date"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure.
+
+    Args:
+        needs: the export columns without which it cannot be given.
+        sql: an aggregate over rows of usage; `{days}` is the number of calendar days of the group.
+        additive: whether figures of parts may be added up to the whole.
+    """
+
+    name: str
+    title: str
+    unit: Unit
+    definition: str
+    needs: tuple[str, ...]
+    sql: str
+    additive: bool = False
+
+
+def _sum(name: str, title: str, unit: Unit, definition: str, column: str = "") -> Metric:
+    column = column or name
+    return Metric(name, title, unit, definition, (column,), f"sum({column})", additive=True)
+
+
+def _share(over: str, under: str, times: int = 1) -> str:
+    """A ratio of sums; blank, not 0, where nothing was offered."""
+    factor = f"{times}.0 * " if times != 1 else "1.0 * "
+    return f"{factor}sum({over}) / nullif(sum({under}), 0)"
+
+
+_USER = "instance_user_id"
+_DAY = "timestamp_date"
+_USER_DAYS = f"count(DISTINCT CASE WHEN {_USER} IS NOT NULL THEN ({_USER}, {_DAY}) END)"
+
+METRICS: tuple[Metric, ...] = (
+    Metric("active_users", "Active users", "people",
+           "Distinct people with any activity in the range. People of several groups count in each, once in the "
+           "whole.", (_USER,), f"count(DISTINCT {_USER})"),
+    Metric("billable_users", "Billable users", "people",
+           "Distinct people with activity that is flagged as billable (Active Sourcegraph User).",
+           (_USER, "active_sourcegraph_user"), f"count(DISTINCT {_USER}) FILTER (active_sourcegraph_user)"),
+    Metric("average_daily_active_users", "Average daily users", "people per day",
+           "Distinct people of each day, averaged over all calendar days of the range, weekends included.",
+           (_USER, _DAY), f"{_USER_DAYS} * 1.0 / nullif({{days}}, 0)"),
+    Metric("active_days", "Active days", "days",
+           "User-days: each person's distinct days with activity, added up over people.", (_USER, _DAY), _USER_DAYS),
+    _sum("searches", "Searches", "events", "Searches in the web interface, not by API."),
+    _sum("code_navigation_events", "Code navigation", "events", "Find references, go to definition and the like."),
+    _sum("code_insight_views", "Code insight views", "events", "Times a code insight was viewed."),
+    _sum("chat_events", "Chats", "events", "Cody chats executed."),
+    _sum("command_events", "Commands", "events", "Cody commands executed."),
+    _sum("completion_suggestions", "Completions suggested", "events", "Completions offered by Cody."),
+    _sum("completion_acceptances", "Completions accepted", "events", "Completions accepted."),
+    Metric("completion_acceptance_rate", "Completion acceptance rate", "ratio",
+           "Completions accepted / suggested, each summed first (Combined CAR), 0-1.",
+           ("completion_acceptances", "completion_suggestions"),
+           _share("completion_acceptances", "completion_suggestions")),
+    _sum("accepted_characters", "Characters accepted", "characters",
+         "Characters of accepted completions, full and partial.", "accepted_char_count"),
+    _sum("characters_written_by_cody", "Characters written by Cody", "characters", "Code written by Cody."),
+    _sum("characters_written", "Characters written", "characters", "Characters of code written, by Cody or by hand."),
+    Metric("percent_code_written_by_cody", "Code written by Cody", "percent",
+           "Characters written by Cody / characters written x 100, each summed first.",
+           ("characters_written_by_cody", "characters_written"),
+           _share("characters_written_by_cody", "characters_written", 100)),
+    _sum("autoedit_suggestions", "Auto-edits suggested", "events", "Auto-edits offered."),
+    _sum("autoedit_acceptances", "Auto-edits accepted", "events", "Auto-edits accepted."),
+    Metric("autoedit_acceptance_rate", "Auto-edit acceptance rate", "ratio",
+           "Auto-edits accepted / suggested, each summed first, 0-1.",
+           ("autoedit_acceptances", "autoedit_suggestions"), _share("autoedit_acceptances", "autoedit_suggestions")),
+    _sum("lines_changed_by_chats_and_commands", "Lines changed by chats and commands", "lines",
+         "Lines of code changed by chats and commands."),
+    _sum("lines_changed_by_completions_and_autoedits", "Lines changed by completions and auto-edits", "lines",
+         "Lines of code changed by completions and auto-edits."),
+    Metric("hours_saved", "Hours saved", "hours",
+           "Searches, chats and commands x 5 minutes, accepted completions and auto-edits x 2 minutes, / 60 "
+           "(Sourcegraph's documented assumptions).",
+           ("searches", "chat_events", "command_events", "completion_acceptances", "autoedit_acceptances"),
+           "({searches} * coalesce(sum(searches), 0) + {chats} * coalesce(sum(chat_events), 0) "
+           "+ {commands} * coalesce(sum(command_events), 0) + {completions} * coalesce(sum(completion_acceptances), 0) "
+           "+ {autoedits} * coalesce(sum(autoedit_acceptances), 0)) / 60.0", additive=True),
+    Metric("first_active_date", "First active", "date", "First day with activity in the range.", (_USER, _DAY),
+           f"min({_DAY})"),
+    Metric("last_active_date", "Last active", "date", "Last day with activity in the range.", (_USER, _DAY),
+           f"max({_DAY})"),
+)  # fmt: skip
+BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
