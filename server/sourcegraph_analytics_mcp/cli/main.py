@@ -14,7 +14,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         if not arguments or set(arguments) <= {"--demo", "--read-only"}:  # what clients start; no parser needed
             flags = {flag.removeprefix("--").replace("-", "_"): True for flag in arguments}
-            return _serve(Settings.from_env(os.environ, **flags))
+            return serve(Settings.from_env(os.environ, **flags))
         from .commands import dispatch
 
         return dispatch(arguments)
@@ -23,7 +23,8 @@ def run(arguments: Sequence[str]) -> int:
         return 2
 
 
-def _serve(settings: Settings) -> int:
+def serve(settings: Settings) -> int:
+    """Serve one client over stdio."""
     import gc
 
     import anyio

@@ -41,9 +41,9 @@ def embedded_upstream() -> Callable[..., Any]:
 
 def _make() -> Callable[..., Any]:
     from .company import Company
-    from .upstream import DEMO_COOKIE, upstream_app
+    from .upstream import Upstream
 
     def clock() -> datetime:
         return datetime.now(UTC)
 
-    return upstream_app(Company.made_up(clock().date()), cookie=DEMO_COOKIE, clock=clock)
+    return Upstream(Company.made_up(clock().date()), clock).app()

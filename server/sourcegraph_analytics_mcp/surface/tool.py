@@ -197,7 +197,7 @@ def _without_null(node: dict[str, Any], *, answer: bool) -> dict[str, Any]:
     if {"type": "null"} not in choices or len(choices) != 2:
         return node
     chosen = next(choice for choice in choices if choice != {"type": "null"})
-    merged = chosen | {key: value for key, value in node.items() if key != "anyOf"}
+    merged: dict[str, Any] = chosen | {key: value for key, value in node.items() if key != "anyOf"}
     if answer and "type" in merged:
         merged["type"] = [merged["type"], "null"]
         if "enum" in merged:

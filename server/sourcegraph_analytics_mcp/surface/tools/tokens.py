@@ -57,7 +57,7 @@ async def create_token(app: App, arguments: CreateTokenArguments, call: Call) ->
         expires_at=_time(token.expires_at) if token.expires_at else None,
         is_expired=False,
     )
-    reveal = app.settings.secret_delivery == "reveal"
+    reveal = app.settings.secret_delivery == "reveal"  # noqa: S105
     answer = CreateTokenAnswer(
         token=entry,
         secret=token.secret.get_secret_value() if reveal else None,

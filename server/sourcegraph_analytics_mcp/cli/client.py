@@ -1,0 +1,49 @@
+"""A person's terminal as an MCP client of the server in the same process."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from mcp import Client
+from mcp_types import ElicitRequestParams, ElicitResult, TextContent
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.prompt import Confirm
+
+from ..settings import Settings
+from ..surface.server import AnalyticsServer
+
+
+class TerminalClient:
+    """Calls tools and shows their answers as a terminal can."""
+
+    def __init__(self, settings: Settings, upstream: Callable[..., Any] | None = None) -> None:
+        self._server = AnalyticsServer(settings, upstream)
+        self.console = Console()
+        self._assume_yes = False
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Client]:
+        """The MCP client, while the server runs."""
+        async with Client(self._server, elicitation_callback=self._ask) as client:
+            yield client
+
+    async def show(
+        self,
+        tool: str,
+        arguments: dict[str, Any],
+        *,
+        assume_yes: bool = False,
+        succeeded: Callable[[dict[str, Any]], bool] = lambda data: True,
+    ) -> int:
+        """Call one tool, show what it says, and return the exit status."""
+        self._assume_yes = assume_yes
+        async with self.connected() as client:
+            result = await client.call_tool(tool, arguments)
+        text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
+        self.console.print(text if result.is_error else Markdown(text), markup=False)
+        return 1 if result.is_error or not succeeded(result.structured_content or {}) else 0
+
+    async def _ask(self, context: Any, parameters: ElicitRequestParams) -> ElicitResult:
+        agreed = self._assume_yes or Confirm.ask(parameters.message, console=self.console, default=False)
+        return ElicitResult(action="accept", content={"confirm": agreed})

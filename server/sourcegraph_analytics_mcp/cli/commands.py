@@ -1,0 +1,135 @@
+"""The commands besides serving. Each talks to the server in this process as any MCP client would."""
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+from pydantic import SecretStr
+
+from ..errors import AnalyticsError
+from ..settings import PREFIX, Settings, SettingsError, header_safe
+from .client import TerminalClient
+from .log import configure_log
+from .main import serve, with_upstream
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Parse the arguments and run the command they name."""
+    options = _parser().parse_args(list(arguments))
+    overrides = {name: True for name in ("demo", "read_only") if getattr(options, name)}
+    settings = Settings.from_env(os.environ, **overrides)
+    try:
+        return int(_COMMANDS[options.command or "serve"](settings, options))
+    except AnalyticsError as error:
+        print(error.text, file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sourcegraph-analytics-mcp",
+        description="MCP server for Sourcegraph Analytics. Without a command it serves one client over stdio.",
+        epilog=f"Settings come from the environment ({PREFIX}...); README.md lists them.",
+    )
+    parser.add_argument("--demo", action="store_true", help="serve a made-up company: no account, no network")
+    parser.add_argument("--read-only", action="store_true", help="leave out the tools that change something upstream")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("serve", help="serve one client over stdio (the default)")
+    commands.add_parser("demo", help="watch the whole job on a made-up company")
+    commands.add_parser("doctor", help="say what is configured and whether it works")
+    login = commands.add_parser("login", help="make and store an access token from a session cookie")
+    login.add_argument("--days", type=int, default=90, help="days until the token expires (90)")
+    install = commands.add_parser("install", help="print the entry for a client's configuration")
+    install.add_argument("client", choices=("claude-desktop", "claude-code", "cursor", "vscode"))
+    token = commands.add_parser("token", help="list, create, revoke or reveal access tokens")
+    actions = token.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="list access tokens")
+    create = actions.add_parser("create", help="create a token and store its secret")
+    create.add_argument("--name", help="what the token is for")
+    create.add_argument("--days", type=int, default=90, help="days until it expires (90)")
+    revoke = actions.add_parser("revoke", help="revoke a token")
+    revoke.add_argument("id")
+    revoke.add_argument("--yes", action="store_true", help="do not ask")
+    reveal = actions.add_parser("reveal", help="print the secret of a token made here")
+    reveal.add_argument("id")
+    return parser
+
+
+def _serve(settings: Settings, options: argparse.Namespace) -> int:
+    return serve(settings)
+
+
+def _demo(settings: Settings, options: argparse.Namespace) -> int:
+    from ..demo.walkthrough import walk
+
+    return anyio.run(walk)
+
+
+def _doctor(settings: Settings, options: argparse.Namespace) -> int:
+    return _tool(settings, "check_connection", {}, succeeded=lambda data: bool(data["ok"]))
+
+
+def _login(settings: Settings, options: argparse.Namespace) -> int:
+    prompt = f"Session cookie `{settings.cookie_name}` of {settings.url} (hidden): "
+    try:
+        cookie = header_safe(getpass.getpass(prompt))
+    except ValueError as error:
+        raise SettingsError(f"The cookie cannot be used: {error}.") from None
+    known = settings.model_copy(update={"cas_cookie": SecretStr(cookie)})
+    return _tool(known, "create_token", {"display_name": _machine_name(), "expires_in_days": options.days})
+
+
+def _machine_name() -> str:
+    return f"sourcegraph-analytics-mcp on {os.uname().nodename}"[:200]
+
+
+def _token(settings: Settings, options: argparse.Namespace) -> int:
+    match options.action:
+        case "list":
+            return _tool(settings, "list_tokens", {})
+        case "create":
+            named = {"display_name": options.name} if options.name else {}
+            return _tool(settings, "create_token", {**named, "expires_in_days": options.days})
+        case "revoke":
+            return _tool(settings, "revoke_token", {"token_id": options.id}, assume_yes=options.yes)
+        case _:
+            return _reveal(settings, options.id)
+
+
+def _reveal(settings: Settings, token_id: str) -> int:
+    from ..access.secret_store import SecretStore
+
+    store = SecretStore(settings.home, settings.url, keyring=not settings.demo)
+    token = next((token for token in store.tokens() if token.id == token_id), None)
+    secret = store.secret(token) if token else None
+    if secret is None:
+        raise AnalyticsError("not_found", "No secret of that token is stored here.", "`token list` shows all tokens.")
+    print(secret.get_secret_value())  # noqa: T201 - the one place that shows a secret, to the person who asked
+    return 0
+
+
+def _tool(settings: Settings, name: str, arguments: dict[str, Any], **how: Any) -> int:
+    configure_log(settings.model_copy(update={"log_level": "ERROR"}))
+    settings, upstream = with_upstream(settings)
+    return anyio.run(lambda: TerminalClient(settings, upstream).show(name, arguments, **how))
+
+
+def _install(settings: Settings, options: argparse.Namespace) -> int:
+    from .install import entry
+
+    print(entry(options.client, demo=settings.demo))  # noqa: T201
+    return 0
+
+
+_COMMANDS = {
+    "serve": _serve,
+    "demo": _demo,
+    "doctor": _doctor,
+    "login": _login,
+    "install": _install,
+    "token": _token,
+}

@@ -1,0 +1,147 @@
+"""A question about usage, and the coarsest data that can answer it."""
+
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import Literal, get_args
+
+from ..errors import invalid
+from ..exports.models import Export
+from ..upstream.models import Granularity, ReportRequest
+from .metrics import Metric
+from .periods import Range, add_months
+
+Dimension = Literal["day", "week", "month", "quarter", "user", "team", "client", "language"]
+DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
+TIME: tuple[Dimension, ...] = ("day", "week", "month", "quarter")
+_FINENESS: dict[Granularity, int] = {
+    "by_user": 0, "by_user_month": 1, "by_user_day": 2, "by_user_day_client_language": 3,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked.
+
+    Args:
+        compare: whether each figure is compared with the one of the period (or time bucket) before.
+        limit: most rows to return; totals are over everything all the same.
+    """
+
+    instance_url: str
+    metrics: tuple[Metric, ...]
+    group_by: tuple[Dimension, ...]
+    range: Range
+    users: tuple[str, ...] = ()
+    teams: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    compare: bool = False
+    order_by: str | None = None
+    descending: bool | None = None
+    limit: int = 50
+
+    @property
+    def time(self) -> Dimension | None:
+        """The time dimension it is grouped by, the finest of several."""
+        return next((dimension for dimension in TIME if dimension in self.group_by), None)
+
+    @property
+    def buckets_compared(self) -> bool:
+        """Whether each time bucket is compared with the one before it, rather than the whole with the period before."""
+        return self.compare and self.time is not None
+
+    def checked(self) -> "Question":
+        """The same, if it makes sense.
+
+        Raises:
+            AnalyticsError: `invalid_argument`.
+        """
+        if len(set(self.group_by)) < len(self.group_by) or len(set(self.metrics)) < len(self.metrics):
+            raise invalid("A metric or a group is named twice.", "Name each once.")
+        if self.compare and sum(d in TIME for d in self.group_by) > 1:
+            raise invalid("Two time groups cannot be compared with what came before.", "Group by one of them.")
+        if self.compare and (self.range.start is None or self.range.end is None):
+            self.range.before()  # says what to do instead
+        return self
+
+    @property
+    def granularity(self) -> Granularity:
+        """The coarsest granularity that can answer it."""
+        if self.clients or self.languages or {"client", "language"} & set(self.group_by):
+            return "by_user_day_client_language"
+        if {"day", "week"} & set(self.group_by) or any("timestamp_date" in m.needs for m in self.metrics):
+            return "by_user_day"
+        if self.time is not None:
+            whole = all(r.whole_months for r in self.ranges)
+            return "by_user_month" if whole else "by_user_day"
+        return "by_user"
+
+    @property
+    def earlier(self) -> Range | None:
+        """The days that are compared with, None without a comparison."""
+        if not self.compare:
+            return None
+        if self.time is None:
+            return self.range.before()
+        first = bucket_start(self.time, self.range.start or date.min)
+        before = bucket_start(self.time, first - timedelta(days=1))
+        return Range(before, (self.range.start or date.min) - timedelta(days=1), over=True)
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        earlier = self.earlier
+        return (self.range,) if earlier is None else (earlier, self.range)
+
+    @property
+    def requests(self) -> tuple[ReportRequest, ...]:
+        """What to download where nothing that is kept covers it: one report, or one per range without time in it."""
+        whole = ReportRequest(
+            instance_url=self.instance_url,
+            granularity=self.granularity,
+            start_date=self.ranges[0].start,
+            end_date=self.range.end,
+        )
+        if self.granularity != "by_user" or len(self.ranges) == 1:
+            return (whole,)
+        return tuple(whole.model_copy(update={"start_date": r.start, "end_date": r.end}) for r in self.ranges)
+
+
+def covers(export: Export, request: ReportRequest, wanted: Range, today: date) -> bool:
+    """Whether an export holds everything that a report would, and can be cut down to it."""
+    if export.instance_url != request.instance_url or _FINENESS[export.granularity] < _FINENESS[request.granularity]:
+        return False
+    starts = export.start_date is None or (request.start_date is not None and export.start_date <= request.start_date)
+    until = request.end_date or today
+    ends = export.end_date is None or export.end_date >= until
+    if not (starts and ends):
+        return False
+    same = export.start_date == request.start_date and (export.end_date or today) == until
+    if export.granularity == "by_user":
+        return same
+    return export.granularity != "by_user_month" or same or replace(wanted, end=until).whole_months
+
+
+def bucket_start(dimension: Dimension, day: date) -> date:
+    """The first day of the day, ISO week, month or quarter that a day is in."""
+    match dimension:
+        case "week":
+            return day - timedelta(days=day.weekday())
+        case "month":
+            return day.replace(day=1)
+        case "quarter":
+            return date(day.year, (day.month - 1) // 3 * 3 + 1, 1)
+        case _:
+            return day
+
+
+def bucket_end(dimension: Dimension, start: date) -> date:
+    """Its last day."""
+    match dimension:
+        case "week":
+            return start + timedelta(days=6)
+        case "month":
+            return add_months(start, 1) - timedelta(days=1)
+        case "quarter":
+            return add_months(start, 3) - timedelta(days=1)
+        case _:
+            return start
