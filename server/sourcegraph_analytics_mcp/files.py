@@ -1,12 +1,15 @@
 """Files and directories that belong to this user alone, written whole or not at all."""
 
 import errno
+import logging
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
 
 from .errors import AnalyticsError
+
+_log = logging.getLogger(__name__)
 
 
 def private_folder(folder: Path) -> None:
@@ -43,6 +46,7 @@ def sync(path: Path) -> None:
 
 def disk_error(error: OSError) -> AnalyticsError:
     """What an error of the disk means to the user; paths and numbers stay out of it."""
+    _log.warning("The disk refused: errno %s", error.errno)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return AnalyticsError(
             "store_full",

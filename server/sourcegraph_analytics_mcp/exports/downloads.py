@@ -49,6 +49,16 @@ class Download:
     done: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
+    def result(self) -> Export | None:
+        """The export, None while it is running.
+
+        Raises:
+            AnalyticsError: what the download failed with.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.export
+
 
 class Downloads:
     """Makes exports in the background and keeps them.
@@ -94,13 +104,10 @@ class Downloads:
             self._tasks.start_soon(self._run, download, staging)
         return download
 
-    async def wait(self, download: Download, seconds: float) -> Export | None:
-        """Wait for a download; None when it is not done in time and goes on by itself.
+    async def wait(self, download: Download, seconds: float) -> None:
+        """Wait until a download is done, or for so long, after which it goes on by itself.
 
         A download that nobody waits for any more, and that nobody left running on purpose, is stopped at once.
-
-        Raises:
-            AnalyticsError: what the download failed with.
         """
         download.waiting += 1
         try:
@@ -113,9 +120,6 @@ class Downloads:
         finally:
             download.waiting -= 1
         download.left_running |= not download.done.is_set()
-        if download.error is not None:
-            raise download.error
-        return download.export
 
     async def _run(self, download: Download, staging: Staging) -> None:
         try:

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -97,11 +98,11 @@ class Store:
         """Make a staged export part of the store, in one rename; afterwards it survives a power cut."""
         try:
             write_private(staging.folder / "meta.json", export.model_dump_json(indent=1))
-            (staging.folder / ".lock").unlink()
             for path in sorted(staging.folder.rglob("*"), reverse=True):
                 sync(path)
             sync(staging.folder)
             staging.folder.rename(self._exports / staging.id)
+            (self._exports / staging.id / ".lock").unlink()
             sync(self._exports)
         except OSError as error:
             raise disk_error(error) from error
@@ -196,11 +197,19 @@ def _whole(export: Export) -> bool:
         return False
 
 
+def _age(folder: Path) -> float:
+    """Seconds since a directory changed; none where it has gone."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _abandoned(folder: Path) -> bool:
     try:
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return datetime.now().timestamp() - folder.stat().st_mtime > 60  # its maker may be between two steps
+        return _age(folder) > 60  # its maker may be between two steps
     except OSError:
         return False
     try:

@@ -17,6 +17,7 @@ from ..exports.store import Store
 from ..settings import Settings
 from ..upstream.analytics import Analytics
 from ..upstream.http import Http
+from ..usage.summary import Minutes, Summaries
 from .notices import Notices
 
 
@@ -31,6 +32,7 @@ class App:
     store: Store
     downloads: Downloads
     questions: Questions
+    summaries: Summaries
     notices: Notices
 
 
@@ -49,12 +51,13 @@ async def open_app(
     analytics = Analytics(http, credentials)
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes)
     questions = Questions(settings.home / "staging")
+    summaries = Summaries(questions, Minutes())
     try:
         async with anyio.create_task_group() as tasks:
             downloads = Downloads(analytics, store, settings.max_export_bytes, tasks, notices.exports_changed)
             desk = TokenDesk(analytics, credentials, secrets, settings)
             tasks.start_soon(_sweep_hourly, store)
-            yield App(settings, credentials, analytics, desk, store, downloads, questions, notices)
+            yield App(settings, credentials, analytics, desk, store, downloads, questions, summaries, notices)
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):

@@ -7,8 +7,8 @@ from typing import Literal
 from ..exports.downloads import Download
 from ..exports.models import Export, grain_words, range_words
 from ..upstream.models import Granularity
-from ..usage.summary import Summary
-from .text import plural, safe, size, table
+from ..usage.summary import Breakdown, Summary
+from .text import figure, plural, safe, size, table
 from .tool import Answer
 
 
@@ -136,16 +136,25 @@ def _spoken(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def breakdown_table(breakdown: Breakdown) -> str:
+    units = [metric.unit for metric in breakdown.metrics]
+    rows = ((name, *map(figure, figures, units)) for name, *figures in breakdown.rows)
+    return table(("", *(metric.title for metric in breakdown.metrics)), rows)
+
+
 def summary_markdown(export: Export, summary: Summary) -> str:
     """An export summarised as Markdown tables, a few hundred tokens long."""
     parts = [f"# {export.title}", f"{sentence(export)} {coverage(export)}"]
     parts += [f"Note: {safe(warning)}" for warning in warnings(export)]
-    parts += ["## Totals", table(("metric", "value", "unit"), ((m.title, v, m.unit) for m, v in summary.totals))]
+    parts += [
+        "## Totals",
+        table(("metric", "value", "unit"), ((m.title, figure(v, m.unit), m.unit) for m, v in summary.totals)),
+    ]
     for breakdown in summary.breakdowns:
         shown = len(breakdown.rows)
         of = f" ({shown} of {breakdown.groups})" if breakdown.groups > shown else ""
         parts += [f"## {breakdown.title}{of}"]
-        parts += [table(("", *(m.title for m in breakdown.metrics)), breakdown.rows)]
+        parts += [breakdown_table(breakdown)]
     parts.append("People of several rows count once in the totals, so breakdowns of people do not add up to them.")
     parts.append(f"Rows: {uri(export.id, '/rows')} · CSV: {uri(export.id, '/data.csv')}")
     return "\n\n".join(parts)

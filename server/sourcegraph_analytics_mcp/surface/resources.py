@@ -13,7 +13,6 @@ from ..errors import AnalyticsError, invalid
 from ..exports.models import Export
 from ..exports.rows import guarded, page
 from ..usage.metrics import METRICS
-from ..usage.summary import Minutes, Summary, summarise
 from . import exports_text
 from .app import App
 from .notices import EXPORTS_URI
@@ -23,7 +22,6 @@ METRICS_URI = "analytics://metrics"
 _NEWEST = 10  # exports listed one by one
 _MOST_CSV = 5 << 20  # bytes of a CSV handed over as text
 _PAGE, _MOST_ROWS = 50, 500
-_summaries: dict[str, Summary] = {}  # of exports, which never change
 
 
 def add_resources(server: MCPServer[Any], app: Callable[[], App]) -> None:
@@ -90,11 +88,7 @@ def metrics_markdown() -> str:
 
 async def summary_of(app: App, export_id: str) -> str:
     export = await anyio.to_thread.run_sync(app.store.get, export_id)
-    if export.id not in _summaries:
-        _summaries[export.id] = await summarise(export, app.questions, Minutes())
-        while len(_summaries) > 64:
-            _summaries.pop(next(iter(_summaries)))
-    return exports_text.summary_markdown(export, _summaries[export.id])
+    return exports_text.summary_markdown(export, await app.summaries.of(export))
 
 
 async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:

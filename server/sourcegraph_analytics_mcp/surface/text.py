@@ -50,7 +50,7 @@ def cell(value: object, widest: int = MAX_CELL) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.1f}"
+        return f"{value:,.2f}"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, date):
@@ -59,6 +59,21 @@ def cell(value: object, widest: int = MAX_CELL) -> str:
     if len(text) > widest:
         text = f"{text[: widest - 1]}…"
     return _MARKDOWN.sub(r"\\\1", text)
+
+
+def figure(value: object, unit: str) -> object:
+    """A metric's value for a table: ratios and percentages as such, everything else as `cell` shows it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    match unit:
+        case "ratio":
+            return f"{value:.1%}"
+        case "percent":
+            return f"{value:.1f}%"
+        case "hours" | "people per day":
+            return f"{value:,.1f}"
+        case _:
+            return value
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], widest: int = MAX_CELL) -> str:

@@ -1,8 +1,8 @@
 """One export in a few tables: totals, by month, top clients, top languages."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from ..exports.engine.process import Questions
@@ -12,7 +12,9 @@ from .metrics import BY_NAME, METRICS, Metric
 _BY_MONTH = ("active_users", "searches", "chat_events", "completion_acceptances", "completion_acceptance_rate")
 _BY_CLIENT = ("active_users", "searches", "chat_events", "completion_acceptances")
 _BY_LANGUAGE = ("active_users", "completion_suggestions", "completion_acceptances", "completion_acceptance_rate")
-_MOST_MONTHS, _TOP = 24, 5
+_MOST_MONTHS, _TOP, _MOST_KEPT = 24, 5, 64
+_COVERED_BY_THE_FIRST_LINE = ("first_active_date", "last_active_date")
+_TOTALS = tuple(metric.name for metric in METRICS if metric.name not in _COVERED_BY_THE_FIRST_LINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,45 +61,54 @@ def calendar_days(export: Export) -> int:
     return max((end - start).days + 1, 0) if start else 0
 
 
-async def summarise(export: Export, questions: Questions, minutes: Minutes) -> Summary:
-    """Compute the summary of an export from its rows."""
-    have = {field.name for field in export.fields}
-    days = calendar_days(export)
+class Summaries:
+    """Summaries of exports, each computed once: exports never change."""
 
-    def usable(names: Sequence[str]) -> tuple[Metric, ...]:
-        return tuple(BY_NAME[name] for name in names if set(BY_NAME[name].needs) <= have)
+    def __init__(self, questions: Questions, minutes: Minutes) -> None:
+        self._questions = questions
+        self._minutes = minutes
+        self._made: OrderedDict[str, Summary] = OrderedDict()
 
-    async def ask(metrics: Sequence[Metric], group: str = "", order: str = "", limit: int = 1) -> list[dict[str, Any]]:
-        columns = ", ".join(f'{minutes.fill(m.sql, days)} AS "{m.name}"' for m in metrics)
-        if not group:
-            return await questions.ask({"usage": export.parts}, f"SELECT {columns} FROM usage")
-        sql = (
-            f'SELECT {group} AS "group", count(*) OVER () AS "groups", {columns} FROM usage '
-            f"WHERE {group} IS NOT NULL GROUP BY 1 ORDER BY {order} LIMIT {limit}"
-        )
-        return await questions.ask({"usage": export.parts}, sql)
+    async def of(self, export: Export) -> Summary:
+        """The summary of an export, computed from its rows when it is first asked for."""
+        if export.id not in self._made:
+            self._made[export.id] = await self._summarise(export)
+            while len(self._made) > _MOST_KEPT:
+                self._made.popitem(last=False)
+        return self._made[export.id]
 
-    async def breakdown(title: str, names: Sequence[str], group: str, order: str, limit: int) -> Breakdown:
-        metrics = usable(names)
-        rows = await ask(metrics, group, order, limit)
-        figures = tuple((_label(row["group"]), *(row[m.name] for m in metrics)) for row in rows)
+    async def _summarise(self, export: Export) -> Summary:
+        have = {field.name for field in export.fields}
+        chosen = _usable(_TOTALS, have)
+        total = (await self._ask(export, chosen))[0]
+        tables = []
+        time = next((name for name in ("timestamp_date", "timestamp_month") if name in have), None)
+        if time:
+            month = f"strftime({time}, '%Y-%m')"
+            tables.append(await self._breakdown(export, "By month", _BY_MONTH, month, "1 DESC", _MOST_MONTHS))
+        for title, names, column in (
+            ("Top clients", _BY_CLIENT, "client_name"),
+            ("Top languages", _BY_LANGUAGE, "language"),
+        ):
+            if column in have:
+                tables.append(await self._breakdown(export, title, names, column, '"active_users" DESC, 1', _TOP))
+        totals = tuple((metric, total[metric.name]) for metric in chosen if total[metric.name] is not None)
+        return Summary(totals, tuple(tables))
+
+    async def _breakdown(
+        self, export: Export, title: str, names: Sequence[str], group: str, order: str, limit: int
+    ) -> Breakdown:
+        metrics = _usable(names, {field.name for field in export.fields})
+        sql = f"WHERE {group} IS NOT NULL GROUP BY 1 ORDER BY {order} LIMIT {limit}"
+        rows = await self._ask(export, metrics, f'{group} AS "group", count(*) OVER () AS "groups", ', sql)
+        figures = tuple((row["group"], *(row[m.name] for m in metrics)) for row in rows)
         return Breakdown(title, metrics, figures, rows[0]["groups"] if rows else 0)
 
-    chosen = usable([m.name for m in METRICS])
-    total = (await ask(chosen))[0]
-    time = next((name for name in ("timestamp_date", "timestamp_month") if name in have), None)
-    tables = []
-    if time:
-        month = f"strftime({time}, '%Y-%m')"
-        tables.append(await breakdown("By month", _BY_MONTH, month, "1 DESC", _MOST_MONTHS))
-    top = '"active_users" DESC, 1'
-    if "client_name" in have:
-        tables.append(await breakdown("Top clients", _BY_CLIENT, "client_name", top, _TOP))
-    if "language" in have:
-        tables.append(await breakdown("Top languages", _BY_LANGUAGE, "language", top, _TOP))
-    totals = tuple((metric, total[metric.name]) for metric in chosen if total[metric.name] is not None)
-    return Summary(totals, tuple(tables))
+    async def _ask(self, export: Export, metrics: Sequence[Metric], first: str = "", rest: str = "") -> list[Any]:
+        days = calendar_days(export)
+        columns = ", ".join(f'{self._minutes.fill(m.sql, days)} AS "{m.name}"' for m in metrics)
+        return await self._questions.ask({"usage": export.parts}, f"SELECT {first}{columns} FROM usage {rest}")
 
 
-def _label(group: Any) -> str:
-    return group.isoformat() if isinstance(group, date) else str(group)
+def _usable(names: Sequence[str], have: set[str]) -> tuple[Metric, ...]:
+    return tuple(BY_NAME[name] for name in names if set(BY_NAME[name].needs) <= have)

@@ -77,10 +77,10 @@ async def _wait(app: App, download: Download, call: Call) -> Export | None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(report)
         try:
-            export = await app.downloads.wait(download, app.settings.answer_within)
+            await app.downloads.wait(download, app.settings.answer_within)
         finally:
             tasks.cancel_scope.cancel()
-    return export
+    return download.result()
 
 
 def _complete(app: App, export: Export, *, reused: bool) -> Reply:

@@ -1,0 +1,56 @@
+"""Fixtures that every test may use."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sourcegraph_analytics_mcp.demo.company import Company
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
+from sourcegraph_analytics_mcp.settings import Settings
+from support.upstreams import Served, serve_company
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def company() -> Company:
+    """A small company whose last day is today."""
+    return Company.made_up(datetime.now(UTC).date(), people=40, days=130)
+
+
+@pytest.fixture
+def upstream(company: Company) -> Iterator[Served]:
+    with serve_company(company) as served:
+        yield served
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """Settings for an upstream, with its credentials and short waits; keywords are settings by name."""
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+
+    def make(url: str, **more: Any) -> Settings:
+        given = {
+            "URL": url,
+            "INSTANCE": DEMO_INSTANCE,
+            "ACCESS_TOKEN": DEMO_TOKEN,
+            "CAS_COOKIE": DEMO_COOKIE,
+            "DATA_DIR": str(tmp_path / "data"),
+            "RETRY_BASE_DELAY": "0.01",
+            "READ_TIMEOUT": "5",
+            "LOG_LEVEL": "DEBUG",
+        } | {name.upper(): str(value) for name, value in more.items()}
+        return Settings.from_env({f"SRC_ANALYTICS_{name}": value for name, value in given.items() if value})
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings], upstream: Served) -> Settings:
+    return make_settings(upstream.url)

@@ -1,0 +1,1 @@
+"""What tests share: a real upstream on a socket, a scripted one that misbehaves, a client for the real server."""

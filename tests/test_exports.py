@@ -1,0 +1,279 @@
+"""Exports from end to end: right figures, kept once, shown as tables, gone when deleted."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import MCPError
+from mcp_types import ResourceLink
+
+from sourcegraph_analytics_mcp.demo.company import Company
+from sourcegraph_analytics_mcp.demo.reports import report
+from sourcegraph_analytics_mcp.settings import Settings
+from support.client import REVISIONS, call, connected, read, refused, text
+from support.upstreams import Exchange, Served, scripted_upstream
+
+pytestmark = pytest.mark.anyio
+
+GRANULARITIES = ("by_user", "by_user_month", "by_user_day", "by_user_day_client_language")
+TODAY = datetime.now(UTC).date()
+START, END = TODAY - timedelta(days=60), TODAY - timedelta(days=20)
+
+
+def sent_by_upstream(company: Company, granularity: str, start: date | None, end: date | None) -> bytes:
+    return "".join(report(company, granularity, start, end)).encode()
+
+
+def rows_of(body: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(body.decode(), newline="")))
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("start", [None, START])
+@pytest.mark.parametrize("end", [None, END])
+async def test_an_export_is_what_upstream_sent(
+    settings: Settings, company: Company, granularity: str, start: date | None, end: date | None
+) -> None:
+    dates = {k: v.isoformat() for k, v in (("start_date", start), ("end_date", end)) if v}
+    body = sent_by_upstream(company, granularity, start, end)
+    rows = rows_of(body)
+
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity=granularity, **dates))["export"]
+        summary = await read(client, export["summary_uri"])
+
+    assert Path(export["path"]).read_bytes() == body
+    assert export["sha256"] == hashlib.sha256(body).hexdigest()
+    assert export["byte_count"] == len(body)
+    assert export["row_count"] == len(rows)
+    assert export["columns"] == list(rows[0])
+    assert export["active_users"] == len({row["Instance user ID"] for row in rows})
+    assert (export["start_date"], export["end_date"]) == (dates.get("start_date"), dates.get("end_date"))
+    chats = sum(int(row["Chat Events"] or 0) for row in rows)
+    assert f"| Chats | {chats:,} | events |" in summary
+    billable = {row["Instance user ID"] for row in rows if row["Active Sourcegraph User"] == "true"}
+    assert f"| Billable users | {len(billable):,} | people |" in summary
+
+
+async def test_the_summary_breaks_down_by_month_client_and_language(settings: Settings, company: Company) -> None:
+    rows = rows_of(sent_by_upstream(company, "by_user_day_client_language", None, None))
+    month = max(row["Timestamp Date"] for row in rows)[:7]
+    of_month = [row for row in rows if row["Timestamp Date"].startswith(month)]
+    accepted = sum(int(row["Combined Completion Acceptances"] or 0) for row in of_month)
+    offered = sum(int(row["Combined Completion Suggestions"] or 0) for row in of_month)
+    people = len({row["Instance user ID"] for row in of_month})
+
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv"))["export"]
+        summary = await read(client, export["summary_uri"])
+
+    line = next(line for line in summary.splitlines() if line.startswith(f"| {month}"))
+    assert f"| {people:,} |" in line
+    assert f"| {accepted:,} | {accepted / offered:.1%} |" in line
+    for heading in ("## By month", "## Top clients", "## Top languages"):
+        assert heading in summary
+    assert f"{TODAY} was not over" in summary
+    assert len(summary) < 6000
+
+
+async def test_the_same_request_in_the_same_hour_is_answered_from_the_store(
+    settings: Settings, upstream: Served
+) -> None:
+    async with connected(settings) as client:
+        first = (await call(client, "export_csv", granularity="by_user"))["export"]
+        again = (await call(client, "export_csv", granularity="by_user"))["export"]
+        fresh = (await call(client, "export_csv", granularity="by_user", refresh=True))["export"]
+    async with connected(settings) as client:  # another process, later
+        kept = (await call(client, "export_csv", granularity="by_user"))["export"]
+
+    assert (first["reused"], again["reused"], fresh["reused"], kept["reused"]) == (False, True, False, True)
+    assert again["id"] == first["id"] != fresh["id"] == kept["id"]
+    assert len(upstream.sent("GET", "/api/reports/")) == 2
+
+
+async def test_exports_are_listed_in_pages_and_deleted(settings: Settings) -> None:
+    async with connected(settings) as client:
+        made = [(await call(client, "export_csv", granularity=g))["export"]["id"] for g in GRANULARITIES]
+        page = await call(client, "list_exports", limit=3)
+        rest = await call(client, "list_exports", limit=3, cursor=page["next_cursor"])
+        await call(client, "delete_export", export_id=made[0])
+        left = await call(client, "list_exports")
+        gone = await refused(client, "delete_export", export_id=made[0])
+        with pytest.raises(MCPError) as error:
+            await read(client, f"analytics://exports/{made[0]}")
+        bad = await refused(client, "list_exports", cursor="nothing")
+
+    assert [e["id"] for e in (*page["exports"], *rest["exports"])] == made[::-1]
+    assert rest["next_cursor"] is None
+    assert {e["id"] for e in left["exports"]} == set(made[1:])
+    assert gone["code"] == "not_found"
+    assert error.value.error.code == -32602
+    assert bad["code"] == "invalid_argument"
+    assert made[0] not in "".join(str(p) for p in settings.home.rglob("*"))
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_every_protocol_revision_does_the_whole_job(settings: Settings, revision: str) -> None:
+    async with connected(settings, revision) as client:
+        assert client.protocol_version == revision
+        result = await client.call_tool("export_csv", {"granularity": "by_user_month"})
+        links = [block for block in result.content if isinstance(block, ResourceLink)]
+        assert [link.mime_type for link in links] == ["text/markdown", "text/csv"]
+        for link in links:
+            assert await read(client, str(link.uri))
+        listed = (await client.list_resources(cache_mode="refresh")).resources
+        assert str(links[0].uri) in [str(resource.uri) for resource in listed]
+        assert "Usage by user and month" in text(await client.call_tool("list_exports", {}))
+
+
+async def test_rows_come_as_they_were_sent_in_pages(settings: Settings, company: Company) -> None:
+    rows = rows_of(sent_by_upstream(company, "by_user_day", None, None))
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user_day"))["export"]
+        first = await read(client, f"{export['summary_uri']}/rows")
+        last = await read(client, f"{export['summary_uri']}/rows?offset={len(rows) - 1}&limit=5")
+        past = await read(client, f"{export['summary_uri']}/rows?offset={len(rows)}")
+        for query in ("limit=0", "limit=501", "limit=x", "offset=-1"):
+            with pytest.raises(MCPError) as error:
+                await read(client, f"{export['summary_uri']}/rows?{query}")
+            assert error.value.error.code == -32602
+
+    assert len(first.splitlines()) == 4 + 50
+    assert "offset=50" in first
+    assert last.splitlines()[-1] == "| " + " | ".join(rows[-1].values()) + " |"
+    assert f"{len(rows):,} rows" in past
+
+
+async def test_the_csv_resource_is_safe_for_spreadsheets(make_settings: Callable[..., Settings]) -> None:
+    head = "Instance user ID,Username,Chat Events\n"
+    body = (head + '1,"=HYPERLINK(""http://x"")",-5\n2," +1",7\n3,plain,\n').encode()
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(body)
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        shown = await read(client, export["csv_uri"])
+
+    cells = list(csv.reader(io.StringIO(shown, newline="")))
+    assert cells[1:] == [["1", '\'=HYPERLINK("http://x")', "-5"], ["2", "' +1", "7"], ["3", "plain", ""]]
+    assert Path(export["path"]).read_bytes() == body
+
+
+async def test_a_long_export_goes_on_in_the_background(make_settings: Callable[..., Settings]) -> None:
+    finish = anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        body = b"Instance user ID,Searches\n" + b"1,2\n" * 1000
+        await exchange.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:2000])
+        await finish.wait()
+        await exchange.send(body[2000:])
+
+    async with scripted_upstream(answer) as scripted:
+        settings = make_settings(scripted.url, answer_within=0.3)
+        async with connected(settings) as client:
+            running = (await call(client, "export_csv", granularity="by_user"))["export"]
+            listed = (await call(client, "list_exports"))["exports"]
+            finish.set()
+            done = await call(client, "export_csv", granularity="by_user")
+            while done["export"]["status"] == "running":
+                done = await call(client, "export_csv", granularity="by_user")
+
+    assert (running["status"], running["id"]) == ("running", done["export"]["id"])
+    assert 0 < running["progress"] < 1
+    assert [(e["id"], e["status"]) for e in listed] == [(running["id"], "running")]
+    assert done["export"]["row_count"] == 1000
+    assert len(scripted.exchanges) == 1
+
+
+async def test_progress_counts_bytes_and_rows_and_gives_a_percentage(make_settings: Callable[..., Settings]) -> None:
+    seen: list[tuple[float, float | None, str | None]] = []
+    reported = anyio.Event()
+
+    async def progress(done: float, total: float | None, message: str | None) -> None:
+        seen.append((done, total, message))
+        reported.set()
+
+    async def answer(exchange: Exchange) -> None:
+        body = b"Instance user ID,Searches\n" + b"1,2\n" * 1000
+        await exchange.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:2026])
+        await reported.wait()
+        await exchange.send(body[2026:])
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        await client.call_tool("export_csv", {"granularity": "by_user"}, progress_callback=progress)
+
+    done, total, message = seen[0]
+    assert total == 100
+    assert 50 < done < 51
+    assert message == "2.0 kB, about 500 rows"
+
+
+async def test_cancelling_the_call_stops_the_download(make_settings: Callable[..., Settings]) -> None:
+    begun, closed = anyio.Event(), anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nInstance user ID,Searches\n")
+        begun.set()
+        try:
+            await exchange.stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            closed.set()
+
+    async with scripted_upstream(answer) as scripted:
+        settings = make_settings(scripted.url)
+        async with connected(settings) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(client.call_tool, "export_csv", {"granularity": "by_user"})
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True), anyio.fail_after(5):
+                await closed.wait()
+        assert list((settings.home / "staging").iterdir()) == []
+
+
+async def test_two_calls_share_one_download(settings: Settings, upstream: Served) -> None:
+    answers: list[Any] = []
+
+    async with connected(settings) as client:
+
+        async def ask() -> None:
+            answers.append((await call(client, "export_csv"))["export"]["id"])
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(ask)
+
+    assert len(answers) == 5
+    assert len(set(answers)) == 1
+    assert len(upstream.sent("GET", "/api/reports/")) == 1
+
+
+async def test_old_exports_and_those_beyond_the_size_limit_are_deleted(
+    make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    async with connected(make_settings(upstream.url, max_store_bytes=60_000)) as client:
+        await call(client, "export_csv", granularity="by_user")
+        newest = await call(client, "export_csv", granularity="by_user_day")
+        left = await call(client, "list_exports")
+    assert [e["id"] for e in left["exports"]] == [newest["export"]["id"]]
+
+    settings = make_settings(upstream.url, retention_days=0.00000001)
+    async with connected(settings) as client:
+        checked = await call(client, "check_connection")
+        left = await call(client, "list_exports")
+    assert checked["ok"]
+    assert left["exports"] == []
+
+
+async def test_files_are_for_this_user_alone(settings: Settings) -> None:
+    async with connected(settings) as client:
+        await call(client, "export_csv")
+        await call(client, "create_token", display_name="x")
+    for path in (settings.home, *settings.home.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
