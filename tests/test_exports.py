@@ -196,8 +196,8 @@ async def test_progress_counts_bytes_and_rows_and_gives_a_percentage(make_settin
     seen: list[tuple[float, float | None, str | None]] = []
     reported = anyio.Event()
 
-    async def progress(done: float, total: float | None, message: str | None) -> None:
-        seen.append((done, total, message))
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        seen.append((progress, total, message))
         reported.set()
 
     async def answer(exchange: Exchange) -> None:

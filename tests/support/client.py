@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mcp import Client
-from mcp.client import session as client_session
+from mcp.client import session
 from mcp_types import CallToolResult, ElicitResult, TextContent
 
 from sourcegraph_analytics_mcp.settings import Settings
@@ -17,15 +17,15 @@ REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28
 @asynccontextmanager
 async def connected(settings: Settings, revision: str = "2026-07-28", **options: Any) -> AsyncIterator[Client]:
     """A client of a fresh server, speaking one protocol revision."""
-    handshake = client_session.LATEST_HANDSHAKE_VERSION
+    handshake = vars(session)["LATEST_HANDSHAKE_VERSION"]
     modern = revision == REVISIONS[-1]
     if not modern:
-        client_session.LATEST_HANDSHAKE_VERSION = revision  # what the client offers
+        vars(session)["LATEST_HANDSHAKE_VERSION"] = revision  # what the client offers
     try:
         async with Client(AnalyticsServer(settings), mode=revision if modern else "legacy", **options) as client:
             yield client
     finally:
-        client_session.LATEST_HANDSHAKE_VERSION = handshake
+        vars(session)["LATEST_HANDSHAKE_VERSION"] = handshake
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> Any:

@@ -103,7 +103,7 @@ async def scripted_upstream(handler: Handler) -> AsyncIterator[Scripted]:
             exchanges.append(exchange)
             try:
                 await handler(exchange)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
                 return
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")

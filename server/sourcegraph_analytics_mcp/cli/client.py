@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mcp import Client
-from mcp_types import ElicitRequestParams, ElicitResult, TextContent
+from mcp_types import ElicitResult, TextContent
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.prompt import Confirm
@@ -17,10 +17,12 @@ from ..surface.server import AnalyticsServer
 class TerminalClient:
     """Calls tools and shows their answers as a terminal can."""
 
-    def __init__(self, settings: Settings, upstream: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, upstream: Callable[..., Any] | None = None, *, assume_yes: bool = False
+    ) -> None:
         self._server = AnalyticsServer(settings, upstream)
         self.console = Console()
-        self._assume_yes = False
+        self._assume_yes = assume_yes
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Client]:
@@ -33,17 +35,21 @@ class TerminalClient:
         tool: str,
         arguments: dict[str, Any],
         *,
-        assume_yes: bool = False,
         succeeded: Callable[[dict[str, Any]], bool] = lambda data: True,
     ) -> int:
         """Call one tool, show what it says, and return the exit status."""
-        self._assume_yes = assume_yes
         async with self.connected() as client:
             result = await client.call_tool(tool, arguments)
         text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
         self.console.print(text if result.is_error else Markdown(text), markup=False)
         return 1 if result.is_error or not succeeded(result.structured_content or {}) else 0
 
-    async def _ask(self, context: Any, parameters: ElicitRequestParams) -> ElicitResult:
-        agreed = self._assume_yes or Confirm.ask(parameters.message, console=self.console, default=False)
+    async def _ask(self, context: Any, params: Any) -> ElicitResult:
+        if self._assume_yes:
+            self.console.print(f"{params.message} yes", markup=False)
+            return ElicitResult(action="accept", content={"confirm": True})
+        try:
+            agreed = Confirm.ask(params.message, console=self.console, default=False)
+        except EOFError:  # nobody is there to ask
+            return ElicitResult(action="cancel")
         return ElicitResult(action="accept", content={"confirm": agreed})

@@ -103,6 +103,7 @@ def _token(settings: Settings, options: argparse.Namespace) -> int:
 def _reveal(settings: Settings, token_id: str) -> int:
     from ..access.secret_store import SecretStore
 
+    settings, _ = with_upstream(settings)
     store = SecretStore(settings.home, settings.url, keyring=not settings.demo)
     token = next((token for token in store.tokens() if token.id == token_id), None)
     secret = store.secret(token) if token else None
@@ -112,10 +113,10 @@ def _reveal(settings: Settings, token_id: str) -> int:
     return 0
 
 
-def _tool(settings: Settings, name: str, arguments: dict[str, Any], **how: Any) -> int:
+def _tool(settings: Settings, name: str, arguments: dict[str, Any], *, assume_yes: bool = False, **how: Any) -> int:
     configure_log(settings.model_copy(update={"log_level": "ERROR"}))
     settings, upstream = with_upstream(settings)
-    return anyio.run(lambda: TerminalClient(settings, upstream).show(name, arguments, **how))
+    return anyio.run(lambda: TerminalClient(settings, upstream, assume_yes=assume_yes).show(name, arguments, **how))
 
 
 def _install(settings: Settings, options: argparse.Namespace) -> int:

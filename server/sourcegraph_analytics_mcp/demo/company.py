@@ -30,7 +30,8 @@ _EDITORS = ("VSCode.cody", "VSCode.cody", "VSCode.cody", "JetBrains.cody", "JetB
             "Neovim.cody")  # fmt: skip
 _GIVEN = ("Ada", "Bela", "Ciro", "Dana", "Edda", "Finn", "Gala", "Hugo", "Ines", "Jona", "Kaja", "Leif", "Mira", "Nilo",
           "Olga", "Pavo", "Runa", "Sami", "Tove", "Udo", "Vera", "Wanda", "Ximo", "Ylva", "Zeno")  # fmt: skip
-_FAMILY = ("Arnvik", "Bexley", "Cordana", "D'Arvo", "Eskel", "Fønhus", "Garrow", "Hallén", "Ivarra", "Joukova",
+_FAMILY = (
+    "Arnvik", "Bexley", "Cordana", "D'Arvo", "Eskel", "Fønhus", "Garrow", "Hallén", "Ivarra", "Joukova",
            "Kestel", "Lindqvar", "Möhren", "Nakaro", "Orsen", "Pellard", "Quistad", "Rovelli", "Sandrel", "Tamura")  # fmt: skip
 _HOLIDAYS = {(1, 1), (5, 1), (7, 4), (12, 24), (12, 25), (12, 26), (12, 31)}
 _NEW_WEB_CLIENT = 200  # days ago: the web client changed its name
@@ -51,7 +52,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """One row of the finest grain; `shown` is how many characters completions presented, which upstream never exports."""
+    """One row of the finest grain; `shown` is how many characters completions presented, which is never exported."""
 
     person: Person
     day: date

@@ -1,0 +1,109 @@
+"""The whole job in the terminal, on the made-up company: a person watches what an assistant would do."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mcp import Client
+from mcp_types import TextContent
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.rule import Rule
+
+from ..cli.client import TerminalClient
+from ..settings import Settings
+from .embedded import demo_settings, embedded_upstream
+
+
+async def walk() -> int:
+    """Show every step; 0 when each went well."""
+    with tempfile.TemporaryDirectory(prefix="sourcegraph-analytics-demo-") as folder:
+        environment = {"SRC_ANALYTICS_DEMO": "1", "SRC_ANALYTICS_DATA_DIR": folder, "SRC_ANALYTICS_LOG_LEVEL": "ERROR"}
+        settings = demo_settings(Settings.from_env(environment)).model_copy(update={"access_token": None})
+        terminal = TerminalClient(settings, embedded_upstream(), assume_yes=True)
+        async with terminal.connected() as client:
+            shown = _Walk(client, terminal.console, Path(folder))
+            for step in (_connect, _create, _export, _summary, _questions, _revoke):
+                await step(shown)
+            shown.close()
+    return 0
+
+
+class _Walk:
+    """Where the walk is: the client, the terminal, and what earlier steps left."""
+
+    def __init__(self, client: Client, console: Console, folder: Path) -> None:
+        self.client = client
+        self.console = console
+        self.folder = folder
+        self.token_id = ""
+        self.export: dict[str, Any] = {}
+
+    def headline(self, text: str) -> None:
+        self.console.print()
+        self.console.print(Rule(f"[bold]{text}", align="left"))
+
+    def say(self, markdown: str) -> None:
+        self.console.print(Markdown(markdown.replace(str(self.folder), "…")))
+
+    async def call(self, tool: str, arguments: dict[str, Any], **how: Any) -> dict[str, Any]:
+        """Call a tool and show its answer."""
+        result = await self.client.call_tool(tool, arguments, **how)
+        texts = [block.text for block in result.content if isinstance(block, TextContent)]
+        self.say("\n".join(texts))
+        if result.is_error:
+            raise RuntimeError(texts[0])
+        return result.structured_content or {}
+
+    def close(self) -> None:
+        self.headline("That was it")
+        self.say(
+            "Everything above came from a made-up company; nothing left this machine. To do the same by asking an "
+            "assistant, put the entry of `mcp.json` into your client, or run "
+            "`sourcegraph-analytics-mcp --demo install claude-desktop`."
+        )
+
+
+async def _connect(walk: _Walk) -> None:
+    walk.headline("1  A company's usage of Sourcegraph, made up for this demo")
+    tools = (await walk.client.list_tools()).tools
+    walk.say(f"The server offers {len(tools)} tools: " + ", ".join(f"`{tool.name}`" for tool in tools) + ".")
+
+
+async def _create(walk: _Walk) -> None:
+    walk.headline("2  Create an access token (its secret is stored, never shown)")
+    answer = await walk.call("create_token", {"display_name": "demo walk", "expires_in_days": 7})
+    walk.token_id = answer["token"]["id"]
+
+
+async def _export(walk: _Walk) -> None:
+    walk.headline("3  Export the usage of every person, day, editor and language as CSV")
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[what]}"), TimeElapsedColumn())
+    with Progress(*columns, console=walk.console) as bar:
+        task = bar.add_task("downloading and checking", total=None, what="")
+
+        async def progress(progress: float, total: float | None, message: str | None) -> None:
+            bar.update(task, completed=progress, total=total, what=message or "")
+
+        result = await walk.client.call_tool("export_csv", {}, progress_callback=progress)
+        walk.export = (result.structured_content or {})["export"]
+        rows = f"{walk.export['row_count']:,} rows"
+        bar.update(task, total=1, completed=1, what=rows)
+    walk.say(f"{rows} about {walk.export['active_users']} people, proved complete, in one file of "
+             f"{walk.export['byte_count'] / 1e6:.1f} MB. An assistant gets these lines, not the rows:")  # fmt: skip
+
+
+async def _summary(walk: _Walk) -> None:
+    contents = (await walk.client.read_resource(walk.export["summary_uri"])).contents
+    walk.say("\n".join(getattr(content, "text", "") for content in contents).split("\n\nRows: ")[0])
+
+
+async def _questions(walk: _Walk) -> None:
+    walk.headline("4  The exports that are kept")
+    await walk.call("list_exports", {})
+
+
+async def _revoke(walk: _Walk) -> None:
+    walk.headline("5  Revoke the token again, proved by the token list")
+    await walk.call("revoke_token", {"token_id": walk.token_id})

@@ -1,0 +1,89 @@
+"""The real command in a process of its own, spoken to in raw lines."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
+_META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "0"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+class Raw:
+    """Lines out, lines in; every line that comes must be one JSON message."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", revision: str) -> None:
+        self.process = process
+        self.revision = revision
+        self._last = 0
+        self.notified: list[str] = []
+
+    def send(self, method: str, params: Mapping[str, Any] | None = None, *, answered: bool = True) -> int:
+        body = dict(params or {})
+        if self.revision == "2026-07-28":
+            body["_meta"] = _META
+        message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": body}
+        if answered:
+            self._last += 1
+            message["id"] = self._last
+        self.write(json.dumps(message).encode() + b"\n")
+        return self._last
+
+    def write(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def answer(self, number: int) -> Any:
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            message = json.loads(line)
+            assert message["jsonrpc"] == "2.0"
+            if message.get("id") == number and "method" not in message:
+                return message
+            self.notified.append(message.get("method", ""))
+        raise AssertionError("the server closed its output")
+
+    def ask(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
+        answer = self.answer(self.send(method, params))
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def handshake(self) -> Any:
+        if self.revision == "2026-07-28":
+            return self.ask("server/discover")
+        about = {"protocolVersion": self.revision, "capabilities": {}, "clientInfo": {"name": "raw", "version": "0"}}
+        result = self.ask("initialize", about)
+        self.send("notifications/initialized", answered=False)
+        return result
+
+
+@contextmanager
+def spawned(
+    home: Path, *arguments: str, revision: str = "2026-07-28", command: Sequence[str] = COMMAND, **settings: str
+) -> Iterator[Raw]:
+    """Start the command with a home of its own; it is killed at the end if it still runs."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SRC_ANALYTICS_")}
+    environment |= {"HOME": str(home), "XDG_DATA_HOME": str(home / "data")}
+    environment |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+    environment |= {f"SRC_ANALYTICS_{name.upper()}": value for name, value in settings.items()}
+    with (home / "stderr").open("wb") as errors:
+        process = subprocess.Popen(
+            [*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
+        )
+        try:
+            yield Raw(process, revision)
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()

@@ -1,0 +1,81 @@
+"""The direction of imports, and who may touch what."""
+
+import ast
+from pathlib import Path
+
+import sourcegraph_analytics_mcp
+
+PACKAGE = Path(sourcegraph_analytics_mcp.__file__).parent
+FLOOR = {"errors", "settings", "files"}
+MAY_IMPORT = {
+    "errors": set(),
+    "files": {"errors"},
+    "settings": {"errors"},
+    "upstream": FLOOR,
+    "access": FLOOR | {"upstream"},
+    "exports": FLOOR | {"upstream"},
+    "usage": FLOOR | {"upstream", "exports"},
+    "surface": FLOOR | {"upstream", "access", "exports", "usage"},
+    "demo": FLOOR | {"cli"},
+    "cli": FLOOR | {"access", "surface", "demo"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+ONLY_IN = {
+    "httpx": {"upstream/http.py"},
+    "duckdb": {"exports/engine"},
+    "keyring": {"access/secret_store.py"},
+    "rich": {"cli", "demo/walkthrough.py"},
+    "mcp": {"surface", "cli", "demo/walkthrough.py"},
+    "starlette": {"demo/upstream.py"},
+}
+
+
+def modules() -> list[tuple[str, ast.Module]]:
+    found = [(str(path.relative_to(PACKAGE)), ast.parse(path.read_text())) for path in PACKAGE.rglob("*.py")]
+    return [(name, tree) for name, tree in found if not name.startswith("prompts")]
+
+
+def imported(name: str, tree: ast.Module) -> list[str]:
+    """Absolute dotted names; imports within the package begin with a dot."""
+    depth = len(Path(name).parts)
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.append(node.module or "")
+        elif isinstance(node, ast.ImportFrom) and node.level == depth:
+            names += [f".{node.module}"] if node.module else [f".{alias.name}" for alias in node.names]
+    return [n.replace("sourcegraph_analytics_mcp", "", 1) if n.startswith("sourcegraph_") else n for n in names]
+
+
+def test_imports_go_one_way() -> None:
+    wrong = [
+        f"{name} imports {target}"
+        for name, tree in modules()
+        for target in imported(name, tree)
+        if target.startswith(".")
+        and (room := target.split(".")[1]) != (own := Path(name).parts[0].removesuffix(".py"))
+        and room not in MAY_IMPORT[own]
+    ]
+    assert wrong == []
+
+
+def test_each_library_has_its_place() -> None:
+    wrong = [
+        f"{name} imports {target}"
+        for name, tree in modules()
+        for target in imported(name, tree)
+        if (top := target.split(".")[0]) in ONLY_IN and not any(name.startswith(place) for place in ONLY_IN[top])
+    ]
+    assert wrong == []
+
+
+def test_files_and_functions_stay_readable() -> None:
+    for name, tree in modules():
+        lines = max((node.end_lineno or 0 for node in ast.walk(tree) if hasattr(node, "end_lineno")), default=0)
+        assert lines <= 330, f"{name} has {lines} lines"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{name}: {node.name} is too long"

@@ -1,0 +1,214 @@
+"""A body counts only when it is whole and a report: framing, encoding, content, and how often each is tried."""
+
+import gzip
+import json
+from collections.abc import Callable
+
+import pytest
+
+from sourcegraph_analytics_mcp.settings import Settings
+from support.client import call, connected, refused
+from support.upstreams import Exchange, scripted_upstream
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[..., Settings]
+CSV = b"Instance user ID,Searches\n1,2\n2,3\n"
+PACKED = gzip.compress(CSV)
+GZIP = "Content-Encoding: gzip\r\n"
+
+
+async def outcome(make_settings: Make, *answers: bytes) -> tuple[dict[str, object] | None, int, bool]:
+    """Export from an upstream that gives these raw answers in turn: the error, the requests sent, what was kept."""
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(answers[min(exchange.number, len(answers)) - 1])
+
+    async with scripted_upstream(answer) as scripted:
+        settings = make_settings(scripted.url)
+        async with connected(settings) as client:
+            result = await client.call_tool("export_csv", {"granularity": "by_user"})
+            kept = (await call(client, "list_exports"))["exports"]
+        assert list((settings.home / "staging").iterdir()) == []
+    content = result.structured_content or {}
+    if not result.is_error:
+        assert content["export"]["row_count"] == 2
+    return content.get("error"), len(scripted.exchanges), bool(kept)
+
+
+def framed(body: bytes, extra: str = "", length: int | None = None, status: str = "200 OK") -> bytes:
+    size = len(body) if length is None else length
+    return f"HTTP/1.1 {status}\r\nContent-Type: text/csv\r\nContent-Length: {size}\r\n{extra}\r\n".encode() + body
+
+
+def chunked(body: bytes, extra: str = "", end: bytes = b"0\r\n\r\n") -> bytes:
+    head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{extra}\r\n".encode()
+    return head + f"{len(body):x}\r\n".encode() + body + b"\r\n" + end
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        framed(CSV), framed(PACKED, GZIP), chunked(CSV), chunked(PACKED, GZIP), framed(b"\xef\xbb\xbf" + CSV),
+        framed(CSV.replace(b"\n", b"\r\n")), framed(CSV.strip()), framed(CSV + b"\n\n"),
+        framed(gzip.compress(CSV[:20]) + gzip.compress(CSV[20:]), GZIP),
+        framed(CSV, "Content-Encoding: identity\r\n"),
+        b"HTTP/1.1 200 OK\r\n\r\n" + CSV,
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + PACKED,
+    ],
+)  # fmt: skip
+async def test_a_whole_body_is_kept_however_it_is_framed(make_settings: Make, whole: bytes) -> None:
+    assert await outcome(make_settings, whole) == (None, 1, True)
+
+
+async def test_a_body_that_ends_with_the_connection_carries_a_warning(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\n\r\n" + CSV)
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert "could not be proved" in export["warnings"][-1]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        framed(CSV, length=len(CSV) + 1), framed(CSV[:-4], length=len(CSV)), chunked(CSV, end=b""),
+        chunked(CSV, end=b"5\r\nab"), framed(PACKED[:-1], GZIP), framed(PACKED[:-8], GZIP), framed(PACKED[:15], GZIP),
+        chunked(PACKED[:-9], GZIP), framed(PACKED[:-5] + b"\0" + PACKED[-4:], GZIP), framed(PACKED + b"junk", GZIP),
+        framed(CSV, GZIP), b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + PACKED[:-3],
+    ],
+)  # fmt: skip
+async def test_a_cut_or_damaged_body_is_refused_after_three_tries(make_settings: Make, cut: bytes) -> None:
+    error, requests, kept = await outcome(make_settings, cut)
+    assert error is not None
+    assert (error["code"], error["retryable"], requests, kept) == ("upstream_incomplete", True, 3, False)
+
+
+async def test_a_cut_body_is_fetched_again_from_its_first_byte(make_settings: Make) -> None:
+    other = b"Instance user ID,Searches\n8,8\n9"
+    assert await outcome(make_settings, framed(other, length=99), framed(CSV)) == (None, 2, True)
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "compress"])
+async def test_an_encoding_nobody_asked_for_is_refused(make_settings: Make, encoding: str) -> None:
+    error, requests, kept = await outcome(make_settings, framed(CSV, f"Content-Encoding: {encoding}\r\n"))
+    assert error is not None
+    assert (error["code"], requests, kept) == ("upstream_incomplete", 1, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "upstream_not_csv"), (b"\n\r\n", "upstream_not_csv"), (b"\xef\xbb\xbf", "upstream_not_csv"),
+        (b'{"error": "no"}', "upstream_not_csv"), (b"[1, 2]", "upstream_not_csv"),
+        (b"\n  <!doctype html><html>Sign in</html>", "auth_rejected"), (b"<?xml version='1.0'?>", "auth_rejected"),
+        (b"Sorry, something went wrong", "upstream_schema_changed"), (b"a,b\n1,2\n", "upstream_schema_changed"),
+        (b"Instance user ID,Searches,Searches\n1,2,3\n", "upstream_schema_changed"),
+        (CSV + b"3\n", "upstream_bad_csv"), (CSV + b"3,4,5\n", "upstream_bad_csv"),
+        (CSV + b'3,"4\n', "upstream_bad_csv"), (CSV + b'"3"x,4\n', "upstream_bad_csv"),
+        (CSV + b"3," + b"9" * 1_100_000 + b"\n", "upstream_bad_csv"),
+    ],
+)  # fmt: skip
+async def test_a_body_that_is_no_report_is_refused_at_once(make_settings: Make, body: bytes, code: str) -> None:
+    error, requests, kept = await outcome(make_settings, framed(body))
+    assert error is not None
+    assert (error["code"], requests, kept) == (code, 1, False)
+
+
+async def test_a_header_alone_is_a_report_without_rows(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"Instance user ID,Searches\n")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert (export["row_count"], export["active_users"], export["columns"]) == (0, 0, ["Instance user ID", "Searches"])
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "requests"),
+    [
+        ("401 Unauthorized", "auth_rejected", 1), ("403 Forbidden", "instance_denied", 1),
+        ("404 Not Found", "instance_denied", 1), ("400 Bad Request", "invalid_argument", 1),
+        ("429 Too Many Requests", "rate_limited", 3), ("500 Internal Server Error", "upstream_unavailable", 2),
+        ("503 Service Unavailable", "upstream_unavailable", 4), ("302 Found", "upstream_redirect", 1),
+        ("501 Not Implemented", "upstream_unavailable", 1), ("204 No Content", "upstream_not_csv", 1),
+    ],
+)  # fmt: skip
+async def test_each_status_is_tried_as_often_as_the_table_says(
+    make_settings: Make, status: str, code: str, requests: int
+) -> None:
+    body = b"" if status.startswith("204") else b"Authorization: Bearer echoed"
+    error, sent, kept = await outcome(make_settings, framed(body, "Location: http://127.0.0.1:1/\r\n", status=status))
+    assert error is not None
+    assert (error["code"], sent, kept) == (code, requests, False)
+    assert "echoed" not in json.dumps(error)
+
+
+async def test_a_long_wait_is_handed_back_instead_of_waited(make_settings: Make) -> None:
+    answer = framed(b"", "Retry-After: 3600\r\n", status="429 Too Many Requests")
+    error, sent, _ = await outcome(make_settings, answer)
+    assert error is not None
+    assert (error["code"], error["retry_after_seconds"], sent) == ("rate_limited", 3600, 1)
+
+
+async def test_an_upstream_that_is_not_there_is_named(make_settings: Make) -> None:
+    async with connected(make_settings("http://127.0.0.1:9")) as client:
+        error = await refused(client, "export_csv")
+    assert error["code"] == "upstream_unavailable"
+    assert "127.0.0.1:9" in error["message"]
+
+
+async def test_a_silent_upstream_times_out(make_settings: Make) -> None:
+    async def say_nothing(exchange: Exchange) -> None:
+        await exchange.stream.receive()
+
+    async with scripted_upstream(say_nothing) as scripted:
+        settings = make_settings(scripted.url, read_timeout=0.2)
+        async with connected(settings) as client:
+            error = await refused(client, "export_csv")
+    assert error["code"] == "upstream_timeout"
+
+
+async def test_an_export_over_the_size_limit_leaves_nothing(make_settings: Make) -> None:
+    async def bomb(exchange: Exchange) -> None:
+        await exchange.answer(gzip.compress(CSV + b"1,2\n" * 1_000_000), extra=GZIP)
+
+    async with scripted_upstream(bomb) as scripted:
+        settings = make_settings(scripted.url, max_export_bytes=100_000)
+        async with connected(settings) as client:
+            error = await refused(client, "export_csv", granularity="by_user")
+        assert error["code"] == "upstream_too_large"
+        assert list((settings.home / "staging").iterdir()) == []
+
+
+async def test_cells_that_do_not_parse_are_counted_and_count_as_blank(make_settings: Make) -> None:
+    cells = [b"1,5", b"2,1.5", b'3,"1,234"', b"4,nan", b"5,", b"6,0", b"7,12.0", b"8,=1"]
+    body = b"Instance user ID,Searches\n" + b"\n".join(cells) + b"\n"
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(body)
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        summary = (await client.read_resource(export["summary_uri"])).contents[0].model_dump()["text"]
+    assert export["row_count"] == 8
+    assert export["warnings"][-1] == "4 cells of searches are not a value of its kind; they count as blank."
+    assert "| Searches | 17 | events |" in summary
+
+
+async def test_columns_may_be_reordered_renamed_missing_or_new(make_settings: Make) -> None:
+    body = b"chat events,USERNAME,Deep Search!,User ID\n3,a,x,1\n4,b,y,1\n"
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(body)
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        summary = (await client.read_resource(export["summary_uri"])).contents[0].model_dump()["text"]
+    assert export["columns"] == ["chat events", "USERNAME", "Deep Search!", "User ID"]
+    assert export["active_users"] == 1
+    assert "| Chats | 7 | events |" in summary
+    missing, unknown = export["warnings"]
+    assert "Searches" in missing
+    assert "deep_search" in unknown

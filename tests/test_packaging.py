@@ -1,0 +1,59 @@
+"""What is shipped is what the checkout holds, and it works where it is installed."""
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from support.stdio import spawned
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        str(ROOT),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_every_module_and_prompt_and_nothing_else(wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    sources = {str(p.relative_to(ROOT / "server")) for p in (ROOT / "server").rglob("*.py")}
+    prompts = {f"sourcegraph_analytics_mcp/prompts/{p.name}" for p in (ROOT / "prompts").glob("*.*")}
+    assert names == sources | prompts | {"sourcegraph_analytics_mcp/py.typed"}
+    assert any(name.endswith(".md") for name in prompts)
+
+
+def test_the_installed_wheel_works_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
+    home = tmp_path / "env"
+    venv.create(home, with_pip=False)
+    python = home / "bin" / "python"
+    target = next((home / "lib").glob("python*")) / "site-packages"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)],
+        check=True,
+        capture_output=True,
+    )
+    own = [p for p in sys.path if p.endswith("site-packages")]
+    (target / "borrowed.pth").write_text("\n".join(own) + "\n")  # the dependencies, without another download
+    with spawned(tmp_path, "--demo", command=(str(python), "-m", "sourcegraph_analytics_mcp")) as raw:
+        raw.handshake()
+        answer = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+        assert answer["structuredContent"]["export"]["status"] == "complete"
+        assert raw.ask("prompts/list")["prompts"]

@@ -1,0 +1,144 @@
+"""The command as clients start it: both protocol eras, a pure stdout, prompt and clean ends."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE, DEMO_TOKEN
+from support.client import REVISIONS
+from support.stdio import COMMAND, Raw, spawned
+from support.upstreams import Served
+
+
+def settings_for(upstream: Served, home: Path) -> dict[str, str]:
+    return {
+        "url": upstream.url,
+        "instance": DEMO_INSTANCE,
+        "access_token": DEMO_TOKEN,
+        "data_dir": str(home / "kept"),
+        "log_level": "DEBUG",
+    }
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_the_demo_answers_over_stdio(tmp_path: Path, revision: str) -> None:
+    with spawned(tmp_path, "--demo", revision=revision) as raw:
+        raw.handshake()
+        assert len(raw.ask("tools/list")["tools"]) >= 8
+        exported = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+        export = exported["structuredContent"]["export"]
+        assert export["row_count"] > 150
+        summary = raw.ask("resources/read", {"uri": export["summary_uri"]})["contents"][0]["text"]
+        assert "## Totals" in summary
+        assert raw.process.stdin is not None
+        raw.process.stdin.close()
+        assert raw.process.wait(5) == 0
+
+
+def test_the_log_has_one_line_per_call_and_no_content(tmp_path: Path, upstream: Served) -> None:
+    with spawned(tmp_path, **settings_for(upstream, tmp_path)) as raw:
+        raw.handshake()
+        raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+        raw.ask("tools/call", {"name": "list_tokens", "arguments": {}})
+    log = (tmp_path / "stderr").read_text()
+    calls = [line for line in log.splitlines() if " call tool=" in line]
+    assert [line.split(" call ")[1].split(" ms=")[0] for line in calls] == [
+        "tool=export_csv outcome=ok",
+        "tool=list_tokens outcome=auth_missing",
+    ]
+    assert DEMO_TOKEN not in log
+    for person in upstream.company.people:
+        assert person.email not in log
+        assert person.username not in log
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_signal_ends_it_cleanly(tmp_path: Path, upstream: Served, sent: signal.Signals, busy: bool) -> None:
+    with spawned(tmp_path, **settings_for(upstream, tmp_path)) as raw:
+        raw.handshake()
+        if busy:
+            raw.send("tools/call", {"name": "export_csv", "arguments": {}})
+            _wait_for_child(raw)
+        children = _children(raw)
+        raw.process.send_signal(sent)
+        assert raw.process.wait(5) == 128 + sent
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    staging = tmp_path / "kept" / "staging"
+    assert not staging.exists() or list(staging.iterdir()) == []
+
+
+def test_end_of_input_ends_it_while_an_export_runs(tmp_path: Path, upstream: Served) -> None:
+    with spawned(tmp_path, **settings_for(upstream, tmp_path)) as raw:
+        raw.handshake()
+        raw.send("tools/call", {"name": "export_csv", "arguments": {}})
+        _wait_for_child(raw)
+        assert raw.process.stdin is not None
+        raw.process.stdin.close()
+        assert raw.process.wait(2) == 0
+    assert list((tmp_path / "kept" / "staging").iterdir()) == []
+
+
+def _children(raw: Raw) -> list[str]:
+    return Path(f"/proc/{raw.process.pid}/task/{raw.process.pid}/children").read_text().split()
+
+
+def _wait_for_child(raw: Raw) -> None:
+    while not _children(raw):
+        raw.ask("ping") if raw.revision != "2026-07-28" else raw.ask("tools/list")
+
+
+def test_what_is_no_message_is_dropped_and_the_rest_is_answered(tmp_path: Path) -> None:
+    with spawned(tmp_path, "--demo") as raw:
+        raw.handshake()
+        for line in (b"not json\n", b"[]\n", b"\xff\xfe\n", b'{"jsonrpc": "2.0"}\n', b"[" * 10_000 + b"\n"):
+            raw.write(line)
+            assert raw.ask("tools/list")["tools"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("URL", "http://evil.example"), ("RETENTION_DAYS", "soon"), ("DEMOO", "1"), ("ACCESS_TOKEN", "a b"),
+     ("INSTANCE", "https://x/y"), ("LOG_LEVEL", "LOUD"), ("CAS_COOKIE", "x\ny")],
+)  # fmt: skip
+def test_a_wrong_setting_stops_the_start_with_one_sentence(tmp_path: Path, variable: str, value: str) -> None:
+    environment = {"HOME": str(tmp_path), f"SRC_ANALYTICS_{variable}": value}
+    ended = subprocess.run(COMMAND, env=environment, capture_output=True, timeout=20, check=False)
+    message = ended.stderr.decode().strip()
+    assert ended.returncode == 2
+    assert ended.stdout == b""
+    assert f"SRC_ANALYTICS_{variable}" in message
+    assert len(message.splitlines()) == 1
+    assert value not in message or variable == "DEMOO"
+
+
+def test_a_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("sams_at_file.token\n")
+    token.chmod(0o644)
+    environment = {"HOME": str(tmp_path), "SRC_ANALYTICS_ACCESS_TOKEN_FILE": str(token)}
+    ended = subprocess.run(COMMAND, env=environment, capture_output=True, timeout=20, check=False)
+    assert ended.returncode == 2
+    assert b"chmod 600" in ended.stderr
+    assert b"sams_at_" not in ended.stderr
+
+
+def test_tokens_can_be_managed_from_a_terminal(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+
+    def run(*arguments: str) -> str:
+        ended = subprocess.run(
+            [*COMMAND, "--demo", *arguments], env=environment, capture_output=True, timeout=30, check=True
+        )
+        return ended.stdout.decode()
+
+    assert "3 tokens" in run("token", "list")
+    assert "created" in run("token", "create", "--name", "terminal")
+    index = json.loads(next(tmp_path.rglob("tokens.json")).read_text())
+    assert run("token", "reveal", index[0]["id"]).startswith("sams_at_")
+    assert "confirms it" in run("token", "revoke", "00000000-0000-0000-0000-000000000002", "--yes")
+    assert "Exports work" in run("doctor")
+    assert '"args"' in run("install", "cursor")

@@ -1,0 +1,256 @@
+"""What every client sees: rules over all tools, resources, prompts, announcements, and a reviewed snapshot."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import MCPError
+from mcp_types import PromptReference, ResourceTemplateReference
+
+from sourcegraph_analytics_mcp.errors import CODES
+from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface.prompts import parse
+from sourcegraph_analytics_mcp.surface.server import _INSTRUCTIONS as INSTRUCTIONS
+from sourcegraph_analytics_mcp.usage.metrics import METRICS
+from support.client import REVISIONS, call, connected, read, refused, text
+from support.upstreams import Served
+
+pytestmark = pytest.mark.anyio
+
+SNAPSHOT = Path(__file__).with_name("surface.json")
+
+
+def compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+async def listed(settings: Settings) -> dict[str, Any]:
+    """The whole surface as a client sees it."""
+    async with connected(settings) as client:
+        tools = (await client.list_tools()).tools
+        templates = (await client.list_resource_templates()).resource_templates
+        return {
+            "instructions": client.instructions,
+            "tools": [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools],
+            "resources": [r.model_dump(mode="json", by_alias=True, exclude_none=True)
+                          for r in (await client.list_resources()).resources],
+            "templates": [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in templates],
+            "prompts": [p.model_dump(mode="json", by_alias=True, exclude_none=True)
+                        for p in (await client.list_prompts()).prompts],
+        }  # fmt: skip
+
+
+async def test_the_surface_is_the_reviewed_one(settings: Settings) -> None:
+    """Set UPDATE_SURFACE=1 to write a changed surface, and review the difference."""
+    now = json.dumps(await listed(settings), indent=1, ensure_ascii=False) + "\n"
+    snapshot = await anyio.Path(SNAPSHOT).read_text() if SNAPSHOT.exists() else ""
+    if os.environ.get("UPDATE_SURFACE"):
+        await anyio.Path(SNAPSHOT).write_text(now)
+    else:
+        assert json.loads(now) == json.loads(snapshot)
+
+
+async def test_every_tool_follows_the_rules(settings: Settings) -> None:
+    surface = await listed(settings)
+    for tool in surface["tools"]:
+        assert tool["title"]
+        assert 20 < len(tool["description"]) < 600
+        assert set(tool["annotations"]) >= {"readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"}
+        schema = tool["inputSchema"]
+        assert schema["additionalProperties"] is False
+        assert tool["outputSchema"]["properties"]
+        assert "$ref" not in compact(tool)
+        for name, argument in schema["properties"].items():
+            assert argument.get("description"), (tool["name"], name)
+            assert {"type", "enum"} & set(argument)
+            assert not {"cookie", "secret", "password", "bearer"} & set(name.split("_"))
+
+
+async def test_the_surface_is_small(settings: Settings) -> None:
+    surface = await listed(settings)
+    assert len(compact({"tools": surface["tools"]}).encode()) < 14_000
+    assert len(INSTRUCTIONS) < 300 * 4
+
+
+async def test_the_list_is_the_same_before_and_after_work(settings: Settings) -> None:
+    async with connected(settings) as client:
+        before = (await client.list_tools()).tools
+        await call(client, "export_csv")
+        assert (await client.list_tools(cache_mode="refresh")).tools == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"granularty": "by_user"}, "did you mean granularity?"),
+        ({"zzz": 1}, "valid are: granularity"),
+        ({"granularity": "day"}, "must be one of 'by_user', 'by_user_month'"),
+        ({"granularity": ""}, "must be one of"),
+        ({"start_date": "2026-1-05"}, "YYYY-MM-DD"),
+        ({"start_date": "２０２６-01-05"}, "YYYY-MM-DD"),
+        ({"start_date": "2026-02-30"}, "no such day"),
+        ({"start_date": "2026-01-05T00:00:00"}, "YYYY-MM-DD"),
+        ({"start_date": 20260105}, "date"),
+        ({"start_date": "2026-02-01", "end_date": "2026-01-01"}, "Swap"),
+        ({"refresh": "true"}, "boolean"),
+        ({"refresh": 1}, "boolean"),
+        ({"instance_url": ""}, "at least 1"),
+        ({"instance_url": "a.example/../b"}, "bare host"),
+        ({"instance_url": "a.example&granularity=by_user"}, "bare host"),
+        ({"instance_url": "ümlaut.example"}, "bare host"),
+    ],
+)
+async def test_a_bad_argument_gets_a_sentence_that_helps(
+    settings: Settings, upstream: Served, arguments: dict[str, Any], says: str
+) -> None:
+    async with connected(settings) as client:
+        error = await refused(client, "export_csv", **arguments)
+    assert error["code"] == "invalid_argument"
+    assert says in f"{error['message']} {error['next_step']}"
+    assert upstream.ledger == []
+
+
+async def test_argument_errors_do_not_echo_values(settings: Settings) -> None:
+    planted = "sams_at_planted-in.an_argument"
+    async with connected(settings) as client:
+        for tool, arguments in (
+            ("export_csv", {"granularity": planted}),
+            ("export_csv", {"instance_url": f"{planted}!"}),
+            ("revoke_token", {"token_id": f"{planted}/.."}),
+            ("delete_export", {"export_id": planted}),
+        ):
+            result = await client.call_tool(tool, arguments)
+            assert result.is_error
+            assert "planted" not in result.model_dump_json()
+
+
+async def test_without_credentials_the_server_starts_and_says_what_is_missing(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings("http://127.0.0.1:9", access_token="", cas_cookie="", instance="")
+    async with connected(settings) as client:
+        assert len((await client.list_tools()).tools) >= 8
+        assert (await refused(client, "export_csv"))["code"] == "invalid_argument"
+        error = await refused(client, "export_csv", instance_url="a.example")
+        checked = await call(client, "check_connection")
+    assert error["code"] == "auth_missing"
+    assert "SRC_ANALYTICS_ACCESS_TOKEN" in error["next_step"]
+    assert not checked["ok"]
+    assert {c["name"]: c["ok"] for c in checked["checks"]} == {
+        "mode": True, "instance": False, "access token": False, "session cookie": False, "store": True,
+    }  # fmt: skip
+
+
+async def test_only_listed_instances_may_be_asked_about(
+    make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    settings = make_settings(upstream.url, instances="a.example, B.example/", instance="a.example")
+    async with connected(settings) as client:
+        error = await refused(client, "export_csv", instance_url="evil.example")
+    assert (error["code"], upstream.ledger) == ("forbidden", [])
+    assert "a.example, b.example" in error["next_step"]
+
+
+async def test_credits_come_as_upstream_gives_them(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        result = await client.call_tool("get_credits", {"start_date": "2026-01-01"})
+    assert result.structured_content is not None
+    assert result.structured_content["credits"]["buckets"][0]["allocated"] == 50_000
+    assert "| 50,000 |" in text(result)
+    assert dict(upstream.ledger[0].query) == {"instanceURL": "demo.sourcegraph.example", "startDate": "2026-01-01"}
+
+
+async def test_every_structured_answer_fits_its_schema(settings: Settings) -> None:
+    """The client validates; a field that does not fit raises there."""
+    async with connected(settings) as client:
+        for tool in ("check_connection", "export_csv", "list_exports", "list_tokens", "get_credits", "create_token"):
+            await call(client, tool)
+
+
+async def test_the_metrics_are_a_resource(settings: Settings) -> None:
+    async with connected(settings) as client:
+        shown = await read(client, "analytics://metrics")
+        await call(client, "export_csv", granularity="by_user")
+        recent = await read(client, "analytics://exports")
+    for metric in METRICS:
+        assert f"| {metric.name} | {metric.title} | {metric.unit} |" in shown
+    assert "Usage by user | all time" in recent
+
+
+@pytest.mark.parametrize("uri", ["analytics://exports/", "analytics://exports/../x", "analytics://exports/%2e%2e", "x://y",
+                                 "analytics://exports/" + "a" * 32, "file:///etc/passwd"])  # fmt: skip
+@pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
+async def test_a_resource_that_is_not_there_is_invalid_params(settings: Settings, uri: str, revision: str) -> None:
+    async with connected(settings, revision) as client:
+        with pytest.raises(MCPError) as error:
+            await client.read_resource(uri)
+    assert error.value.error.code == -32602
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_prompts_are_listed_and_filled(settings: Settings, revision: str) -> None:
+    async with connected(settings, revision) as client:
+        prompts = (await client.list_prompts()).prompts
+        for prompt in prompts:
+            assert prompt.title
+            assert prompt.description
+            filled = await client.get_prompt(prompt.name, {a.name: "x" for a in prompt.arguments or [] if a.required})
+            assert "$" not in filled.messages[0].content.model_dump()["text"]
+        for name, arguments in (("token_cleanu", {}), (prompts[0].name, {"nonsense": "1"})):
+            with pytest.raises(MCPError) as error:
+                await client.get_prompt(name, arguments)
+            assert error.value.error.code == -32602
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["no front matter", "+++\ntitle = 'x'\n+++\nbody", "+++\ntitle = 'x'\ndescription = 'y'\n+++\n$unknown"],
+)
+def test_a_prompt_file_that_is_wrong_is_refused(source: str) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        parse("name", source)
+
+
+async def test_export_ids_complete(settings: Settings) -> None:
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        reference = ResourceTemplateReference(uri="analytics://exports/{export_id}")
+        found = await client.complete(reference, {"name": "export_id", "value": export["id"][:3]})
+        other = await client.complete(reference, {"name": "export_id", "value": "zz"})
+        nothing = await client.complete(PromptReference(name="unknown"), {"name": "user", "value": "a"})
+    assert found.completion.values == [export["id"]]
+    assert other.completion.values == nothing.completion.values == []
+
+
+@pytest.mark.filterwarnings("ignore:resources/subscribe")
+async def test_a_new_export_is_announced_to_older_clients(settings: Settings) -> None:
+    announced: list[str] = []
+    both = anyio.Event()
+
+    async def hear(message: Any) -> None:
+        announced.append(type(message).__name__)
+        if {"ResourceListChangedNotification", "ResourceUpdatedNotification"} <= set(announced):
+            both.set()
+
+    async with connected(settings, "2025-11-25", message_handler=hear) as client:
+        await client.subscribe_resource("analytics://exports")
+        await call(client, "export_csv", granularity="by_user")
+        with anyio.fail_after(5):
+            await both.wait()
+
+
+async def test_a_new_export_is_announced_to_modern_listeners(settings: Settings) -> None:
+    async with connected(settings) as client, client.listen(resources_list_changed=True) as events:
+        await call(client, "export_csv", granularity="by_user")
+        with anyio.fail_after(5):
+            async for event in events:
+                assert type(event).__name__ == "ResourcesListChanged"
+                break
+
+
+def test_the_codes_are_a_closed_list() -> None:
+    assert len(CODES) == len(set(CODES)) == 31

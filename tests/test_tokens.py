@@ -1,0 +1,292 @@
+"""The life of access tokens: stored and not shown, posted once, revoked only after a yes, verified by the list."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import MCPError
+from mcp_types import ElicitResult
+
+from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
+from support.client import REVISIONS, answering, call, connected, refused, text
+from support.upstreams import Exchange, Served, scripted_upstream
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[..., Settings]
+ACTIVE = "00000000-0000-0000-0000-000000000002"
+EXPIRED = "00000000-0000-0000-0000-000000000001"
+
+
+def secret_of(upstream: Served) -> str:
+    return upstream.desk.tokens[-1].secret
+
+
+def everything_written(home: Path) -> dict[str, str]:
+    return {str(p.relative_to(home)): p.read_text(errors="replace") for p in home.rglob("*") if p.is_file()}
+
+
+async def test_a_new_token_is_stored_used_and_never_shown(
+    make_settings: Make, upstream: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = make_settings(upstream.url, access_token="")
+    async with connected(settings) as client:
+        missing = await refused(client, "export_csv", granularity="by_user")
+        result = await client.call_tool("create_token", {"display_name": "night job"})
+        await call(client, "export_csv", granularity="by_user")
+        listed = await call(client, "list_tokens")
+    async with connected(settings) as client:  # after a restart
+        await call(client, "export_csv", granularity="by_user", refresh=True)
+
+    secret = secret_of(upstream)
+    answer = result.structured_content
+    assert missing["code"] == "auth_missing"
+    assert answer is not None
+    assert answer["secret"] is None
+    assert answer["token"]["display_name"] == "night job"
+    assert answer["token"]["expires_at"] is not None
+    assert upstream.ledger[-1].headers["authorization"] == f"Bearer {secret}"
+    assert [t["in_use"] for t in listed["tokens"]][:2] == [True, False]
+    assert secret not in result.model_dump_json()
+    output = capfd.readouterr()
+    assert secret[:24] not in output.out + output.err
+    holders = [name for name, content in everything_written(settings.home).items() if secret[8:20] in content]
+    assert len(holders) == 1
+    assert holders[0].startswith("secrets/")
+
+
+async def test_the_operator_can_have_the_secret_shown(make_settings: Make, upstream: Served) -> None:
+    async with connected(make_settings(upstream.url, secret_delivery="reveal")) as client:
+        answer = await call(client, "create_token", expires_in_days=7)
+    assert answer["secret"] == secret_of(upstream)
+
+
+async def test_without_a_place_for_secrets_nothing_is_posted(
+    make_settings: Make, upstream: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "secrets").write_text("in the way")
+    async with connected(make_settings(upstream.url)) as client:
+        error = await refused(client, "create_token")
+    assert error["code"] == "secret_store_unavailable"
+    assert upstream.sent("POST") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"expires_in_days": 5, "never_expires": True}, "one of"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "366"),
+        ({"expires_at": "2999-01-01T00:00:00Z"}, "366"),
+        ({"expires_at": "2027-01-01"}, "expires_at"),
+        ({"expires_in_days": 0}, "greater"),
+        ({"expires_in_days": "5"}, "integer"),
+        ({"display_name": ""}, "at least 1"),
+    ],
+)
+async def test_an_expiry_that_makes_no_sense_is_refused(
+    settings: Settings, upstream: Served, arguments: dict[str, Any], says: str
+) -> None:
+    async with connected(settings) as client:
+        error = await refused(client, "create_token", **arguments)
+    assert error["code"] == "invalid_argument"
+    assert says in error["message"] + error["next_step"]
+    assert upstream.ledger == []
+
+
+async def test_a_token_never_expires_only_when_told_so(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        answer = await call(client, "create_token", never_expires=True)
+    assert answer["token"]["expires_at"] is None
+    assert upstream.desk.tokens[-1].expires_at is None
+
+
+async def test_tokens_are_listed_and_counted(settings: Settings) -> None:
+    async with connected(settings) as client:
+        every = await call(client, "list_tokens")
+        live = await call(client, "list_tokens", include_expired=False)
+    assert (every["total"], every["active"], every["expired"]) == (3, 2, 1)
+    assert len(every["tokens"]) == 3
+    assert len(live["tokens"]) == 2
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_a_revoke_asks_the_person_where_the_client_can(
+    settings: Settings, upstream: Served, revision: str
+) -> None:
+    async with connected(settings, revision, elicitation_callback=answering("accept")) as client:
+        result = await client.call_tool("revoke_token", {"token_id": ACTIVE})
+    if revision < "2025-06-18":  # those clients cannot be asked
+        assert "confirm=true" in text(result)
+        assert upstream.sent("DELETE") == []
+    else:
+        assert result.structured_content == {"token_id": ACTIVE, "outcome": "revoked", "verified": True}
+        assert upstream.desk.tokens[1].revoked
+
+
+@pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
+@pytest.mark.parametrize("action", ["decline", "cancel", "no"])
+async def test_a_revoke_that_the_person_refuses_does_nothing(
+    settings: Settings, upstream: Served, revision: str, action: str
+) -> None:
+    callback = answering("accept", confirm=False) if action == "no" else answering(action)
+    async with connected(settings, revision, elicitation_callback=callback) as client:
+        error = await refused(client, "revoke_token", token_id=ACTIVE, confirm=True)
+    assert error["code"] == "cancelled"
+    assert upstream.sent("DELETE") == []
+
+
+async def test_a_client_that_cannot_ask_must_confirm(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        error = await refused(client, "revoke_token", token_id=ACTIVE)
+        assert upstream.ledger == []
+        answer = await call(client, "revoke_token", token_id=ACTIVE, confirm=True)
+        again = await call(client, "revoke_token", token_id=ACTIVE, confirm=True)
+        unknown = await refused(client, "revoke_token", token_id="nothing", confirm=True)
+    assert error["code"] == "forbidden"
+    assert answer["outcome"] == "revoked"
+    assert again == {"token_id": ACTIVE, "outcome": "already_expired", "verified": False}
+    assert unknown["code"] == "not_found"
+
+
+async def test_an_answer_to_a_question_never_asked_does_not_confirm(settings: Settings, upstream: Served) -> None:
+    async with connected(settings, elicitation_callback=answering("accept")) as client:
+        arguments = {"token_id": ACTIVE}
+        forged: dict[str, Any] = {"confirmation": ElicitResult(action="accept", content={"confirm": True})}
+        with pytest.raises(MCPError):
+            await client.session.call_tool(
+                "revoke_token", arguments, input_responses=forged, request_state="confirmation"
+            )
+    assert upstream.sent("DELETE") == []
+
+
+async def test_revoking_the_token_in_use_leaves_none(make_settings: Make, upstream: Served) -> None:
+    async with connected(make_settings(upstream.url, access_token="")) as client:
+        token = (await call(client, "create_token"))["token"]
+        await call(client, "revoke_token", token_id=token["id"], confirm=True)
+        error = await refused(client, "export_csv")
+    assert error["code"] == "auth_missing"
+
+
+async def test_a_revoke_that_the_list_does_not_confirm_is_unverified(make_settings: Make) -> None:
+    live = json.dumps({"tokens": [{"id": ACTIVE, "createdAt": "2026-01-01T00:00:00Z", "isExpired": False}]}).encode()
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(live if exchange.method == "GET" else b"", content_type="application/json")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        error = await refused(client, "revoke_token", token_id=ACTIVE, confirm=True)
+    assert error["code"] == "unverified"
+    assert [e.method for e in scripted.exchanges] == ["GET", "DELETE", "GET", "GET", "GET"]
+
+
+def _listed(tokens: list[dict[str, Any]]) -> bytes:
+    return json.dumps({"tokens": tokens}).encode()
+
+
+@pytest.mark.parametrize("how", ["no answer", "cut", "500", "no secret", "html"])
+async def test_a_create_whose_answer_is_lost_revokes_the_orphan(make_settings: Make, how: str) -> None:
+    made: dict[str, Any] = {"id": "orphan-1", "displayName": "job", "createdAt": "2999-01-01T00:00:00Z"}
+    tokens: list[dict[str, Any]] = []
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            await exchange.answer(_listed(tokens), content_type="application/json")
+        elif exchange.method == "DELETE":
+            tokens[0]["isExpired"] = True
+            await exchange.answer(status="204 No Content")
+        else:
+            tokens.append(made | {"isExpired": False})
+            await _lose(exchange, how)
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        error = await refused(client, "create_token", display_name="job")
+
+    methods = [e.method for e in scripted.exchanges]
+    assert methods == ["GET", "POST", "GET", "DELETE", "GET"]
+    assert "orphan-1" in error["message"]
+    assert "revoked" in error["message"]
+    assert error["retryable"]
+
+
+async def _lose(exchange: Exchange, how: str) -> None:
+    body = b'{"id": "orphan-1", "createdAt": "2026-01-01T00:00:00Z"}'
+    match how:
+        case "cut":
+            await exchange.send(b"HTTP/1.1 201 Created\r\nContent-Length: 500\r\n\r\n" + body)
+        case "500":
+            await exchange.answer(b"oops", "500 Internal Server Error")
+        case "no secret":
+            await exchange.answer(body, "201 Created", "application/json")
+        case "html":
+            await exchange.answer(b"<html>Sign in</html>", content_type="text/html")
+
+
+@pytest.mark.parametrize("others", [0, 2])
+async def test_a_create_that_cannot_be_told_is_ambiguous(make_settings: Make, others: int) -> None:
+    tokens: list[dict[str, Any]] = []
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "POST":
+            base = {"displayName": "job", "createdAt": "2999-01-01T00:00:00Z", "isExpired": False}
+            tokens.extend(base | {"id": f"t{n}"} for n in range(others))
+            return
+        await exchange.answer(_listed(tokens), content_type="application/json")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        error = await refused(client, "create_token", display_name="job")
+    assert error["code"] == "ambiguous"
+    assert "'job'" in error["next_step"]
+    assert [e.method for e in scripted.exchanges].count("POST") == 1
+    assert "DELETE" not in [e.method for e in scripted.exchanges]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [("401 Unauthorized", "session_expired"), ("403 Forbidden", "forbidden"), ("404 Not Found", "unsupported"),
+     ("302 Found", "session_expired"), ("400 Bad Request", "invalid_argument")],
+)  # fmt: skip
+async def test_a_cookie_that_does_not_work_says_what_to_do(make_settings: Make, status: str, code: str) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"{}", status, extra="Location: http://foreign.example/\r\n")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        error = await refused(client, "list_tokens")
+    assert error["code"] == code
+    assert error["next_step"]
+    assert len(scripted.exchanges) == 1
+
+
+async def test_cookie_and_bearer_never_meet_and_go_nowhere_else(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        for tool in ("list_tokens", "create_token", "export_csv", "get_credits", "check_connection"):
+            await call(client, tool)
+    for request in upstream.ledger:
+        managing = request.path.startswith("/api/service-access-tokens")
+        assert ("cookie" in request.headers) == managing
+        assert ("authorization" in request.headers) != managing
+
+
+async def test_the_cookie_has_the_name_that_is_set_and_no_other_is_sent_back(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(_listed([]), content_type="application/json", extra="Set-Cookie: cas=evil; Path=/\r\n")
+
+    async with scripted_upstream(answer) as scripted:
+        settings = make_settings(scripted.url, cookie_name="accounts_session_v2", cas_cookie="  chocolate\n")
+        async with connected(settings) as client:
+            await call(client, "list_tokens")
+            await call(client, "list_tokens")
+    assert [e.headers["cookie"] for e in scripted.exchanges] == ["accounts_session_v2=chocolate"] * 2
+
+
+async def test_read_only_leaves_out_what_changes_upstream(make_settings: Make, upstream: Served) -> None:
+    settings = make_settings(upstream.url, read_only="1")
+    async with connected(settings) as client:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        error = await refused(client, "create_token")
+    full = {tool.name for tool in await AnalyticsServer(make_settings(upstream.url)).list_tools()}
+    assert full - names == {"create_token", "revoke_token"}
+    assert error["code"] == "not_found"
