@@ -24,10 +24,17 @@ def company() -> Company:
     return Company.made_up(datetime.now(UTC).date(), people=40, days=130)
 
 
-@pytest.fixture
-def upstream(company: Company) -> Iterator[Served]:
+@pytest.fixture(scope="session")
+def served(company: Company) -> Iterator[Served]:
     with serve_company(company) as served:
         yield served
+
+
+@pytest.fixture
+def upstream(served: Served) -> Served:
+    """The made-up company's upstream on a socket, as if it had just started."""
+    served.upstream.restart()
+    return served
 
 
 @pytest.fixture

@@ -32,7 +32,9 @@ _GIVEN = ("Ada", "Bela", "Ciro", "Dana", "Edda", "Finn", "Gala", "Hugo", "Ines",
           "Olga", "Pavo", "Runa", "Sami", "Tove", "Udo", "Vera", "Wanda", "Ximo", "Ylva", "Zeno")  # fmt: skip
 _FAMILY = (
     "Arnvik", "Bexley", "Cordana", "D'Arvo", "Eskel", "Fønhus", "Garrow", "Hallén", "Ivarra", "Joukova",
-           "Kestel", "Lindqvar", "Möhren", "Nakaro", "Orsen", "Pellard", "Quistad", "Rovelli", "Sandrel", "Tamura")  # fmt: skip
+           "Kestel", "Lindqvar", "Möhren", "Nakaro", "Orsen", "Pellard", "Quistad",
+    "Rovelli", "Sandrel", "Tamura",
+)  # fmt: skip
 _HOLIDAYS = {(1, 1), (5, 1), (7, 4), (12, 24), (12, 25), (12, 26), (12, 31)}
 _NEW_WEB_CLIENT = 200  # days ago: the web client changed its name
 _AUTO_EDIT = 150  # days ago: auto-edit arrived

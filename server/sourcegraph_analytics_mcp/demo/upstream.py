@@ -92,8 +92,13 @@ class Upstream:
         self.ledger: list[Received] = []
         self._cookie = (cookie_name, cookie)
         self._instance = instance
-        now = clock()
-        self.desk.tokens += [
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was asked, and have the first three tokens again."""
+        now = self.desk.clock()
+        self.ledger.clear()
+        self.desk.tokens[:] = [
             IssuedToken(str(uuid.UUID(int=1)), "old", now - timedelta(days=200), "laptop", now - timedelta(days=110)),
             IssuedToken(str(uuid.UUID(int=2)), "unnamed", now - timedelta(days=90)),
             IssuedToken(str(uuid.UUID(int=3)), DEMO_TOKEN, now - timedelta(days=9), "demo", now + timedelta(days=81)),

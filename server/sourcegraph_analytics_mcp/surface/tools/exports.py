@@ -88,7 +88,8 @@ def _complete(app: App, export: Export, *, reused: bool) -> Reply:
     kept = " Kept from an earlier call in this hour." if reused else ""
     facts = [("export_id", entry.id), ("file", entry.path), ("summary", entry.summary_uri), ("csv", entry.csv_uri)]
     facts += [("note", warning) for warning in entry.warnings]
-    text = f"{exports_text.sentence(export)}{kept} {exports_text.coverage(export)}\n\n{table(('', ''), facts, widest=1000)}"
+    head = f"{exports_text.sentence(export)}{kept} {exports_text.coverage(export)}"
+    text = f"{head}\n\n{table(('', ''), facts, widest=1000)}"
     links: list[ContentBlock] = []
     if app.settings.resource_links:
         links = [
