@@ -37,8 +37,10 @@ class Staging:
         self.csv = folder / "export.csv"
         self.parts = folder / "parts"
         private_folder(folder)
-        self._lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        unlocked = folder / ".lock-to-be"  # it gets its name locked, so that nobody can find it free
+        self._lock = os.open(unlocked, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unlocked.rename(folder / ".lock")
         private_folder(self.parts)
 
     def clear(self) -> None:

@@ -42,7 +42,7 @@ def add_resources(server: MCPServer[Any], app: Callable[[], App]) -> None:
         return metrics_markdown()
 
     @server.resource(EXPORTS_URI + "/{export_id}", title="Export summary", mime_type="text/markdown",
-                     description="One export in a few tables: coverage, totals, months, top clients, languages")  # fmt: skip
+                     description="One export in tables: coverage, totals, months, clients, languages")  # fmt: skip
     async def export_summary(export_id: str, ctx: Context[App]) -> str:
         return await summary_of(app(), export_id)
 
