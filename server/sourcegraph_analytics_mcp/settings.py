@@ -18,6 +18,7 @@ _HOST = re.compile(
 )
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Minutes = Annotated[float, Field(ge=0, le=1440, allow_inf_nan=False)]
 
 
 class SettingsError(Exception):
@@ -59,6 +60,14 @@ class Settings(BaseModel):
     retention_days: float = Field(30, gt=0, description="Exports older than this are deleted")
     max_store_bytes: int = Field(10 * 2**30, gt=0, description="Size of the store; the oldest exports go first")
     max_export_bytes: int = Field(4 * 2**30, gt=0, description="Largest export that is accepted, decoded")
+    teams_file: Path | None = Field(None, description="CSV of person (e-mail, username or user id) and team")
+    seats_file: Path | None = Field(None, description="CSV of licensed e-mails or usernames, one per line")
+    minutes_per_search: Minutes = Field(5, description="Minutes saved per search, for hours_saved")
+    minutes_per_chat: Minutes = Field(5, description="Minutes saved per chat")
+    minutes_per_command: Minutes = Field(5, description="Minutes saved per command")
+    minutes_per_completion: Minutes = Field(2, description="Minutes saved per accepted completion")
+    minutes_per_autoedit: Minutes = Field(2, description="Minutes saved per accepted auto-edit")
+    minutes_per_code_navigation: Minutes = Field(0, description="Minutes saved per code navigation; not documented")
     connect_timeout: Seconds = Field(10, description="Seconds to connect")
     read_timeout: Seconds = Field(120, description="Seconds without a byte before a request is given up")
     deadline: Seconds = Field(900, description="Seconds for a whole request, retries included")
@@ -67,6 +76,8 @@ class Settings(BaseModel):
         0.5, description="Seconds before the first retry; doubles, with jitter"
     )
     resource_links: bool = Field(True, description="Add resource_link blocks to answers (some clients choke on them)")
+    sql_timeout: Seconds = Field(10, description="Seconds after which a query of query_export is stopped")
+    sql_memory_mb: int = Field(512, ge=64, le=65_536, description="Memory of one such query, in MB")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log on stderr")
 
     @classmethod

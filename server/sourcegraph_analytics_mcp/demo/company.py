@@ -6,8 +6,9 @@ joined late, seats nobody ever used, cells that are blank because nothing was re
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from typing import Any
 
 COUNTS = (
     "searches", "code_navigation", "insight_views", "chats", "commands", "suggestions", "acceptances",
@@ -32,11 +33,11 @@ _GIVEN = ("Ada", "Bela", "Ciro", "Dana", "Edda", "Finn", "Gala", "Hugo", "Ines",
           "Olga", "Pavo", "Runa", "Sami", "Tove", "Udo", "Vera", "Wanda", "Ximo", "Ylva", "Zeno")  # fmt: skip
 _FAMILY = (
     "Arnvik", "Bexley", "Cordana", "D'Arvo", "Eskel", "Fønhus", "Garrow", "Hallén", "Ivarra", "Joukova",
-           "Kestel", "Lindqvar", "Möhren", "Nakaro", "Orsen", "Pellard", "Quistad",
-    "Rovelli", "Sandrel", "Tamura",
+    "Kestel", "Lindqvar", "Möhren", "Nakaro", "Orsen", "Pellard", "Quistad", "Rovelli", "Sandrel", "Tamura",
 )  # fmt: skip
+_PLAIN = str.maketrans("øéö", "oeo", "'")
 _HOLIDAYS = {(1, 1), (5, 1), (7, 4), (12, 24), (12, 25), (12, 26), (12, 31)}
-_NEW_WEB_CLIENT = 200  # days ago: the web client changed its name
+_NEW_WEB_CLIENT = range(170, 231)  # days ago: the web client changed its name, little by little
 _AUTO_EDIT = 150  # days ago: auto-edit arrived
 
 
@@ -68,16 +69,17 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class _Habits:
-    """How one person works: days ago they joined, stopped and took up Cody, and how much they do."""
+    """How one account works: days ago it joined, stopped and took up Cody, and how much it does."""
 
     joined: int
-    stopped: int
-    cody_since: int
-    presence: float
-    energy: float
-    taste: float
-    editor: str
-    languages: tuple[str, ...]
+    stopped: int = 0
+    cody_since: int = 0
+    presence: float = 0.98
+    at_rest: float = 0.98
+    energy: float = 1.5
+    taste: float = 0.0
+    editors: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,33 @@ class Company:
         staff = tuple(_person(number, rng) for number in range(people))
         rows = [row for person in staff for row in _history(person, today, days, random.Random(f"{seed}/{person.id}"))]
         rows.sort(key=lambda row: (row.day, row.person.id, row.client, row.language))
-        unused = tuple(f"seat{number:02}@example.com" for number in range(1, max(2, people // 16)))
+        unused = tuple(_email(rng.choice(_GIVEN), rng.choice(_FAMILY), people + n) for n in range(max(1, people // 16)))
         return cls(today, staff, tuple(rows), unused)
+
+    def report(self, granularity: str, start: date | None = None, end: date | None = None) -> Iterator[str]:
+        """A usage report as CSV text in pieces, added up when the first piece is asked for; inclusive bounds."""
+        from .reports import report  # reports know the company, so the company meets them late
+
+        yield from report(self, granularity, start, end)
+
+    def user_registry(self) -> str:
+        """Who is a service account, and who an administrator, as CSV."""
+        from .reports import registry
+
+        return registry(self)
+
+    def credits(self, start: date | None = None, end: date | None = None) -> dict[str, Any]:
+        """Credit buckets, newest first: a quarter each, kept when its active period touches the days asked for."""
+        from .reports import credits_of
+
+        buckets: list[dict[str, Any]] = []
+        close = self.today
+        while self.activities and close >= self.activities[0].day:
+            so_far = replace(self, today=close, activities=tuple(a for a in self.activities if a.day <= close))
+            buckets += credits_of(so_far)["buckets"]
+            close = date.fromisoformat(buckets[-1]["activeFrom"]) - timedelta(days=1)
+        first, last = (start or date.min).isoformat(), (end or date.max).isoformat()
+        return {"buckets": [b for b in buckets if b["activeUntil"] >= first and b["activeFrom"] <= last]}
 
     def teams_csv(self) -> str:
         """`email,team` of everybody who is in a team."""
@@ -109,35 +136,39 @@ class Company:
         return "email\n" + "".join(f"{email}\n" for email in (*holders, *self.unused_seats))
 
 
+def _email(given: str, family: str, number: int) -> str:
+    return f"{given}.{family}{number}@example.com".lower().translate(_PLAIN)
+
+
 def _person(number: int, rng: random.Random) -> Person:
-    given, family = rng.choice(_GIVEN), rng.choice(_FAMILY)
-    handle = f"{given}.{family}".lower().replace("'", "").replace("ø", "o").replace("é", "e").replace("ö", "o")
-    username = f"{given} {family}, {number}" if number % 41 == 7 else f"{given}{family}{number}"
-    team = None if number % 19 == 4 else rng.choice(tuple(_TEAMS))
+    given, family, team = rng.choice(_GIVEN), rng.choice(_FAMILY), rng.choice(tuple(_TEAMS))
+    identity = str(1000 + number * 7)
+    if number % 67 == 30:
+        return Person(identity, f"bot{number}@example.com", f"build-bot-{number}", None, service_account=True)
     return Person(
-        id=str(1000 + number * 7),
-        email=f"{handle}{number}@example.com",
-        username=username,
-        team=team,
-        service_account=number % 67 == 30,
+        id=identity,
+        email=_email(given, family, number),
+        username=f"{given} {family}, {number}" if number % 41 == 7 else f"{given}{family}{number}",
+        team=None if number % 20 == 4 else team,
         site_admin=number % 50 == 1,
     )
 
 
 def _habits(person: Person, days: int, rng: random.Random) -> _Habits:
-    joined = days if rng.random() < 0.75 else rng.randrange(20, days)
-    stopped = rng.randrange(20, 300) if rng.random() < 0.15 and joined > 320 else 0
-    cody_since = min(joined, int(days * rng.random() ** 0.8)) if rng.random() < 0.85 else 0
-    languages = _TEAMS.get(person.team or "", ("Go", "TypeScript", "Shell"))
+    if person.service_account:
+        return _Habits(joined=days)
+    joined = days if rng.random() < 0.75 else rng.randrange(min(20, days - 1), days)
+    leaves = rng.random() < 0.17 and joined > 40
     return _Habits(
         joined=joined,
-        stopped=stopped,
-        cody_since=cody_since,
-        presence=rng.uniform(0.35, 0.9),
-        energy=min(rng.lognormvariate(0, 0.6), 6),
+        stopped=rng.randrange(20, min(301, joined - 9)) if leaves else 0,
+        cody_since=min(joined, int(days * rng.random() ** 0.8)) if rng.random() < 0.85 else 0,
+        presence=rng.uniform(0.5, 0.98),
+        at_rest=0.04,
+        energy=min(rng.lognormvariate(0, 0.7), 8),
         taste=rng.uniform(0.18, 0.42),
-        editor=rng.choice(_EDITORS),
-        languages=languages,
+        editors=tuple(dict.fromkeys(rng.choices(_EDITORS, k=2))),
+        languages=(*_TEAMS.get(person.team or "", ("Go", "TypeScript", "Shell")), "Markdown", "YAML"),
     )
 
 
@@ -145,23 +176,26 @@ def _history(person: Person, today: date, days: int, rng: random.Random) -> Iter
     habits = _habits(person, days, rng)
     for ago in range(min(habits.joined, days - 1), habits.stopped - 1, -1):
         day = today - timedelta(days=ago)
-        quiet = day.weekday() >= 5 or (day.month, day.day) in _HOLIDAYS
-        if rng.random() > habits.presence * (0.06 if quiet else 1.0):
-            continue
-        yield from _one_day(person, habits, day, ago, rng)
+        at_rest = day.weekday() >= 5 or (day.month, day.day) in _HOLIDAYS
+        if rng.random() < (habits.at_rest if at_rest else habits.presence):
+            yield from _one_day(person, habits, day, ago, rng)
 
 
 def _one_day(person: Person, habits: _Habits, day: date, ago: int, rng: random.Random) -> Iterator[Activity]:
-    web = "server.svelte-web" if ago < _NEW_WEB_CLIENT else "server.web"
     much = habits.energy * (0.4 if ago == 0 else 1.0)  # today is not over
-    if rng.random() < 0.02:
-        yield Activity(person, day, web, "", True, (None,) * len(COUNTS))  # billable, with nothing that has a column
-    if person.service_account or rng.random() < 0.7:
+    web = "server.svelte-web" if ago < rng.choice(_NEW_WEB_CLIENT) else "server.web"
+    if person.service_account or rng.random() < 0.75:
         yield Activity(person, day, web, "", rng.random() > 0.04, _web(much, rng))
-    if habits.cody_since > ago and rng.random() < 0.85:
-        yield Activity(person, day, habits.editor, "", True, _chatting(much, rng))
-        for language in habits.languages[: 1 + (rng.random() < 0.45) + (rng.random() < 0.1)]:
-            yield _coding(person, habits, day, language, much, ago < _AUTO_EDIT, rng)
+    elif rng.random() < 0.2:
+        yield Activity(person, day, web, "", True, (None,) * len(COUNTS))  # billable, with nothing that has a column
+    if habits.cody_since <= ago or rng.random() < 0.1:
+        return
+    for editor in habits.editors[: 1 + (rng.random() < 0.35)]:
+        if any(chatted := _chatting(much, rng)):
+            yield Activity(person, day, editor, "", True, chatted)
+        for language in dict.fromkeys(rng.choices(habits.languages, (9, 6, 4, 2, 1), k=rng.choice((2, 3, 4, 5)))):
+            counts, shown, taken = _coding(habits.taste, much, ago < _AUTO_EDIT, rng)
+            yield Activity(person, day, editor, language, True, counts, shown, taken)
 
 
 def _some(mean: float, chance: float, rng: random.Random) -> int | None:
@@ -175,23 +209,21 @@ def _web(much: float, rng: random.Random) -> Counts:
 
 
 def _chatting(much: float, rng: random.Random) -> Counts:
-    chats, commands = _some(4 * much, 0.7, rng), _some(2 * much, 0.3, rng)
+    chats, commands = _some(3 * much, 0.7, rng), _some(1.5 * much, 0.3, rng)
     lines = int(((chats or 0) + (commands or 0)) * rng.uniform(0, 6)) or None
     return (None, _some(3 * much, 0.2, rng), None, chats, commands, *((None,) * 7), lines, None)
 
 
-def _coding(
-    person: Person, habits: _Habits, day: date, language: str, much: float, autoedit: bool, rng: random.Random
-) -> Activity:
-    suggested = 1 + int(rng.expovariate(1 / (40 * much)))
-    accepted = sum(rng.random() < habits.taste for _ in range(min(suggested, 40))) * max(1, suggested // 40)
-    accepted = min(accepted, suggested)
-    length = rng.randrange(20, 60)
-    written_by_cody = accepted * length
-    written = written_by_cody + int(rng.expovariate(1 / (1500 * much)))
-    edits = _some(8 * much, 0.6, rng) if autoedit else None
-    taken = int(edits * habits.taste) if edits else None
+def _coding(taste: float, much: float, autoedit: bool, rng: random.Random) -> tuple[Counts, int, int]:
+    """Counts of one editor and language, then the characters that completions presented and that were accepted."""
+    suggested = 1 + int(rng.expovariate(1 / (25 * much)))
+    accepted = min(suggested, max(0, round(suggested * rng.gauss(taste, 0.1))))
+    by_cody = accepted * rng.randrange(20, 60)
+    shown = by_cody + (suggested - accepted) * rng.randrange(20, 70)
+    written = by_cody + int(rng.expovariate(1 / (900 * much)))
+    edits = _some(5 * much, 0.45, rng) if autoedit else None
+    taken = int(edits * taste) if edits else None
     lines = (accepted + (taken or 0)) * rng.randrange(1, 4) or None
-    counts = (None, None, None, None, None, suggested, accepted or None, written_by_cody or None,
-              written_by_cody or None, written or None, edits, taken, None, lines)  # fmt: skip
-    return Activity(person, day, habits.editor, language, True, counts, suggested * length, accepted * length)
+    counts = (None, None, None, None, None, suggested, accepted or None, by_cody or None, by_cody or None,
+              written or None, edits, taken, None, lines)  # fmt: skip
+    return counts, shown, by_cody

@@ -1,10 +1,11 @@
 """The embedded upstream: every endpoint of the Analytics API with the documented shapes, for demo and tests."""
 
+import json
 import re
 import secrets
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -14,13 +15,16 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .company import Company
-from .reports import GRANULARITIES, credits_of, registry, report
+from .reports import GRANULARITIES
 
 DEMO_INSTANCE = "demo.sourcegraph.example"
 DEMO_COOKIE = "demo-session"
 DEMO_TOKEN = "_".join(("sams", "at", "demo")) + "-0123456789.made-up"
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -43,15 +47,24 @@ class TokenDesk:
     tokens: list[IssuedToken] = field(default_factory=list)
 
     def issue(self, display_name: str | None = None, expires_at: datetime | None = None) -> IssuedToken:
-        secret = f"sams_at_{secrets.token_urlsafe(32)}.{secrets.token_urlsafe(16)}"
-        token = IssuedToken(str(uuid.uuid4()), secret, self.clock(), display_name, expires_at)
+        """A new token; its secret has a dot inside, as real ones do."""
+        token = IssuedToken(str(uuid.uuid4()), _secret(), self.clock(), display_name, expires_at)
         self.tokens.append(token)
         return token
 
+    def revoke(self, token_id: str) -> bool:
+        """Mark a token as expired for good; false when there is none of that id."""
+        found = [token for token in self.tokens if token.id == token_id]
+        for token in found:
+            token.revoked = True
+        return bool(found)
+
     def expired(self, token: IssuedToken) -> bool:
+        """Whether it ran out or was revoked: upstream does not tell them apart."""
         return token.revoked or (token.expires_at is not None and token.expires_at <= self.clock())
 
-    def accepts(self, secret: str) -> bool:
+    def is_live(self, secret: str) -> bool:
+        """Whether a request with this secret is let in."""
         return any(token.secret == secret and not self.expired(token) for token in self.tokens)
 
 
@@ -65,7 +78,24 @@ class Received:
     headers: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """Notes every HTTP request before anything can refuse it."""
+
+    app: ASGIApp
+    ledger: list[Received]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            request = Request(scope)
+            query = tuple(request.query_params.multi_items())
+            self.ledger.append(Received(request.method, request.url.path, query, dict(request.headers)))
+        await self.app(scope, receive, send)
+
+
 class _Refused(Exception):
+    """A request that is answered by an error."""
+
     def __init__(self, status: int, message: str) -> None:
         self.response = JSONResponse({"error": message}, status_code=status)
 
@@ -76,6 +106,7 @@ class Upstream:
     Args:
         cookie, cookie_name: what the browser would send.
         instance: the one instance the tokens can see.
+        tokens: those it starts with; without them a live, an unnamed and an expired one.
     """
 
     def __init__(
@@ -86,50 +117,37 @@ class Upstream:
         cookie: str = DEMO_COOKIE,
         cookie_name: str = "cas",
         instance: str = DEMO_INSTANCE,
+        tokens: Sequence[IssuedToken] | None = None,
     ) -> None:
         self.company = company
         self.desk = TokenDesk(clock)
         self.ledger: list[Received] = []
         self._cookie = (cookie_name, cookie)
         self._instance = instance
+        self._first = tuple(_first_tokens(clock()) if tokens is None else tokens)
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was asked, and have the first three tokens again."""
-        now = self.desk.clock()
+        """Forget what was asked, and have the first tokens again."""
         self.ledger.clear()
-        self.desk.tokens[:] = [
-            IssuedToken(str(uuid.UUID(int=1)), "old", now - timedelta(days=200), "laptop", now - timedelta(days=110)),
-            IssuedToken(str(uuid.UUID(int=2)), "unnamed", now - timedelta(days=90)),
-            IssuedToken(str(uuid.UUID(int=3)), DEMO_TOKEN, now - timedelta(days=9), "demo", now + timedelta(days=81)),
-        ]
+        self.desk.tokens[:] = [replace(token) for token in self._first]
 
     def app(self) -> Starlette:
-        """The ASGI application."""
+        """The ASGI application, with the ledger and the desk in its state."""
         tokens = "/api/service-access-tokens"
-        return Starlette(
+        app = Starlette(
             routes=[
-                Route(tokens, self._guarded(self._list), methods=["GET"]),
-                Route(tokens, self._guarded(self._create), methods=["POST"]),
-                Route(tokens + "/{id}", self._guarded(self._revoke), methods=["DELETE"]),
-                Route("/api/reports/by-user-client-date", self._guarded(self._report)),
-                Route("/api/reports/user-registry", self._guarded(self._registry)),
-                Route("/api/credits", self._guarded(self._credits)),
+                Route(tokens, _answering(self._list), methods=["GET"]),
+                Route(tokens, _answering(self._create), methods=["POST"]),
+                Route(tokens + "/{id}", _answering(self._revoke), methods=["DELETE"]),
+                Route("/api/reports/by-user-client-date", _answering(self._report)),
+                Route("/api/reports/user-registry", _answering(self._registry)),
+                Route("/api/credits", _answering(self._credits)),
             ],
-            middleware=[Middleware(GZipMiddleware, compresslevel=1)],
+            middleware=[Middleware(_Recording, ledger=self.ledger), Middleware(GZipMiddleware, compresslevel=1)],
         )
-
-    def _guarded(self, endpoint: Callable[[Request], Any]) -> Callable[[Request], Any]:
-        async def handle(request: Request) -> Response:
-            query = tuple(request.query_params.multi_items())
-            self.ledger.append(Received(request.method, request.url.path, query, dict(request.headers)))
-            try:
-                answer: Response = await endpoint(request)
-            except _Refused as refused:
-                return refused.response
-            return answer
-
-        return handle
+        app.state.ledger, app.state.desk = self.ledger, self.desk
+        return app
 
     async def _list(self, request: Request) -> Response:
         self._signed_in(request)
@@ -138,24 +156,14 @@ class Upstream:
 
     async def _create(self, request: Request) -> Response:
         self._signed_in(request)
-        body = await request.json()
-        if not isinstance(body, dict) or not set(body) <= {"displayName", "expiresAt"}:
-            raise _Refused(400, "malformed body")
-        expires = body.get("expiresAt")
-        try:
-            moment = datetime.strptime(expires, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC) if expires else None
-        except (TypeError, ValueError):
-            raise _Refused(400, "malformed expiresAt") from None
-        token = self.desk.issue(body.get("displayName"), moment)
+        token = self.desk.issue(*_wanted(await request.body()))
         return JSONResponse(self._described(token) | {"secret": token.secret}, status_code=201)
 
     async def _revoke(self, request: Request) -> Response:
         self._signed_in(request)
-        for token in self.desk.tokens:
-            if token.id == request.path_params["id"]:
-                token.revoked = True
-                return Response(status_code=204)
-        raise _Refused(404, "no such token")
+        if not self.desk.revoke(request.path_params["id"]):
+            raise _Refused(404, "no such token")
+        return Response(status_code=204)
 
     async def _report(self, request: Request) -> Response:
         self._authorised(request)
@@ -163,16 +171,15 @@ class Upstream:
         if granularity not in GRANULARITIES:
             raise _Refused(400, "unknown granularity")
         start, end = _day(request, "startDate"), _day(request, "endDate")
-        return StreamingResponse(report(self.company, granularity, start, end), media_type="text/csv")
+        return StreamingResponse(self.company.report(granularity, start, end), media_type="text/csv")
 
     async def _registry(self, request: Request) -> Response:
         self._authorised(request)
-        return PlainTextResponse(registry(self.company), media_type="text/csv")
+        return PlainTextResponse(self.company.user_registry(), media_type="text/csv")
 
     async def _credits(self, request: Request) -> Response:
         self._authorised(request)
-        _day(request, "startDate"), _day(request, "endDate")
-        return JSONResponse(credits_of(self.company))
+        return JSONResponse(self.company.credits(_day(request, "startDate"), _day(request, "endDate")))
 
     def _signed_in(self, request: Request) -> None:
         name, value = self._cookie
@@ -180,8 +187,8 @@ class Upstream:
             raise _Refused(401, "not signed in")
 
     def _authorised(self, request: Request) -> None:
-        secret = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not self.desk.accepts(secret):
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not self.desk.is_live(secret):
             raise _Refused(401, "invalid token")
         instance = request.query_params.get("instanceURL")
         if instance != self._instance:
@@ -193,17 +200,78 @@ class Upstream:
         return {"id": token.id, "createdAt": _time(token.created_at)} | kept
 
 
+def upstream_app(
+    company: Company,
+    *,
+    clock: Callable[[], datetime],
+    cookie: str = DEMO_COOKIE,
+    cookie_name: str = "cas",
+    instance: str = DEMO_INSTANCE,
+    tokens: Sequence[IssuedToken] | None = None,
+) -> Starlette:
+    """The upstream as an application; its ledger and token desk are in the application's state."""
+    upstream = Upstream(company, clock, cookie=cookie, cookie_name=cookie_name, instance=instance, tokens=tokens)
+    return upstream.app()
+
+
+def _answering(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint, with its refusals as answers."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except _Refused as refused:
+            return refused.response
+
+    return handle
+
+
+def _secret() -> str:
+    return f"sams_at_{secrets.token_urlsafe(32)}.{secrets.token_urlsafe(16)}"
+
+
+def _first_tokens(now: datetime) -> list[IssuedToken]:
+    def ago(days: int) -> datetime:
+        return now - timedelta(days=days)
+
+    return [
+        IssuedToken(str(uuid.UUID(int=1)), _secret(), ago(200), "laptop", ago(110)),
+        IssuedToken(str(uuid.UUID(int=2)), _secret(), ago(90)),
+        IssuedToken(str(uuid.UUID(int=3)), DEMO_TOKEN, ago(9), "demo", ago(-81)),
+    ]
+
+
+def _wanted(body: bytes) -> tuple[str | None, datetime | None]:
+    """The display name and the expiry that a request for a token asks for."""
+    try:
+        asked = json.loads(body)
+        name, expires = asked.get("displayName"), asked.get("expiresAt")
+        if not set(asked) <= {"displayName", "expiresAt"} or None in asked.values():
+            raise ValueError(body)
+        if name is not None:
+            name.encode()  # a lone surrogate is no text
+        return name, None if expires is None else _moment(expires)
+    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError):
+        raise _Refused(400, "malformed body: an object with displayName and expiresAt, both optional") from None
+
+
+def _moment(text: str) -> datetime:
+    if not _MOMENT.fullmatch(text):
+        raise ValueError(text)
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
 def _time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _day(request: Request, key: str) -> date | None:
     text = request.query_params.get(key)
     if text is None:
         return None
-    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-        raise _Refused(400, f"malformed {key}")
     try:
-        return date.fromisoformat(text)
+        if _DAY.fullmatch(text):
+            return date.fromisoformat(text)
     except ValueError:
-        raise _Refused(400, f"malformed {key}") from None
+        pass
+    raise _Refused(400, f"malformed {key}")

@@ -14,6 +14,11 @@ from ..upstream.models import Granularity
 Kind = Literal["text", "flag", "day", "month", "count", "ratio"]
 
 
+SQL_TYPES: dict[Kind, str] = {
+    "text": "VARCHAR", "flag": "BOOLEAN", "day": "DATE", "month": "DATE", "count": "BIGINT", "ratio": "DOUBLE",
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A documented column: its name in SQL, its header, the kind of its values, other spellings it may come under."""

@@ -12,12 +12,15 @@ from ..access.credentials import Configured
 from ..access.secret_store import SecretStore
 from ..access.tokens import TokenDesk
 from ..exports.downloads import Downloads
-from ..exports.engine.process import Questions
+from ..exports.engine.process import Questions, Sandbox
 from ..exports.store import Store
 from ..settings import Settings
 from ..upstream.analytics import Analytics
 from ..upstream.http import Http
-from ..usage.summary import Minutes, Summaries
+from ..usage.answers import Answers
+from ..usage.metrics import Minutes
+from ..usage.people import read_teams
+from ..usage.summary import Summaries
 from .notices import Notices
 
 
@@ -32,7 +35,9 @@ class App:
     store: Store
     downloads: Downloads
     questions: Questions
+    sandbox: Sandbox
     summaries: Summaries
+    answers: Answers
     notices: Notices
 
 
@@ -51,18 +56,46 @@ async def open_app(
     analytics = Analytics(http, credentials)
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes)
     questions = Questions(settings.home / "staging")
-    summaries = Summaries(questions, Minutes())
+    sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb)
+    minutes = assumed(settings)
+    summaries = Summaries(questions, minutes)
+    teams = read_teams(settings.teams_file) if settings.teams_file else None
+    answers = Answers(store, questions, minutes, teams)
     try:
         async with anyio.create_task_group() as tasks:
             downloads = Downloads(analytics, store, settings.max_export_bytes, tasks, notices.exports_changed)
             desk = TokenDesk(analytics, credentials, secrets, settings)
             tasks.start_soon(_sweep_hourly, store)
-            yield App(settings, credentials, analytics, desk, store, downloads, questions, summaries, notices)
+            yield App(
+                settings,
+                credentials,
+                analytics,
+                desk,
+                store,
+                downloads,
+                questions,
+                sandbox,
+                summaries,
+                answers,
+                notices,
+            )
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
             await questions.aclose()
             await http.aclose()
+
+
+def assumed(settings: Settings) -> Minutes:
+    """The minutes saved per action, as the operator sets them."""
+    return Minutes(
+        searches=settings.minutes_per_search,
+        chats=settings.minutes_per_chat,
+        commands=settings.minutes_per_command,
+        completions=settings.minutes_per_completion,
+        autoedits=settings.minutes_per_autoedit,
+        code_navigation=settings.minutes_per_code_navigation,
+    )
 
 
 async def _sweep_hourly(store: Store) -> None:

@@ -10,8 +10,10 @@ from mcp.server.mcpserver import Context
 from mcp_types import Annotations, Resource
 
 from ..errors import AnalyticsError, invalid
+from ..exports.columns import DOCUMENTED, SQL_TYPES, expected
 from ..exports.models import Export
 from ..exports.rows import guarded, page
+from ..upstream.models import GRANULARITIES
 from ..usage.metrics import METRICS
 from . import exports_text
 from .app import App
@@ -19,6 +21,7 @@ from .notices import EXPORTS_URI
 from .text import formula_safe, plural, safe, table
 
 METRICS_URI = "analytics://metrics"
+COLUMNS_URI = "analytics://columns"
 _NEWEST = 10  # exports listed one by one
 _MOST_CSV = 5 << 20  # bytes of a CSV handed over as text
 _PAGE, _MOST_ROWS = 50, 500
@@ -40,6 +43,11 @@ def add_resources(server: MCPServer[Any], app: Callable[[], App]) -> None:
                      description="Every metric: what it means, its unit, the columns it needs")  # fmt: skip
     async def metrics() -> str:
         return metrics_markdown()
+
+    @server.resource(COLUMNS_URI, title="Columns", mime_type="text/markdown",
+                     description="Every column of usage: name in SQL, type, header, granularities")  # fmt: skip
+    async def columns() -> str:
+        return columns_markdown()
 
     @server.resource(EXPORTS_URI + "/{export_id}", title="Export summary", mime_type="text/markdown",
                      description="One export in tables: coverage, totals, months, clients, languages")  # fmt: skip
@@ -84,6 +92,15 @@ async def recent(app: App) -> str:
 def metrics_markdown() -> str:
     rows = [(m.name, m.title, m.unit, m.definition, ", ".join(m.needs)) for m in METRICS]
     return "# Metrics\n\n" + table(("name", "title", "unit", "definition", "columns"), rows)
+
+
+def columns_markdown() -> str:
+    rows = [
+        (c.name, SQL_TYPES[c.kind], c.header, ", ".join(g for g in GRANULARITIES if c in expected(g)))
+        for c in DOCUMENTED
+    ]
+    note = "Columns that upstream adds are there too, as VARCHAR, with their name in snake_case. Blank is NULL."
+    return f"# Columns of usage\n\n{note}\n\n" + table(("name", "type", "header", "granularities"), rows)
 
 
 async def summary_of(app: App, export_id: str) -> str:

@@ -192,9 +192,11 @@ def _compact(node: Any, definitions: dict[str, Any], *, answer: bool) -> Any:
 def _noise(key: str, value: Any, *, answer: bool) -> bool:
     if key in ("$defs", "title"):
         return not isinstance(value, dict) or key == "$defs"
+    if key in ("minLength", "maxLength", "minItems", "maxItems", "pattern"):
+        return True  # checked all the same, with a sentence; not worth a model's tokens
     if answer and key in ("default", "description", "format", "required"):
         return True
-    return key == "default" and value is None
+    return key == "default" and value in (None, [], ())
 
 
 def _without_null(node: dict[str, Any], *, answer: bool) -> dict[str, Any]:

@@ -12,6 +12,28 @@ Unit = Literal["people", "days", "events", "characters", "lines", "ratio", "perc
 
 
 @dataclass(frozen=True, slots=True)
+class Minutes:
+    """Minutes saved per action: Sourcegraph's documented assumptions, and 0 for what has none until it is set."""
+
+    searches: float = 5
+    chats: float = 5
+    commands: float = 5
+    completions: float = 2
+    autoedits: float = 2
+    code_navigation: float = 0
+
+    @property
+    def words(self) -> str:
+        """The assumptions as a reader must know them."""
+        parts = (
+            ("search", self.searches), ("chat", self.chats), ("command", self.commands),
+            ("accepted completion", self.completions), ("accepted auto-edit", self.autoedits),
+            ("code navigation", self.code_navigation),
+        )  # fmt: skip
+        return "Minutes counted per action: " + ", ".join(f"{name} {value:g}" for name, value in parts) + "."
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """One figure.
 
@@ -28,6 +50,20 @@ class Metric:
     needs: tuple[str, ...]
     sql: str
     additive: bool = False
+
+    def filled(self, minutes: Minutes, days: str) -> str:
+        """The SQL with its numbers put in; `days` is an SQL expression."""
+        navigation = minutes.code_navigation
+        return self.sql.format(
+            days=days, searches=minutes.searches, chats=minutes.chats, commands=minutes.commands,
+            completions=minutes.completions, autoedits=minutes.autoedits,
+            navigation=f" + {navigation} * coalesce(sum(code_navigation_events), 0)" if navigation else "",
+        )  # fmt: skip
+
+    def columns(self, minutes: Minutes) -> tuple[str, ...]:
+        """The columns it needs under these assumptions."""
+        extra = ("code_navigation_events",) if self.name == "hours_saved" and minutes.code_navigation else ()
+        return (*self.needs, *extra)
 
 
 def _sum(name: str, title: str, unit: Unit, definition: str, column: str = "") -> Metric:
@@ -89,9 +125,11 @@ METRICS: tuple[Metric, ...] = (
            "Searches, chats and commands x 5 minutes, accepted completions and auto-edits x 2 minutes, / 60 "
            "(Sourcegraph's documented assumptions).",
            ("searches", "chat_events", "command_events", "completion_acceptances", "autoedit_acceptances"),
-           "({searches} * coalesce(sum(searches), 0) + {chats} * coalesce(sum(chat_events), 0) "
+           "CASE WHEN coalesce(sum(searches), sum(chat_events), sum(command_events), sum(completion_acceptances), "
+           "sum(autoedit_acceptances)) IS NOT NULL THEN ("
+           "{searches} * coalesce(sum(searches), 0) + {chats} * coalesce(sum(chat_events), 0) "
            "+ {commands} * coalesce(sum(command_events), 0) + {completions} * coalesce(sum(completion_acceptances), 0) "
-           "+ {autoedits} * coalesce(sum(autoedit_acceptances), 0)) / 60.0", additive=True),
+           "+ {autoedits} * coalesce(sum(autoedit_acceptances), 0){navigation}) / 60.0 END", additive=True),
     Metric("first_active_date", "First active", "date", "First day with activity in the range.", (_USER, _DAY),
            f"min({_DAY})"),
     Metric("last_active_date", "Last active", "date", "Last day with activity in the range.", (_USER, _DAY),

@@ -1,6 +1,6 @@
 """A question about usage, and the coarsest data that can answer it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal, get_args
 
@@ -93,32 +93,43 @@ class Question:
         return (self.range,) if earlier is None else (earlier, self.range)
 
     @property
-    def requests(self) -> tuple[ReportRequest, ...]:
-        """What to download where nothing that is kept covers it: one report, or one per range without time in it."""
-        whole = ReportRequest(
+    def needs(self) -> tuple["Need", ...]:
+        """What it takes: one report, or one per range where the report has no time in it."""
+        if self.granularity != "by_user":
+            return (self._need(self.ranges),)
+        return tuple(self._need((r,)) for r in self.ranges)
+
+    def _need(self, ranges: tuple[Range, ...]) -> "Need":
+        request = ReportRequest(
             instance_url=self.instance_url,
             granularity=self.granularity,
-            start_date=self.ranges[0].start,
-            end_date=self.range.end,
+            start_date=ranges[0].start,
+            end_date=ranges[-1].end,
         )
-        if self.granularity != "by_user" or len(self.ranges) == 1:
-            return (whole,)
-        return tuple(whole.model_copy(update={"start_date": r.start, "end_date": r.end}) for r in self.ranges)
+        return Need(request, ranges)
 
 
-def covers(export: Export, request: ReportRequest, wanted: Range, today: date) -> bool:
-    """Whether an export holds everything that a report would, and can be cut down to it."""
-    if export.instance_url != request.instance_url or _FINENESS[export.granularity] < _FINENESS[request.granularity]:
-        return False
-    starts = export.start_date is None or (request.start_date is not None and export.start_date <= request.start_date)
-    until = request.end_date or today
-    ends = export.end_date is None or export.end_date >= until
-    if not (starts and ends):
-        return False
-    same = export.start_date == request.start_date and (export.end_date or today) == until
-    if export.granularity == "by_user":
-        return same
-    return export.granularity != "by_user_month" or same or replace(wanted, end=until).whole_months
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A report that would answer a question, and the ranges that will be cut out of it."""
+
+    request: ReportRequest
+    ranges: tuple[Range, ...]
+
+    def met_by(self, export: Export, today: date) -> bool:
+        """Whether an export holds everything that the report would, and can be cut down to the ranges."""
+        request = self.request
+        finer = _FINENESS[export.granularity] >= _FINENESS[request.granularity]
+        if export.instance_url != request.instance_url or not finer:
+            return False
+        start, until = request.start_date, request.end_date or today
+        starts = export.start_date is None or (start is not None and export.start_date <= start)
+        if not starts or (export.end_date is not None and export.end_date < until):
+            return False
+        same = export.start_date == start and (export.end_date or today) == until
+        if export.granularity == "by_user":
+            return same
+        return export.granularity != "by_user_month" or same or all(r.whole_months for r in self.ranges)
 
 
 def bucket_start(dimension: Dimension, day: date) -> date:

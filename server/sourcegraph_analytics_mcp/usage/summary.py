@@ -7,7 +7,7 @@ from typing import Any
 
 from ..exports.engine.process import Questions
 from ..exports.models import Export
-from .metrics import BY_NAME, METRICS, Metric
+from .metrics import BY_NAME, METRICS, Metric, Minutes
 
 _BY_MONTH = ("active_users", "searches", "chat_events", "completion_acceptances", "completion_acceptance_rate")
 _BY_CLIENT = ("active_users", "searches", "chat_events", "completion_acceptances")
@@ -33,24 +33,6 @@ class Summary:
 
     totals: tuple[tuple[Metric, Any], ...]
     breakdowns: tuple[Breakdown, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Minutes:
-    """Minutes saved per action, Sourcegraph's documented assumptions."""
-
-    searches: float = 5
-    chats: float = 5
-    commands: float = 5
-    completions: float = 2
-    autoedits: float = 2
-
-    def fill(self, sql: str, days: int) -> str:
-        """A metric's SQL with its numbers put in."""
-        return sql.format(
-            days=days, searches=self.searches, chats=self.chats, commands=self.commands,
-            completions=self.completions, autoedits=self.autoedits,
-        )  # fmt: skip
 
 
 def calendar_days(export: Export) -> int:
@@ -106,7 +88,7 @@ class Summaries:
 
     async def _ask(self, export: Export, metrics: Sequence[Metric], first: str = "", rest: str = "") -> list[Any]:
         days = calendar_days(export)
-        columns = ", ".join(f'{self._minutes.fill(m.sql, days)} AS "{m.name}"' for m in metrics)
+        columns = ", ".join(f'{m.filled(self._minutes, str(days))} AS "{m.name}"' for m in metrics)
         return await self._questions.ask({"usage": export.parts}, f"SELECT {first}{columns} FROM usage {rest}")
 
 

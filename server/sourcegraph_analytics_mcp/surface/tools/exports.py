@@ -1,8 +1,7 @@
 """Export usage, list and delete what is kept."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-import anyio
 import anyio.to_thread
 from mcp_types import ContentBlock, ResourceLink
 from pydantic import Field
@@ -17,21 +16,20 @@ from ..call import Call
 from ..exports_text import ExportEntry
 from ..text import plural, size, table
 from ..tool import Answer, Arguments, Day, Hints, Reply, tool
+from ..waiting import wait_for
 
-Instance = Annotated[
-    str | None, Field(min_length=1, max_length=260, description="Instance host; default: the configured one")
-]
+Instance = Annotated[str | None, Field(min_length=1, max_length=260, description="Instance host, if not the default")]
 ExportId = Annotated[str, Field(min_length=1, max_length=64, description="Id from export_csv or list_exports")]
 
 
 class ExportArguments(Arguments):
     """What to export."""
 
-    granularity: Annotated[Granularity, Field(description="How fine the rows are; coarser is far smaller")] = FINEST
+    granularity: Annotated[Granularity, Field(description="How fine the rows are")] = FINEST
     start_date: Annotated[Day | None, Field(description="First day, UTC; default: all time")] = None
     end_date: Annotated[Day | None, Field(description="Last day, inclusive")] = None
     instance_url: Instance = None
-    refresh: Annotated[bool, Field(description="Download again even if this hour's export is kept")] = False
+    refresh: Annotated[bool, Field(description="Download again")] = False
 
 
 class ExportAnswer(Answer):
@@ -48,7 +46,7 @@ async def export_csv(app: App, arguments: ExportArguments, call: Call) -> Reply:
         return _complete(app, kept, reused=True)
     await anyio.to_thread.run_sync(app.store.prepare)
     download = app.downloads.start(request)
-    export = await _wait(app, download, call)
+    export = await wait_for(app, download, call)
     return _running(download) if export is None else _complete(app, export, reused=False)
 
 
@@ -62,25 +60,6 @@ def _request(app: App, arguments: ExportArguments) -> ReportRequest:
         start_date=start,
         end_date=end,
     )
-
-
-async def _wait(app: App, download: Download, call: Call) -> Export | None:
-    """Wait for a download as long as clients do, reporting how far it is."""
-
-    async def report() -> None:
-        while True:
-            await anyio.sleep(0.25)
-            done, total = (download.fraction * 100, 100.0) if download.fraction is not None else (download.bytes, None)
-            rows = plural(max(download.rows - 1, 0), "row")
-            await call.progress(done, total, f"{size(download.bytes)}, about {rows}")
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(report)
-        try:
-            await app.downloads.wait(download, app.settings.answer_within)
-        finally:
-            tasks.cancel_scope.cancel()
-    return download.result()
 
 
 def _complete(app: App, export: Export, *, reused: bool) -> Reply:
@@ -119,7 +98,9 @@ class ListExportsArguments(Arguments):
 
 
 class ListExportsAnswer(Answer):
-    exports: list[ExportEntry]
+    """Entries are those of export_csv; spelling them out again would cost every client."""
+
+    exports: list[dict[str, Any]]
     next_cursor: str | None
 
 
@@ -145,7 +126,11 @@ async def list_exports(app: App, arguments: ListExportsArguments, call: Call) ->
     if more:
         head += f" Shown: {start + 1} to {start + len(page)}; more with cursor {more}."
     text = f"{head}\n\n{exports_text.recent_table(entries)}" if entries else head
-    return Reply(text, ListExportsAnswer(exports=entries, next_cursor=more), rows=len(entries))
+    return Reply(
+        text,
+        ListExportsAnswer(exports=[entry.model_dump(mode="json") for entry in entries], next_cursor=more),
+        rows=len(entries),
+    )
 
 
 class DeleteExportArguments(Arguments):

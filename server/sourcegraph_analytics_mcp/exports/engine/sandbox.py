@@ -1,0 +1,147 @@
+"""Run one query that nobody vouches for, on a throwaway copy, and hand back what JSON can hold (in a child process)."""
+
+import base64
+import math
+import re
+from typing import Any
+
+import duckdb
+
+from .gate import Refused, check
+
+MAX_CELL = 500  # characters
+MAX_ANSWER = 40_000  # characters
+_HEADROOM = 1 << 30  # bytes of address space beyond what is in use once the engine is ready
+_SAFE_INTEGER = 2**53
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Answer `{"sql", "files", "limit", "memory_mb", "columns"}`.
+
+    Returns:
+        Columns, rows, whether rows or cells were left out, and what else to say; or an error by code.
+    """
+    sql, limit = request["sql"], request["limit"]
+    try:
+        check(duckdb.connect(":memory:", config={"python_enable_replacements": "false"}), sql)
+        connection = _locked(request["files"], request["memory_mb"])
+        _limit()
+        result = connection.execute(sql)
+        columns = [(name, str(kind)) for name, kind, *_ in result.description]
+        rows = result.fetchmany(limit + 1)
+    except Refused as refused:
+        return {"failed": "sql_rejected", "message": str(refused)}
+    except (duckdb.OutOfMemoryException, MemoryError):
+        return {"failed": "sql_memory", "message": "the query needs more memory than it may have"}
+    except (duckdb.Error, ValueError, OverflowError) as error:
+        return {"failed": "sql_failed", "message": cleaned(str(error), sql, request["columns"])}
+    return _bounded(columns, rows, limit)
+
+
+def _locked(files: list[str], memory_mb: int) -> duckdb.DuckDBPyConnection:
+    """A connection that sees one view and can open nothing but the copies behind it, and change no setting."""
+    connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+    listed = "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
+    connection.execute(f"CREATE VIEW usage AS SELECT * FROM read_parquet({listed})")
+    for setting in (
+        "temp_directory = ''",
+        f"memory_limit = '{memory_mb}MB'",
+        "threads = 2",
+        "enable_progress_bar = false",
+        "autoinstall_known_extensions = false",
+        "autoload_known_extensions = false",
+        "allow_community_extensions = false",
+        "allow_persistent_secrets = false",
+        "TimeZone = 'UTC'",
+        f"allowed_paths = {listed}",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        connection.execute(f"SET {setting}")
+    return connection
+
+
+def _limit() -> None:
+    """Take away what a query does not need, now that everything is open."""
+    try:
+        import resource
+        from pathlib import Path
+
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):  # no such limits, or no way to know what is in use
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (used + _HEADROOM, used + _HEADROOM))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def _bounded(columns: list[tuple[str, str]], rows: list[tuple[Any, ...]], limit: int) -> dict[str, Any]:
+    """As much of the result as an answer may hold, and a word on what was left out."""
+    kept: list[list[Any]] = []
+    notes: list[str] = []
+    length, cut = sum(len(name) for name, _ in columns), 0
+    for row in rows[:limit]:
+        cells = [plain(value) for value in row]
+        cut += sum(isinstance(cell, str) and len(cell) > MAX_CELL for cell in cells)
+        cells = [f"{c[: MAX_CELL - 1]}…" if isinstance(c, str) and len(c) > MAX_CELL else c for c in cells]
+        length += sum(len(str(cell)) + 3 for cell in cells)
+        if length > MAX_ANSWER:
+            notes.append(f"Rows beyond {MAX_ANSWER:,} characters were left out; select fewer columns or aggregate.")
+            break
+        kept.append(cells)
+    if cut:
+        notes.append(f"{cut:,} cells were cut to {MAX_CELL} characters.")
+    names = unique([name for name, _ in columns])
+    return {
+        "columns": [{"name": name, "type": kind} for name, (_, kind) in zip(names, columns, strict=True)],
+        "rows": kept,
+        "truncated": len(kept) < len(rows),
+        "notes": notes,
+    }
+
+
+def unique(names: list[str]) -> list[str]:
+    """Column names that are never blank and never twice the same."""
+    made: list[str] = []
+    for position, name in enumerate(names, 1):
+        base = name[:100].strip() or f"column_{position}"
+        candidate, again = base, 2
+        while candidate in made:
+            candidate, again = f"{base}_{again}", again + 1
+        made.append(candidate)
+    return made
+
+
+def plain(value: Any) -> Any:
+    """A value as strict JSON can hold it: no NaN, no integer that loses digits, bytes as base64, the rest as text."""
+    match value:
+        case None | bool():
+            return value
+        case int():
+            return value if abs(value) < _SAFE_INTEGER else str(value)
+        case float():
+            return value if math.isfinite(value) else None
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case bytes() | bytearray() | memoryview():
+            return base64.b64encode(bytes(value)).decode()
+        case dict():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple() | set():
+            return [plain(item) for item in value]
+        case _:
+            return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def cleaned(message: str, sql: str, columns: list[str]) -> str:
+    """The engine's message without what it quotes from data, without paths, on one line."""
+    if "Required module" in message:  # the engine hands zoned times over only with another package
+        return "a TIMESTAMP WITH TIME ZONE cannot be shown; cast it to DATE or VARCHAR"
+    first = message.split("\n\nLINE ")[0].split("\nLINE ")[0]
+    known = sql.lower() + " " + " ".join(columns).lower()
+
+    def keep(match: re.Match[str]) -> str:
+        return match[0] if match[2].lower() in known else f"{match[1]}…{match[1]}"
+
+    text = re.sub(r"(['\"])(.*?)\1", keep, first, flags=re.DOTALL)
+    text = re.sub(r"(?<![\w.])/[^\s'\"]*", "…", text)
+    return re.sub(r"\s+", " ", text).strip()[:400]

@@ -1,0 +1,45 @@
+"""The escape hatch: one SQL query over one export, in a process that cannot harm anything."""
+
+from typing import Annotated, Any
+
+import anyio.to_thread
+from pydantic import Field
+
+from ..app import App
+from ..call import Call
+from ..text import plural, safe_data, table
+from ..tool import Answer, Arguments, Hints, Reply, tool
+from .exports import ExportId
+
+
+class SqlArguments(Arguments):
+    export_id: ExportId
+    sql: Annotated[str, Field(min_length=1, description="One SELECT over table usage (DuckDB dialect)")]
+    limit: Annotated[int, Field(ge=1, le=1000, description="Most rows")] = 200
+
+
+class SqlAnswer(Answer):
+    columns: list[dict[str, str]]
+    rows: list[list[Any]]
+    row_count: int
+    truncated: bool
+    notes: list[str]
+
+
+@tool(
+    title="Query an export with SQL", answer=SqlAnswer, hints=Hints(read_only=True, idempotent=True, open_world=False)
+)
+async def query_export(app: App, arguments: SqlArguments, call: Call) -> Reply:
+    """Run one read-only SQL query over an export, for what query_usage cannot answer. Columns in snake_case:
+    instance_user_id, timestamp_date, client_name, language, chat_events…; all in analytics://columns. Count people
+    by instance_user_id; sum before dividing."""
+    export = await anyio.to_thread.run_sync(app.store.get, arguments.export_id)
+    columns = [field.name for field in export.fields]
+    found = safe_data(await app.sandbox.run(export.parts, columns, arguments.sql, arguments.limit))
+    answer = SqlAnswer(row_count=len(found["rows"]), **found)
+    head = f"{plural(answer.row_count, 'row')} of {export.title}, as of {export.created_at:%Y-%m-%d %H:%M} UTC."
+    if answer.truncated:
+        head += " There are more; raise limit (up to 1,000) or aggregate."
+    notes = "".join(f"\n- {note}" for note in answer.notes)
+    body = table([c["name"] for c in answer.columns], answer.rows, widest=500)
+    return Reply(f"{head}{notes}\n\n{body}", answer, rows=answer.row_count)

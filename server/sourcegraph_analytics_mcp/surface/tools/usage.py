@@ -1,0 +1,214 @@
+"""Answer questions about usage: the figures, who is inactive."""
+
+import difflib
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from ...errors import AnalyticsError, invalid
+from ...exports.models import Export
+from ...upstream.models import ReportRequest
+from ...usage.answers import Answer as Found
+from ...usage.answers import Column
+from ...usage.metrics import BY_NAME
+from ...usage.periods import Period, resolve
+from ...usage.question import TIME, Dimension, Question
+from ..app import App
+from ..call import Call
+from ..text import cell, figure, plural, size, table
+from ..tool import Answer, Arguments, Day, Hints, Reply, tool
+from ..waiting import wait_for
+from .exports import Instance
+
+
+def _metric(name: str) -> str:
+    if name in BY_NAME:
+        return name
+    if name == "weighted_car":
+        raise ValueError("it cannot be recomputed, as its weights are not exported; ask for completion_acceptance_rate")
+    near = difflib.get_close_matches(name, BY_NAME, n=1)
+    raise ValueError(
+        f"there is no such metric; did you mean {near[0]}?" if near else f"send one of: {', '.join(BY_NAME)}"
+    )
+
+
+MetricName = Annotated[str, AfterValidator(_metric), WithJsonSchema({"type": "string", "enum": [*BY_NAME]})]
+Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)]
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+class QuestionArguments(Arguments):
+    """What is asked."""
+
+    metrics: Annotated[list[MetricName], Field(min_length=1, max_length=8, description="Figures wanted")]
+    group_by: Annotated[list[Dimension], Field(max_length=3, description="Up to 3 groups")] = []  # noqa: RUF012 - pydantic copies defaults
+    period: Annotated[Period | None, Field(description="Default last_30_days, ending yesterday")] = None
+    start_date: Annotated[Day | None, Field(description="Instead of period")] = None
+    end_date: Annotated[Day | None, Field(description="Last day, inclusive")] = None
+    users: Annotated[Names, Field(description="Only these ids, e-mails or usernames")] = []  # noqa: RUF012 - pydantic copies defaults
+    teams: Annotated[Names, Field(description="Only these")] = []  # noqa: RUF012 - pydantic copies defaults
+    clients: Annotated[Names, Field(description="Only these, e.g. VSCode.cody")] = []  # noqa: RUF012 - pydantic copies defaults
+    languages: Annotated[Names, Field(description="Only these")] = []  # noqa: RUF012 - pydantic copies defaults
+    compare_to_previous: Annotated[
+        bool, Field(description="Add the period before (by time: the bucket before) and the change")
+    ] = False
+    order_by: Annotated[str | None, Field(max_length=80, description="A column of the answer")] = None
+    descending: Annotated[bool | None, Field(description="Direction of the order")] = None
+    limit: Annotated[int, Field(ge=1, le=1000, description="Most rows; totals are over all")] = 50
+    instance_url: Instance = None
+    refresh: Annotated[bool, Field(description="Download again")] = False
+
+
+class TableAnswer(Answer):
+    columns: list[dict[str, str]]
+    rows: list[list[Any]]
+    totals: list[Any]
+    row_count: int
+    truncated: bool
+    start_date: date | None
+    end_date: date | None
+    as_of: str
+    export_ids: list[str]
+    notes: list[str]
+
+
+@tool(title="Query usage", answer=TableAnswer, hints=Hints(read_only=True, idempotent=True))
+async def query_usage(app: App, arguments: QuestionArguments, call: Call) -> Reply:
+    """Answer a question about usage in one call: metrics by time, person, team, client or language. Fetches the data it
+    needs. Rates are 0-1. Definitions: analytics://metrics."""
+    found = await answered(app, arguments, call)
+    return Reply(_text(found), _data(found), rows=len(found.rows))
+
+
+async def answered(app: App, arguments: QuestionArguments, call: Call) -> Found:
+    """The answer to a question, as figures."""
+    today = datetime.now(UTC).date()
+    question = Question(
+        instance_url=app.settings.resolve_instance(arguments.instance_url),
+        metrics=tuple(BY_NAME[name] for name in arguments.metrics),
+        group_by=tuple(arguments.group_by),
+        range=resolve(arguments.period, arguments.start_date, arguments.end_date, today),
+        users=tuple(arguments.users),
+        teams=tuple(arguments.teams),
+        clients=tuple(arguments.clients),
+        languages=tuple(arguments.languages),
+        compare=arguments.compare_to_previous,
+        order_by=arguments.order_by,
+        descending=arguments.descending,
+        limit=arguments.limit,
+    )
+    _check_order(question)
+    return await app.answers.ask(question, fetching(app, call), today, refresh=arguments.refresh)
+
+
+def _check_order(question: Question) -> None:
+    known: list[str] = [*question.group_by]
+    for metric in question.metrics:
+        known.append(metric.name)
+        if question.compare:
+            known += [f"previous_{metric.name}", f"change_{metric.name}", f"relative_change_{metric.name}"]
+    if question.order_by is not None and question.order_by not in known:
+        raise invalid("order_by is not a column of this answer.", f"It can be one of: {', '.join(known)}.")
+
+
+def fetching(app: App, call: Call) -> Any:
+    """How an answer gets data that is not kept: a shared download, waited for as long as clients wait."""
+
+    async def fetch(request: ReportRequest) -> Export:
+        app.store.prepare()
+        download = app.downloads.start(request)
+        export = await wait_for(app, download, call)
+        if export is None:
+            far = f"{plural(max(download.rows - 1, 0), 'row')}, {size(download.bytes)} so far"
+            raise AnalyticsError(
+                "busy",
+                f"The data for this is still being downloaded ({far}).",
+                "Call again with the same arguments; the download goes on meanwhile.",
+                retryable=True,
+                retry_after_seconds=5,
+            )
+        return export
+
+    return fetch
+
+
+def _data(found: Found) -> TableAnswer:
+    return TableAnswer(
+        columns=[{"name": c.name, "title": c.title, "unit": c.unit} for c in found.columns],
+        rows=[[_exact(value) for value in row] for row in found.rows],
+        totals=[_exact(value) for value in found.totals],
+        row_count=found.matched,
+        truncated=len(found.rows) < found.matched,
+        start_date=found.start,
+        end_date=found.end,
+        as_of=f"{found.as_of:%Y-%m-%dT%H:%M:%SZ}",
+        export_ids=[export.id for export in found.exports],
+        notes=list(found.notes),
+    )
+
+
+def _exact(value: Any) -> Any:
+    """Rates to ten digits, which is more than the counts behind them carry."""
+    return float(f"{value:.10g}") if isinstance(value, float) else value
+
+
+def _text(found: Found) -> str:
+    parts = [_headline(found)]
+    if found.question.group_by and found.rows:
+        parts.append(_table(found))
+        if len(found.rows) < found.matched:
+            shown = "latest" if _by_time_only(found) and found.question.order_by is None else "first"
+            parts.append(f"Shown: the {shown} {len(found.rows)} of {found.matched:,} rows; the totals are over all.")
+    parts.append("\n".join(f"- {note}" for note in found.notes))
+    return "\n\n".join(parts)
+
+
+def _headline(found: Found) -> str:
+    figures = [column for column in found.columns if column.metric is not None]
+    spoken = [
+        f"{column.title}: {_spoken(value, column)}"
+        for column, value in zip(figures, found.totals, strict=True)
+        if not found.question.buckets_compared or column.name in BY_NAME
+    ]
+    whole = "Total " if found.question.group_by else ""
+    as_of = f"as of {found.as_of:%Y-%m-%d %H:%M} UTC"
+    return f"{whole}{found.start or '…'} to {found.end} ({as_of}). {'; '.join(spoken)}."
+
+
+def _spoken(value: Any, column: Column) -> str:
+    if value is None:
+        return "not comparable" if "change_" in column.name else "none recorded"
+    return cell(figure(value, column.unit))
+
+
+def _by_time_only(found: Found) -> bool:
+    return bool(found.question.group_by) and all(d in TIME for d in found.question.group_by)
+
+
+def _table(found: Found) -> str:
+    units = [column.unit if column.metric else "text" for column in found.columns]
+    shown = [index for index, column in enumerate(found.columns) if column.name != "user_id"]
+    headers = [found.columns[index].title for index in shown]
+    groups = {index for index, column in enumerate(found.columns) if column.metric is None}
+    rows = [
+        ["(none)" if row[index] is None and index in groups else figure(row[index], units[index]) for index in shown]
+        for row in found.rows
+    ]
+    if _by_time_only(found):
+        headers.append("Trend")
+        first = len(found.question.group_by)
+        for row, bar in zip(rows, _trend([row[first] for row in found.rows]), strict=True):
+            row.append(bar)
+    return table(headers, rows)
+
+
+def _trend(values: Sequence[Any]) -> list[str]:
+    """One block character per value, from the lowest of them to the highest."""
+    numbers = [value if isinstance(value, int | float) else None for value in values]
+    there = [n for n in numbers if n is not None]
+    if not there or min(there) == max(there):
+        return ["" for _ in numbers]
+    low, span = min(there), max(there) - min(there)
+    return ["" if n is None else _BARS[min(int((n - low) / span * 8), 7)] for n in numbers]

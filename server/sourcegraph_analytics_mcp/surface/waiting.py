@@ -1,0 +1,34 @@
+"""Wait for a download as long as clients do, saying how far it is."""
+
+import anyio
+
+from ..exports.downloads import Download
+from ..exports.models import Export
+from .app import App
+from .call import Call
+from .text import plural, size
+
+_LOOK_EVERY = 0.25  # seconds
+
+
+async def wait_for(app: App, download: Download, call: Call) -> Export | None:
+    """The export, or None where it goes on in the background.
+
+    Raises:
+        AnalyticsError: what the download failed with.
+    """
+
+    async def report() -> None:
+        while True:
+            await anyio.sleep(_LOOK_EVERY)
+            done, total = (download.fraction * 100, 100.0) if download.fraction is not None else (download.bytes, None)
+            rows = plural(max(download.rows - 1, 0), "row")
+            await call.progress(done, total, f"{size(download.bytes)}, about {rows}")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(report)
+        try:
+            await app.downloads.wait(download, app.settings.answer_within)
+        finally:
+            tasks.cancel_scope.cancel()
+    return download.result()

@@ -1,0 +1,244 @@
+"""A question as one SQL statement over the rows of an export: groups and totals in a single pass.
+
+Everything that is put into the text is ours (column names, dates, aggregates); what users typed is bound as parameters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from .metrics import Metric, Minutes
+from .people import NO_TEAM
+from .periods import Range
+from .question import TIME, Dimension, Question
+
+_BUCKET = {
+    "day": "{t}",
+    "week": "CAST(date_trunc('week', {t}) AS DATE)",
+    "month": "CAST(date_trunc('month', {t}) AS DATE)",
+    "quarter": "CAST(date_trunc('quarter', {t}) AS DATE)",
+}
+_STEP = {"day": "INTERVAL 1 DAY", "week": "INTERVAL 7 DAY", "month": "INTERVAL 1 MONTH", "quarter": "INTERVAL 3 MONTH"}
+_COLUMN: dict[Dimension, str] = {
+    "user": "instance_user_id", "team": "team", "client": "client_name", "language": "language",
+}  # fmt: skip
+_COUNTED = ("people", "people per day", "days")  # of nobody there is 0, not nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The rows of one range: a table, the column that tells when (None for by_user), and which columns there are."""
+
+    table: str
+    time: str | None
+    columns: frozenset[str]
+    first_day: date | None
+
+
+@dataclass(slots=True)
+class Statement:
+    """SQL with its parameters in order."""
+
+    sql: str = ""
+    parameters: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a statement is built with besides the question: assumptions, teams, and today."""
+
+    minutes: Minutes
+    team_keys: tuple[str, ...]
+    team_names: tuple[str, ...]
+    today: date
+
+
+def within(source: Source, days: Range) -> str:
+    """The condition that a row lies in a range."""
+    if source.time is None:
+        return "true"
+    start = days.start.replace(day=1) if days.start and source.time == "timestamp_month" else days.start
+    lower = f"{source.time} >= DATE '{start}'" if start else "true"
+    upper = f"{source.time} <= DATE '{days.end}'" if days.end else "true"
+    return f"{lower} AND {upper}"
+
+
+def build(question: Question, now: Source, before: Source | None, terms: Terms) -> Statement:
+    """The whole statement: the totals' row first (`total` is 1), then the ordered page of groups."""
+    statement = Statement()
+    ctes = _aggregate("n", question, now, question.range, terms, statement)
+    earlier = question.earlier
+    if before is not None and earlier is not None:
+        days = earlier if not question.buckets_compared else Range(earlier.start, question.range.end, over=True)
+        ctes += ", " + _aggregate("b", question, before, days, terms, statement, shifted=question.buckets_compared)
+    groups = [_key(d) for d in question.group_by]
+    columns = ", ".join(_columns(question, compared=before is not None))
+    joined = "FROM n"
+    if before is not None:
+        same = " AND ".join(f"n.{g} IS NOT DISTINCT FROM b.{g}" for g in ("total", *groups))
+        kind = "LEFT" if question.buckets_compared else "FULL"
+        joined = f"FROM n {kind} JOIN b ON {same}"
+    labels = "".join(f", {_either(g, before)} AS {g}" for g in (*groups, *_labels(question)))
+    statement.sql = (
+        f"WITH {ctes}, answer AS (SELECT {_either('total', before)} AS total{labels}, {columns} {joined}) "
+        f"SELECT *, count(*) OVER () AS matched FROM answer "
+        f"ORDER BY total DESC, {_order(question, groups)} LIMIT {question.limit + 1}"
+    )
+    return statement
+
+
+def _either(column: str, before: Source | None) -> str:
+    return f"coalesce(n.{column}, b.{column})" if before is not None else f"n.{column}"
+
+
+def _key(dimension: Dimension) -> str:
+    return f"g_{dimension}"
+
+
+def _labels(question: Question) -> list[str]:
+    return ["user_label"] if "user" in question.group_by else []
+
+
+def _aggregate(
+    name: str,
+    question: Question,
+    source: Source,
+    days: Range,
+    terms: Terms,
+    statement: Statement,
+    *,
+    shifted: bool = False,
+) -> str:
+    """One range grouped, with the ungrouped totals beside, as common table expressions."""
+    people = _people(name, question, source, terms, statement)
+    dimensions = "".join(f", {_expression(d, source, shifted)} AS {_key(d)}" for d in question.group_by)
+    label = ", user_label" if _labels(question) else ""
+    where = _filters(question, source, days, statement)
+    join = f" LEFT JOIN people_{name} USING (instance_user_id)" if people else ""
+    rows = f"rows_{name} AS (SELECT {source.table}.*{dimensions}{label} FROM {source.table}{join} WHERE {where})"
+    groups = [_key(d) for d in question.group_by]
+    total = f"grouping({groups[0]})" if groups else "1"
+    sets = f" GROUP BY GROUPING SETS (({', '.join(groups)}), ())" if groups else ""
+    span = _days(question, source, days, terms, shifted)
+    figures = ", ".join(f"{m.filled(terms.minutes, span)} AS {m.name}" for m in question.metrics)
+    shown = "".join(f", {g}" for g in groups) + (", any_value(user_label) AS user_label" if label else "")
+    return f"{people}{rows}, {name} AS (SELECT {total} AS total{shown}, {figures} FROM rows_{name}{sets})"
+
+
+def _people(name: str, question: Question, source: Source, terms: Terms, statement: Statement) -> str:
+    """One line per person: a name to show and a team, whatever changed on the way."""
+    teams = "team" in question.group_by or bool(question.teams)
+    if not (teams or "user" in question.group_by or question.users):
+        return ""
+    email = "max(user_email)" if "user_email" in source.columns else "NULL::VARCHAR"
+    username = "max(username)" if "username" in source.columns else "NULL::VARCHAR"
+    columns = f"instance_user_id, {email} AS email, {username} AS handle"
+    known = f"known_{name} AS (SELECT {columns} FROM {source.table} GROUP BY 1)"
+    team, lookup, join = "", "", ""
+    if teams:
+        statement.parameters += [list(terms.team_keys), list(terms.team_names)]
+        lookup = f"team_{name} AS (SELECT unnest(?::VARCHAR[]) AS person, unnest(?::VARCHAR[]) AS team), "
+        join = "".join(
+            f" LEFT JOIN team_{name} AS by_{c} ON by_{c}.person = lower(k.{c})"
+            for c in ("email", "handle", "instance_user_id")
+        )
+        team = f", coalesce(by_email.team, by_handle.team, by_instance_user_id.team, '{NO_TEAM}') AS team"
+    return (
+        f"{known}, {lookup}people_{name} AS (SELECT k.instance_user_id, k.email, k.handle, "
+        f"coalesce(k.email, k.handle, k.instance_user_id) AS user_label{team} FROM known_{name} AS k{join}), "
+    )
+
+
+def _expression(dimension: Dimension, source: Source, shifted: bool) -> str:
+    if dimension not in TIME:
+        return _COLUMN[dimension] if dimension != "user" else f"{source.table}.instance_user_id"
+    bucket = _BUCKET[dimension].format(t=source.time)
+    return f"CAST({bucket} + {_STEP[dimension]} AS DATE)" if shifted else bucket
+
+
+def _filters(question: Question, source: Source, days: Range, statement: Statement) -> str:
+    conditions = [within(source, days)]
+    for values, tested in (
+        (question.clients, ("client_name",)),
+        (question.languages, ("language",)),
+        (question.teams, ("team",)),
+        (question.users, (f"{source.table}.instance_user_id", "email", "handle")),
+    ):
+        if values:
+            conditions.append("(" + " OR ".join(f"list_contains(?, lower({column}))" for column in tested) + ")")
+            statement.parameters += [[value.lower() for value in values]] * len(tested)
+    return " AND ".join(conditions)
+
+
+def _days(question: Question, source: Source, days: Range, terms: Terms, shifted: bool) -> str:
+    """The calendar days of a group: those of its time bucket that lie in the range, or all of the range."""
+    start = days.start or source.first_day or terms.today
+    end = min(days.end or terms.today, terms.today)
+    whole = f"{max((end - start).days + 1, 0)}"
+    if question.time is None:
+        return whole
+    key, step = _key(question.time), _STEP[question.time]
+    begin = f"CAST({key} - {step} AS DATE)" if shifted else key
+    finish = f"CAST({begin} + {step} AS DATE) - 1"
+    part = f"(least({finish}, DATE '{end}') - greatest({begin}, DATE '{start}') + 1)"
+    return f"CASE WHEN grouping({key}) = 1 THEN {whole} ELSE {part} END"
+
+
+def _columns(question: Question, *, compared: bool) -> list[str]:
+    """Each metric, and with a comparison its previous value, change and relative change."""
+    if not compared:
+        return [f"n.{m.name}" for m in question.metrics]
+    columns: list[str] = []
+    for metric in question.metrics:
+        now, before = _value("n", metric), _value("b", metric)
+        fair = _fair(question)
+        if question.buckets_compared:
+            before = f"CASE WHEN n.total = 0 THEN {before} END"
+        columns += [f"{now} AS {metric.name}", f"{before} AS previous_{metric.name}"]
+        if metric.unit == "date":
+            columns += [f"NULL AS change_{metric.name}", f"NULL AS relative_change_{metric.name}"]
+            continue
+        change = f"({_base('n', metric)} - {_base('b', metric)})"
+        columns.append(f"CASE WHEN {fair} THEN {change} END AS change_{metric.name}")
+        ratio = f"1.0 * {change} / nullif({before}, 0)"
+        columns.append(f"CASE WHEN {fair} THEN {ratio} END AS relative_change_{metric.name}")
+    return columns
+
+
+def _value(side: str, metric: Metric) -> str:
+    return f"coalesce({side}.{metric.name}, 0)" if metric.unit in _COUNTED else f"{side}.{metric.name}"
+
+
+def _base(side: str, metric: Metric) -> str:
+    """What a change is computed from: a group that was not there did nothing; a rate of nothing is no rate."""
+    return f"coalesce({side}.{metric.name}, 0)" if metric.additive else _value(side, metric)
+
+
+def _fair(question: Question) -> str:
+    """Whether a comparison means anything: both sides are whole periods."""
+    if not question.buckets_compared or question.time is None:
+        return "true" if question.range.over else "false"
+    key, step = f"n.{_key(question.time)}", _STEP[question.time]
+    lasts = f"CAST({key} + {step} AS DATE) - 1 <= DATE '{question.range.end}'"
+    last_day = lasts if question.range.over else lasts.replace("<=", "<")
+    return f"({key} >= DATE '{question.range.start}' AND {last_day})"
+
+
+def _order(question: Question, groups: Sequence[str]) -> str:
+    ties = ", ".join(groups) or "total"
+    if question.order_by is not None:
+        way = "ASC" if question.descending is False else "DESC"
+        return f"{_ordered_column(question)} {way} NULLS LAST, {ties}"
+    times = [_key(d) for d in question.group_by if d in TIME]
+    if times:  # the latest buckets, which the caller turns round
+        rest = "".join(f", {g}" for g in groups if g not in times)
+        return ", ".join(f"{t} {'ASC' if question.descending is False else 'DESC'}" for t in times) + rest
+    return f"{question.metrics[0].name} {'ASC' if question.descending is False else 'DESC'} NULLS LAST, {ties}"
+
+
+def _ordered_column(question: Question) -> str:
+    name = question.order_by or ""
+    if name == "user":
+        return "user_label"
+    return f"g_{name}" if name in question.group_by else name
