@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "usage": FLOOR | {"upstream", "exports"},
     "surface": FLOOR | {"upstream", "access", "exports", "usage"},
     "demo": FLOOR | {"cli"},
-    "cli": FLOOR | {"access", "surface", "demo"},
+    "cli": FLOOR | {"access", "usage", "surface", "demo"},
     "__main__": {"cli"},
     "__init__": set(),
 }

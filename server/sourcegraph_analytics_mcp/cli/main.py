@@ -29,13 +29,11 @@ def serve(settings: Settings) -> int:
 
     import anyio
 
-    from ..access.credentials import read_secret_file
     from ..surface.server import AnalyticsServer
     from .log import configure_log
     from .stdio import serve_stdio
 
-    if settings.access_token_file is not None:
-        read_secret_file(settings.access_token_file)
+    check_files(settings)
     configure_log(settings)
     settings, upstream = with_upstream(settings)
     server = AnalyticsServer(settings, upstream)
@@ -43,6 +41,23 @@ def serve(settings: Settings) -> int:
     gc.enable()
     anyio.run(serve_stdio, server)
     return 0
+
+
+def check_files(settings: Settings) -> None:
+    """Read the files that settings name once, so that a wrong one stops the start.
+
+    Raises:
+        SettingsError: naming the setting, and the line where there is one.
+    """
+    from ..access.credentials import read_secret_file
+    from ..usage.people import read_seats, read_teams
+
+    if settings.access_token_file is not None:
+        read_secret_file(settings.access_token_file)
+    if settings.teams_file is not None:
+        read_teams(settings.teams_file)
+    if settings.seats_file is not None:
+        read_seats(settings.seats_file)
 
 
 def with_upstream(settings: Settings) -> tuple[Settings, Callable[..., Any] | None]:

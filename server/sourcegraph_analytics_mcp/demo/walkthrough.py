@@ -15,6 +15,31 @@ from ..cli.client import TerminalClient
 from ..settings import Settings
 from .embedded import demo_settings, embedded_upstream
 
+_QUESTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    (
+        "How did Cody adoption change month by month?",
+        "query_usage",
+        {
+            "metrics": ["active_users", "chat_events", "completion_acceptances"],
+            "group_by": ["month"],
+            "period": "this_year",
+        },
+    ),
+    (
+        "Which languages accept completions least?",
+        "query_usage",
+        {
+            "metrics": ["completion_acceptance_rate", "completion_suggestions"],
+            "group_by": ["language"],
+            "period": "last_quarter",
+            "order_by": "completion_acceptance_rate",
+            "descending": False,
+            "limit": 5,
+        },
+    ),
+    ("Who has not been here for 60 days?", "list_inactive_users", {"days": 60, "limit": 8}),
+)
+
 
 async def walk() -> int:
     """Show every step; 0 when each went well."""
@@ -100,10 +125,11 @@ async def _summary(walk: _Walk) -> None:
 
 
 async def _questions(walk: _Walk) -> None:
-    walk.headline("4  The exports that are kept")
-    await walk.call("list_exports", {})
+    for number, (question, tool, arguments) in enumerate(_QUESTIONS, 4):
+        walk.headline(f"{number}  {question}")
+        await walk.call(tool, arguments)
 
 
 async def _revoke(walk: _Walk) -> None:
-    walk.headline("5  Revoke the token again, proved by the token list")
+    walk.headline(f"{4 + len(_QUESTIONS)}  Revoke the token again, proved by the token list")
     await walk.call("revoke_token", {"token_id": walk.token_id})

@@ -18,7 +18,7 @@ from ..files import disk_error
 from ..upstream.analytics import Analytics, Report
 from ..upstream.models import ReportRequest
 from .columns import Field
-from .engine.process import ingestion
+from .engine.conversion import ingestion
 from .models import Export
 from .store import Staging, Store
 

@@ -12,14 +12,15 @@ from ..access.credentials import Configured
 from ..access.secret_store import SecretStore
 from ..access.tokens import TokenDesk
 from ..exports.downloads import Downloads
-from ..exports.engine.process import Questions, Sandbox
+from ..exports.engine.queries import Sandbox
+from ..exports.engine.questions import Questions
 from ..exports.store import Store
 from ..settings import Settings
 from ..upstream.analytics import Analytics
 from ..upstream.http import Http
 from ..usage.answers import Answers
 from ..usage.metrics import Minutes
-from ..usage.people import read_teams
+from ..usage.people import read_seats, read_teams
 from ..usage.summary import Summaries
 from .notices import Notices
 
@@ -38,6 +39,7 @@ class App:
     sandbox: Sandbox
     summaries: Summaries
     answers: Answers
+    seats: tuple[str, ...] | None
     notices: Notices
 
 
@@ -60,6 +62,7 @@ async def open_app(
     minutes = assumed(settings)
     summaries = Summaries(questions, minutes)
     teams = read_teams(settings.teams_file) if settings.teams_file else None
+    seats = read_seats(settings.seats_file) if settings.seats_file else None
     answers = Answers(store, questions, minutes, teams)
     try:
         async with anyio.create_task_group() as tasks:
@@ -77,6 +80,7 @@ async def open_app(
                 sandbox,
                 summaries,
                 answers,
+                seats,
                 notices,
             )
             tasks.cancel_scope.cancel()

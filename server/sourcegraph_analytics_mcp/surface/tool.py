@@ -194,7 +194,7 @@ def _noise(key: str, value: Any, *, answer: bool) -> bool:
         return not isinstance(value, dict) or key == "$defs"
     if key in ("minLength", "maxLength", "minItems", "maxItems", "pattern"):
         return True  # checked all the same, with a sentence; not worth a model's tokens
-    if answer and key in ("default", "description", "format", "required"):
+    if answer and key in ("default", "description", "format", "required", "additionalProperties"):
         return True
     return key == "default" and value in (None, [], ())
 

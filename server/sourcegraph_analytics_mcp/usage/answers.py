@@ -2,17 +2,18 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
-from ..errors import AnalyticsError, invalid
-from ..exports.engine.process import Questions
+from ..exports.engine.questions import Questions
 from ..exports.models import Export
 from ..exports.store import Store
 from ..upstream.models import ReportRequest
+from .checks import Checks, check_columns
 from .metrics import Metric, Minutes
-from .people import NO_TEAM, Teams
-from .question import TIME, Dimension, Need, Question, bucket_end, bucket_start
+from .notes import Coverage, notes
+from .people import Teams
+from .question import TIME, Dimension, Need, Question
 from .sql import Source, Terms, build, within
 
 Fetch = Callable[[ReportRequest], Awaitable[Export]]
@@ -67,6 +68,7 @@ class Answers:
         self._questions = questions
         self._minutes = minutes
         self._teams = teams
+        self._checks = Checks(questions, minutes, teams)
 
     async def ask(self, question: Question, fetch: Fetch, today: date, *, refresh: bool = False) -> Answer:
         """Answer one question.
@@ -78,27 +80,26 @@ class Answers:
             AnalyticsError: when it makes no sense, the data cannot tell, or the data cannot be had.
         """
         question = question.checked()
-        if ("team" in question.group_by or question.teams) and self._teams is None:
-            raise invalid("No teams are known.", "The operator can give them as SRC_ANALYTICS_TEAMS_FILE.")
-        exports = [await self._data(need, fetch, today, refresh) for need in question.needs]
+        self._checks.before_data(question)
+        exports = [await self.data(need, fetch, today, refresh=refresh) for need in question.needs]
         for export in exports:
-            _check_columns(question, export, self._minutes)
+            check_columns(question, export, self._minutes)
         sources = [_source(f"t{number}", export) for number, export in enumerate(exports)]
         tables = {source.table: export.parts for source, export in zip(sources, exports, strict=True)}
         now, before = sources[-1], sources[0] if question.compare else None
-        await self._check_values(question, exports[-1], now, tables)
-        partly = await self._check_languages(question, now, tables)
+        await self._checks.values(question, now, tables)
+        partly = await self._checks.languages(question, now, tables)
         statement = build(question, now, before, self._terms(today))
         found = await self._questions.ask(tables, statement.sql, statement.parameters)
         seen = await self._coverage(question, exports[-1], now, tables)
-        notes = (*_notes(question, exports, seen, today, self._minutes), *partly)
-        return _shaped(question, found, exports, seen, notes, today)
+        said = (*notes(question, exports, seen, today, self._minutes), *partly)
+        return _shaped(question, found, exports, seen, said, today)
 
     def _terms(self, today: date) -> Terms:
         by_key = self._teams.by_key if self._teams else {}
         return Terms(self._minutes, tuple(by_key), tuple(by_key.values()), today)
 
-    async def _data(self, need: Need, fetch: Fetch, today: date, refresh: bool) -> Export:
+    async def data(self, need: Need, fetch: Fetch, today: date, *, refresh: bool = False) -> Export:
         """An export of this upstream hour that meets a need: the smallest that is kept, else a new one."""
         if not refresh:
             hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
@@ -110,7 +111,7 @@ class Answers:
 
     async def _coverage(
         self, question: Question, export: Export, source: Source, tables: dict[str, Any]
-    ) -> "Coverage | None":
+    ) -> Coverage | None:
         """Which days of the range have data; None where the data has no time."""
         if source.time is None:
             return None
@@ -125,100 +126,6 @@ class Answers:
         first, last = (date.fromisoformat(d) if d else None for d in (row["first"], row["last"]))
         return Coverage(first, last, row["days"], unit)
 
-    async def _check_values(self, question: Question, export: Export, source: Source, tables: dict[str, Any]) -> None:
-        """Refuse a filter that nothing in the data matches, with what there is."""
-        for values, column, what in (
-            (question.clients, "client_name", "client"),
-            (question.languages, "language", "language"),
-        ):
-            if values:
-                sql = f"SELECT DISTINCT {column} AS v FROM {source.table} WHERE {column} IS NOT NULL ORDER BY 1"
-                there = [row["v"] for row in await self._questions.ask(tables, sql)]
-                _known(values, there, what)
-        if question.teams and self._teams is not None:
-            _known(question.teams, [*self._teams.names, NO_TEAM], "team")
-        if question.users:
-            await self._check_users(question.users, source, tables)
-
-    async def _check_users(self, users: Sequence[str], source: Source, tables: dict[str, Any]) -> None:
-        columns = [c for c in ("instance_user_id", "user_email", "username") if c in source.columns]
-        any_of = " OR ".join(f"list_contains(?, lower({column}))" for column in columns)
-        named = ", ".join(f"lower({column})" for column in columns)
-        lowered = [user.lower() for user in users]
-        sql = f"SELECT DISTINCT unnest([{named}]) AS v FROM {source.table} WHERE {any_of}"
-        there = {row["v"] for row in await self._questions.ask(tables, sql, [lowered] * len(columns))}
-        missing = sum(user not in there for user in lowered)
-        if missing:
-            raise invalid(
-                f"{missing} of the {len(users)} users named are not in the data of this range.",
-                "Name them by user id, e-mail or username; group_by user shows who is there.",
-            )
-
-    async def _check_languages(self, question: Question, source: Source, tables: dict[str, Any]) -> tuple[str, ...]:
-        """Refuse to split by language what is not recorded by language; say so where it is only in part."""
-        if "language" not in question.group_by and not question.languages:
-            return ()
-        names = sorted({c for m in question.metrics for c in m.columns(self._minutes)} & _COUNTS)
-        if not names:
-            return ("Activity without a language is shown as blank." if "language" in question.group_by else
-                    "Activity without a language is left out.",)  # fmt: skip
-        figures = ", ".join(f"sum({n}) AS {n}, sum({n}) FILTER (language IS NULL) AS blank_{n}" for n in names)
-        sql = f"SELECT {figures} FROM {source.table} WHERE {within(source, question.range)}"
-        row = (await self._questions.ask(tables, sql))[0]
-        notes: list[str] = []
-        for name in names:
-            total, blank = row[name] or 0, row[f"blank_{name}"] or 0
-            if total and blank == total:
-                raise AnalyticsError(
-                    "unsupported",
-                    f"{name} is not recorded by language in this data.",
-                    "Ask for it without language, or for completions and auto-edits by language.",
-                )
-            if blank:
-                notes.append(f"{blank / total:.0%} of {name} has no language recorded.")
-        return tuple(notes)
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """Which days (or months) of a range have data."""
-
-    first: date | None
-    last: date | None
-    count: int
-    unit: str
-
-
-_COUNTS = {
-    "searches", "code_navigation_events", "code_insight_views", "chat_events", "command_events",
-    "completion_suggestions", "completion_acceptances", "accepted_char_count", "characters_written_by_cody",
-    "characters_written", "autoedit_suggestions", "autoedit_acceptances", "lines_changed_by_chats_and_commands",
-    "lines_changed_by_completions_and_autoedits",
-}  # fmt: skip
-
-
-def _known(values: Sequence[str], there: Sequence[str], what: str) -> None:
-    lowered = {value.lower() for value in there}
-    missing = [value for value in values if value.lower() not in lowered]
-    if missing:
-        listed = ", ".join(there[:15]) or "none"
-        raise invalid(f"There is no {what} {missing[0]!r} in this data.", f"There are: {listed}.")
-
-
-def _check_columns(question: Question, export: Export, minutes: Minutes) -> None:
-    have = {field.name for field in export.fields}
-    for metric in question.metrics:
-        missing = [column for column in metric.columns(minutes) if column not in have]
-        if missing:
-            raise AnalyticsError(
-                "unsupported",
-                f"{metric.name} cannot be given: the data has no column {missing[0]}.",
-                "Ask for another metric; analytics://metrics says what each needs.",
-            )
-    for dimension, column in (("client", "client_name"), ("language", "language")):
-        if dimension in question.group_by and column not in have:
-            raise AnalyticsError("unsupported", f"The data has no column {column}.", "Leave that group out.")
-
 
 def _source(table: str, export: Export) -> Source:
     columns = frozenset(field.name for field in export.fields)
@@ -231,7 +138,7 @@ def _shaped(
     found: list[dict[str, Any]],
     exports: Sequence[Export],
     seen: Coverage | None,
-    notes: tuple[str, ...],
+    said: tuple[str, ...],
     today: date,
 ) -> Answer:
     figures = tuple(_figure_columns(question))
@@ -252,7 +159,7 @@ def _shaped(
         end=question.range.end or today,
         as_of=min(export.created_at for export in exports),
         exports=tuple(dict.fromkeys(exports)),
-        notes=notes,
+        notes=said,
     )
 
 
@@ -285,67 +192,3 @@ def _figure_columns(question: Question) -> Iterator[Column]:
             yield Column(f"previous_{metric.name}", f"{metric.title}, before", metric.unit, metric)
             yield Column(f"change_{metric.name}", "Change", metric.unit, metric)
             yield Column(f"relative_change_{metric.name}", "Change %", "ratio", metric)
-
-
-def _notes(
-    question: Question, exports: Sequence[Export], seen: Coverage | None, today: date, minutes: Minutes
-) -> Iterator[str]:
-    days = question.range
-    yield _covered(question, seen, exports[-1].row_count)
-    if days.clamped_from:
-        yield f"The end {days.clamped_from} lies in the future; the range ends today, {today} (UTC)."
-    if not days.over:
-        yield f"Today, {today} (UTC), is not over; nor is this range."
-    elif days.end == today - timedelta(days=1) and exports[-1].created_at.hour == 0:
-        yield "Upstream refreshes hourly, so the last hour of yesterday may be missing."
-    yield from _comparison(question)
-    yield from _partial_buckets(question, today)
-    if any(metric.name == "hours_saved" for metric in question.metrics):
-        yield minutes.words
-    people = [m for m in question.metrics if m.unit == "people"]
-    if people and question.group_by:
-        yield f"{people[0].title}: each group counts its own people; the total counts everybody once."
-    for export in dict.fromkeys(exports):
-        yield from (w for w in export.warnings if _concerns(w, question))
-
-
-def _concerns(warning: str, question: Question) -> bool:
-    """Whether a warning of the data matters to these metrics."""
-    if "documented" in warning:
-        return False
-    return "cells of" not in warning or any(f" {c} " in warning for m in question.metrics for c in m.needs)
-
-
-def _covered(question: Question, seen: Coverage | None, rows: int) -> str:
-    asked = question.range.days
-    if seen is None and rows:
-        return "Days with data are not counted: the answer rests on figures by user, which have no days."
-    if seen is None or seen.first is None:
-        return "No activity is recorded in this range; that says nothing about days outside it."
-    if seen.unit == "month":
-        return f"Months with data: {seen.count}, {seen.first:%Y-%m} to {seen.last:%Y-%m}."
-    of = f" of {asked}" if asked else ""
-    return f"Days with data: {seen.count}{of}, {seen.first} to {seen.last}."
-
-
-def _comparison(question: Question) -> Iterator[str]:
-    earlier = question.earlier
-    if earlier is None:
-        return
-    if question.buckets_compared:
-        yield f"Each {question.time} is compared with the one before it; one that is not whole is not compared."
-    else:
-        yield f"Compared with {earlier.start} to {earlier.end}."
-        if not question.range.over:
-            yield "The range is not over, so changes are not comparable and left blank."
-
-
-def _partial_buckets(question: Question, today: date) -> Iterator[str]:
-    unit, days = question.time, question.range
-    if unit is None or unit == "day" or days.start is None or days.end is None:
-        return
-    first, last = bucket_start(unit, days.start), bucket_start(unit, days.end)
-    if first < days.start:
-        yield f"The first {unit} is only counted from {days.start}."
-    if days.over and bucket_end(unit, last) > days.end:
-        yield f"The last {unit} is only counted until {days.end}."

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..exports.engine.process import Questions
+from ..exports.engine.questions import Questions
 from ..exports.models import Export
 from .metrics import BY_NAME, METRICS, Metric, Minutes
 

@@ -25,9 +25,9 @@ _NO_FUNCTIONS = {
     "current_setting", "getvariable", "getenv", "query", "query_table", "nextval", "currval", "setval", "sleep",
     "current_database", "current_schema", "current_schemas", "current_catalog", "current_user", "session_user", "user",
     "current_query", "current_connection_id", "current_query_id", "current_transaction_id", "txid_current",
-    "json_execute_serialized_sql", "json_serialize_sql", "json_deserialize_sql", "json_serialize_plan", "in_search_path",
-    "write_log", "parse_duckdb_log_message", "get_block_size", "add_parquet_key", "create_sort_key", "icu_sort_key",
-    "checkpoint", "force_checkpoint", "set_config", "version", "glob", "error",
+    "json_execute_serialized_sql", "json_serialize_sql", "json_deserialize_sql", "json_serialize_plan",
+    "in_search_path", "write_log", "parse_duckdb_log_message", "get_block_size", "add_parquet_key",
+    "create_sort_key", "icu_sort_key", "checkpoint", "force_checkpoint", "set_config", "version", "glob", "error",
 }  # fmt: skip
 _NO_PREFIXES = ("read_", "duckdb_", "pg_", "pragma_", "has_", "parquet_", "sniff_", "register_", "create_external",
                 "python_", "arrow_", "pandas_", "enable_", "disable_", "from_substrait", "get_substrait", "which_",

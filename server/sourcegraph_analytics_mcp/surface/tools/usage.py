@@ -64,7 +64,6 @@ class QuestionArguments(Arguments):
 class TableAnswer(Answer):
     columns: list[dict[str, str]]
     rows: list[list[Any]]
-    totals: list[Any]
     row_count: int
     truncated: bool
     start_date: date | None
@@ -74,7 +73,11 @@ class TableAnswer(Answer):
     notes: list[str]
 
 
-@tool(title="Query usage", answer=TableAnswer, hints=Hints(read_only=True, idempotent=True))
+class UsageAnswer(TableAnswer):
+    totals: list[Any]
+
+
+@tool(title="Query usage", answer=UsageAnswer, hints=Hints(read_only=True, idempotent=True))
 async def query_usage(app: App, arguments: QuestionArguments, call: Call) -> Reply:
     """Answer a question about usage in one call: metrics by time, person, team, client or language. Fetches the data it
     needs. Rates are 0-1. Definitions: analytics://metrics."""
@@ -134,8 +137,8 @@ def fetching(app: App, call: Call) -> Any:
     return fetch
 
 
-def _data(found: Found) -> TableAnswer:
-    return TableAnswer(
+def _data(found: Found) -> UsageAnswer:
+    return UsageAnswer(
         columns=[{"name": c.name, "title": c.title, "unit": c.unit} for c in found.columns],
         rows=[[_exact(value) for value in row] for row in found.rows],
         totals=[_exact(value) for value in found.totals],

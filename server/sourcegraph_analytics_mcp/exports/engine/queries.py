@@ -1,0 +1,97 @@
+"""Run queries that nobody vouches for, each in a process and on a copy of its own; the server side of `sandbox.py`."""
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, cast
+
+import anyio
+import anyio.to_thread
+
+from ...errors import AnalyticsError
+from .process import EngineFailed, start_child
+
+
+class Sandbox:
+    """Runs queries that nobody vouches for, each in a process and on a copy of its own.
+
+    Args:
+        scratch: directory for the copies.
+        seconds: after which a query's process is killed.
+        memory_mb: what the engine may use for one query.
+    """
+
+    _AT_ONCE, _WAITING = 2, 8
+
+    def __init__(self, scratch: Path, seconds: float, memory_mb: int) -> None:
+        self._scratch = scratch
+        self._seconds = seconds
+        self._memory_mb = memory_mb
+        self._places = anyio.CapacityLimiter(self._AT_ONCE)
+
+    async def run(self, files: Sequence[Path], columns: Sequence[str], sql: str, limit: int) -> dict[str, Any]:
+        """Run one query over the rows in some Parquet files, visible as the table `usage`.
+
+        Raises:
+            AnalyticsError: `sql_rejected`, `sql_timeout`, `sql_memory`, `sql_failed`, or `busy`.
+        """
+        if self._places.statistics().tasks_waiting >= self._WAITING:
+            raise AnalyticsError(
+                "busy", "Too many queries run at once.", "Call again in a few seconds.", retryable=True
+            )
+        async with self._places:
+            folder = await anyio.to_thread.run_sync(_copy, self._scratch, files)
+            try:
+                return await self._answer(folder, [file.name for file in files], columns, sql, limit)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+
+    async def _answer(
+        self, folder: Path, names: Sequence[str], columns: Sequence[str], sql: str, limit: int
+    ) -> dict[str, Any]:
+        request = {
+            "do": "sandbox",
+            "files": [str(folder / name) for name in names],
+            "columns": list(columns),
+            "sql": sql,
+            "limit": limit,
+            "memory_mb": self._memory_mb,
+        }
+        child = await start_child()
+        try:
+            with anyio.fail_after(self._seconds):
+                await child.tell(request)
+                answer = (await child.hear())["done"]
+        except TimeoutError:
+            message = f"The query was stopped after {self._seconds:g} seconds."
+            raise AnalyticsError("sql_timeout", message, "Aggregate more, or ask query_usage.") from None
+        except EngineFailed:
+            message = "The query ended its process, most likely for lack of memory."
+            raise AnalyticsError("sql_memory", message, "Aggregate more, or ask query_usage.") from None
+        finally:
+            await child.end()
+        if "failed" in answer:
+            raise AnalyticsError(answer["failed"], f"The query failed: {answer['message']}.", _hint(answer, columns))
+        return cast(dict[str, Any], answer)
+
+
+def _hint(answer: dict[str, Any], columns: Sequence[str]) -> str:
+    match answer["failed"]:
+        case "sql_failed":
+            return f"Columns of usage: {', '.join(columns)}."
+        case "sql_memory":
+            return "Aggregate more, select fewer columns, or ask query_usage."
+        case _:
+            return "Send one SELECT over the table usage; nothing else is there."
+
+
+def _copy(scratch: Path, files: Sequence[Path]) -> Path:
+    """A copy that a query may damage without harm."""
+    folder = scratch / f"query-{token_hex(8)}"
+    folder.mkdir(mode=0o700)
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
+    return folder

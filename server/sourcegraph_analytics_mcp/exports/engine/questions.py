@@ -1,0 +1,77 @@
+"""Put our own statements to a warm engine process."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+
+from ...errors import AnalyticsError
+from .process import Child, EngineFailed, start_child
+
+
+class Questions:
+    """A warm engine process that answers our own statements, one at a time.
+
+    Args:
+        scratch: directory for what does not fit into memory.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._child: Child | None = None
+        self._lock = anyio.Lock()
+
+    async def ask(
+        self,
+        tables: Mapping[str, Sequence[Path]],
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        within: float = math.inf,
+    ) -> list[dict[str, Any]]:
+        """Run one statement over Parquet files, each list of them visible as a table.
+
+        Args:
+            within: seconds; the process is killed at the end of them.
+
+        Raises:
+            AnalyticsError: `internal` when the engine fails, `sql_timeout` after `within`.
+        """
+        request = {
+            "do": "query",
+            "tables": {name: [str(file) for file in files] for name, files in tables.items()},
+            "sql": sql,
+            "parameters": list(parameters),
+            "scratch": str(self._scratch),
+        }
+        async with self._lock:
+            answer = await self._exchange(request, within)
+        return [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]
+
+    async def _exchange(self, request: dict[str, Any], within: float) -> dict[str, Any]:
+        finished = False
+        try:
+            with anyio.fail_after(None if within == math.inf else within):
+                if self._child is None or not self._child.alive:
+                    self._child = await start_child()
+                await self._child.tell(request)
+                answer = await self._child.hear()
+                finished = True
+                return cast(dict[str, Any], answer["done"])
+        except EngineFailed as failed:
+            raise AnalyticsError(
+                "internal", "The data engine failed.", "Try again; if it stays so, report it."
+            ) from failed
+        except TimeoutError:
+            raise AnalyticsError("sql_timeout", "The question took too long.", "Ask about fewer days.") from None
+        finally:
+            if not finished:  # a half-done conversation cannot be continued
+                await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the process; the next question starts another."""
+        child, self._child = self._child, None
+        if child is not None:
+            await child.end()

@@ -1,0 +1,110 @@
+"""Who holds a seat and does not use it."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ...errors import AnalyticsError
+from ...exports.models import Export
+from ...usage.inactive import Inactive, find_inactive
+from ...usage.question import Need
+from ..app import App
+from ..call import Call
+from ..text import plural, table
+from ..tool import Arguments, Hints, Reply, tool
+from .exports import Instance
+from .usage import TableAnswer, fetching
+
+
+class InactiveArguments(Arguments):
+    days: Annotated[int, Field(ge=1, le=3650, description="No activity for so many days, today included")] = 30
+    limit: Annotated[int, Field(ge=1, le=1000, description="Most rows; counts are over all")] = 50
+    instance_url: Instance = None
+
+
+class InactiveAnswer(TableAnswer):
+    inactive: int
+    seen: int
+    never_seen: int | None
+    seats_freed: int
+
+
+@tool(title="List inactive users", answer=InactiveAnswer, hints=Hints(read_only=True, idempotent=True))
+async def list_inactive_users(app: App, arguments: InactiveArguments, call: Call) -> Reply:
+    """List people seen before and not active in the last days (lapsed), with when they were last seen; with the
+    operator's seat list also seats never seen. Service accounts are left out where upstream tells who they are."""
+    instance = app.settings.resolve_instance(arguments.instance_url)
+    today = datetime.now(UTC).date()
+    fetch = fetching(app, call)
+
+    async def data(need: Need) -> Export:
+        return await app.answers.data(need, fetch, today)
+
+    async def registry() -> str | None:
+        try:
+            return await app.analytics.user_registry(instance)
+        except AnalyticsError:  # it is not documented, so it may fail in any way; the notes say what that means
+            return None
+
+    found = await find_inactive(instance, arguments.days, today, app.seats, app.questions, data, registry)
+    return _reply(found, arguments)
+
+
+def _reply(found: Inactive, arguments: InactiveArguments) -> Reply:
+    rows: list[list[Any]] = [[user, user_id, "lapsed", last] for user, user_id, last in found.lapsed]
+    rows += [[seat, None, "never seen", None] for seat in found.never_seen or ()]
+    page = rows[: arguments.limit]
+    as_of = min(export.created_at for export in found.exports)
+    freed = len(found.lapsed) - found.without_seat + len(found.never_seen or ())
+    answer = InactiveAnswer(
+        columns=[
+            {"name": "user", "title": "User", "unit": "text"},
+            {"name": "user_id", "title": "User ID", "unit": "text"},
+            {"name": "status", "title": "Status", "unit": "text"},
+            {"name": "last_seen", "title": "Last seen", "unit": "month" if found.by_month else "date"},
+        ],
+        rows=page,
+        row_count=len(rows),
+        truncated=len(page) < len(rows),
+        start_date=found.start,
+        end_date=found.end,
+        as_of=f"{as_of:%Y-%m-%dT%H:%M:%SZ}",
+        export_ids=[export.id for export in found.exports],
+        notes=_notes(found),
+        inactive=len(found.lapsed),
+        seen=found.seen,
+        never_seen=None if found.never_seen is None else len(found.never_seen),
+        seats_freed=freed,
+    )
+    return Reply(_text(found, answer, arguments.days), answer, rows=len(page))
+
+
+def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
+    people = plural(answer.inactive, "person", "people")
+    head = f"{people} of {found.seen:,} ever seen had no activity from {found.start} to {found.end} ({days} days)"
+    if found.never_seen:
+        head += f"; {plural(len(found.never_seen), 'seat')} of the seat list were never seen"
+    parts = [
+        f"{head}. That frees {plural(answer.seats_freed, 'seat')}. As of {answer.as_of[:16].replace('T', ' ')} UTC."
+    ]
+    if answer.rows:
+        shown = [(user, status, last) for user, _, status, last in answer.rows]
+        parts.append(table(("User", "Status", "Last seen"), shown))
+    if answer.truncated:
+        parts.append(f"Shown: the first {len(answer.rows)} of {answer.row_count:,}; the counts are over all.")
+    parts.append("\n".join(f"- {note}" for note in answer.notes))
+    return "\n\n".join(parts)
+
+
+def _notes(found: Inactive) -> list[str]:
+    notes = ["Activity means a row in the usage data; people who never had one are not in it."]
+    if found.by_month:
+        notes.append("Last seen is a month, as it comes from monthly figures.")
+    if found.service_accounts is None:
+        notes.append("Upstream does not tell which users are service accounts, so some may be among them.")
+    elif found.service_accounts:
+        notes.append(f"{plural(found.service_accounts, 'service account')} left out.")
+    if found.without_seat:
+        notes.append(f"{found.without_seat} of the lapsed are not on the seat list.")
+    return notes

@@ -1,0 +1,110 @@
+"""Refuse, with the reason, what the data cannot answer: missing columns, unknown names, unrecorded languages."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..errors import AnalyticsError, invalid
+from ..exports.engine.questions import Questions
+from ..exports.models import Export
+from .metrics import Minutes
+from .people import NO_TEAM, Teams
+from .question import Question
+from .sql import Source, within
+
+Tables = Mapping[str, Sequence[Path]]
+_COUNTS = {
+    "searches", "code_navigation_events", "code_insight_views", "chat_events", "command_events",
+    "completion_suggestions", "completion_acceptances", "accepted_char_count", "characters_written_by_cody",
+    "characters_written", "autoedit_suggestions", "autoedit_acceptances", "lines_changed_by_chats_and_commands",
+    "lines_changed_by_completions_and_autoedits",
+}  # fmt: skip
+
+
+class Checks:
+    """What is checked against the data before a question is answered."""
+
+    def __init__(self, questions: Questions, minutes: Minutes, teams: Teams | None) -> None:
+        self._questions = questions
+        self._minutes = minutes
+        self._teams = teams
+
+    def before_data(self, question: Question) -> None:
+        """Refuse what no data could answer."""
+        if ("team" in question.group_by or question.teams) and self._teams is None:
+            raise invalid("No teams are known.", "The operator can give them as SRC_ANALYTICS_TEAMS_FILE.")
+        if question.teams and self._teams is not None:
+            _known(question.teams, [*self._teams.names, NO_TEAM], "team")
+
+    async def values(self, question: Question, source: Source, tables: Tables) -> None:
+        """Refuse a filter that nothing in the data matches, with what there is."""
+        for values, column, what in (
+            (question.clients, "client_name", "client"),
+            (question.languages, "language", "language"),
+        ):
+            if values:
+                sql = f"SELECT DISTINCT {column} AS v FROM {source.table} WHERE {column} IS NOT NULL ORDER BY 1"
+                there = [row["v"] for row in await self._questions.ask(tables, sql)]
+                _known(values, there, what)
+        if question.users:
+            await self._users(question.users, source, tables)
+
+    async def _users(self, users: Sequence[str], source: Source, tables: Tables) -> None:
+        columns = [c for c in ("instance_user_id", "user_email", "username") if c in source.columns]
+        any_of = " OR ".join(f"list_contains(?, lower({column}))" for column in columns)
+        named = ", ".join(f"lower({column})" for column in columns)
+        lowered = [user.lower() for user in users]
+        sql = f"SELECT DISTINCT unnest([{named}]) AS v FROM {source.table} WHERE {any_of}"
+        there = {row["v"] for row in await self._questions.ask(tables, sql, [lowered] * len(columns))}
+        missing = sum(user not in there for user in lowered)
+        if missing:
+            raise invalid(
+                f"{missing} of the {len(users)} users named are not in the data of this range.",
+                "Name them by user id, e-mail or username; group_by user shows who is there.",
+            )
+
+    async def languages(self, question: Question, source: Source, tables: Tables) -> tuple[str, ...]:
+        """Refuse to split by language what is not recorded by language; say so where it is only in part."""
+        if "language" not in question.group_by and not question.languages:
+            return ()
+        names = sorted({c for m in question.metrics for c in m.columns(self._minutes)} & _COUNTS)
+        if not names:
+            return ("Activity without a language is shown as blank." if "language" in question.group_by else
+                    "Activity without a language is left out.",)  # fmt: skip
+        figures = ", ".join(f"sum({n}) AS {n}, sum({n}) FILTER (language IS NULL) AS blank_{n}" for n in names)
+        sql = f"SELECT {figures} FROM {source.table} WHERE {within(source, question.range)}"
+        row = (await self._questions.ask(tables, sql))[0]
+        notes: list[str] = []
+        for name in names:
+            total, blank = row[name] or 0, row[f"blank_{name}"] or 0
+            if total and blank == total:
+                raise AnalyticsError(
+                    "unsupported",
+                    f"{name} is not recorded by language in this data.",
+                    "Ask for it without language, or for completions and auto-edits by language.",
+                )
+            if blank:
+                notes.append(f"{blank / total:.0%} of {name} has no language recorded.")
+        return tuple(notes)
+
+
+def _known(values: Sequence[str], there: Sequence[str], what: str) -> None:
+    lowered = {value.lower() for value in there}
+    missing = [value for value in values if value.lower() not in lowered]
+    if missing:
+        listed = ", ".join(there[:15]) or "none"
+        raise invalid(f"There is no {what} {missing[0]!r} in this data.", f"There are: {listed}.")
+
+
+def check_columns(question: Question, export: Export, minutes: Minutes) -> None:
+    have = {field.name for field in export.fields}
+    for metric in question.metrics:
+        missing = [column for column in metric.columns(minutes) if column not in have]
+        if missing:
+            raise AnalyticsError(
+                "unsupported",
+                f"{metric.name} cannot be given: the data has no column {missing[0]}.",
+                "Ask for another metric; analytics://metrics says what each needs.",
+            )
+    for dimension, column in (("client", "client_name"), ("language", "language")):
+        if dimension in question.group_by and column not in have:
+            raise AnalyticsError("unsupported", f"The data has no column {column}.", "Leave that group out.")

@@ -1,0 +1,120 @@
+"""Who was here before and is not any more, and which seats were never used: from two coarse reports."""
+
+import csv
+import io
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from ..exports.engine.questions import Questions
+from ..exports.models import Export
+from ..upstream.models import ReportRequest
+from .periods import Range
+from .question import Need
+
+GetData = Callable[[Need], Awaitable[Export]]
+GetRegistry = Callable[[], Awaitable[str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Inactive:
+    """People and seats without activity in the last days.
+
+    Args:
+        lapsed: user label, user id, and the day (or month) of the last activity; the longest gone first.
+        never_seen: seats of the operator's list that no activity belongs to; None without a list.
+        seen: people with any activity at all, service accounts left out.
+        service_accounts: how many were left out; None where upstream does not tell who they are.
+        without_seat: how many of the lapsed are not on the operator's seat list.
+    """
+
+    start: date
+    end: date
+    lapsed: tuple[tuple[str, str, str], ...]
+    never_seen: tuple[str, ...] | None
+    seen: int
+    service_accounts: int | None
+    without_seat: int
+    by_month: bool
+    exports: tuple[Export, ...]
+
+
+async def find_inactive(
+    instance: str,
+    days: int,
+    today: date,
+    seats: tuple[str, ...] | None,
+    questions: Questions,
+    data: GetData,
+    registry: GetRegistry,
+) -> Inactive:
+    """Compare everybody ever seen with those active in the last `days` days, today included."""
+    window = Range(today - timedelta(days=days - 1), today, over=False)
+    recent = await data(_need(instance, "by_user", window))
+    ever = await data(_need(instance, "by_user_month", Range(None, None, over=False)))
+    services = _service_accounts(await registry())
+    active = {row["id"] for row in await questions.ask({"t": recent.parts}, _recent_sql(recent, window))}
+    everybody = [
+        row for row in await questions.ask({"t": ever.parts}, _ever_sql(ever)) if row["id"] not in (services or ())
+    ]
+    by_month = "timestamp_month" in {field.name for field in ever.fields}
+    gone = sorted((row for row in everybody if row["id"] not in active), key=lambda row: (row["last"], row["id"]))
+    holders = {seat.lower() for seat in seats or ()}
+    seen_as = {str(row[key]).lower() for row in everybody for key in ("id", "email", "handle") if row[key]}
+    return Inactive(
+        start=window.start or today,
+        end=today,
+        lapsed=tuple((_label(row), row["id"], row["last"][: 7 if by_month else 10]) for row in gone),
+        never_seen=None if seats is None else tuple(seat for seat in seats if seat.lower() not in seen_as),
+        seen=len(everybody),
+        service_accounts=None if services is None else len(services),
+        without_seat=sum(not holders & _names(row) for row in gone) if seats is not None else 0,
+        by_month=by_month,
+        exports=(recent, ever),
+    )
+
+
+def _need(instance: str, granularity: Any, days: Range) -> Need:
+    request = ReportRequest(instance_url=instance, granularity=granularity, start_date=days.start, end_date=days.end)
+    return Need(request, (days,))
+
+
+def _time(export: Export) -> str | None:
+    names = {field.name for field in export.fields}
+    return next((name for name in ("timestamp_date", "timestamp_month") if name in names), None)
+
+
+def _recent_sql(export: Export, window: Range) -> str:
+    time = _time(export)
+    within = f" AND {time} >= DATE '{window.start}'" if time else ""
+    return f"SELECT DISTINCT instance_user_id AS id FROM t WHERE instance_user_id IS NOT NULL{within}"
+
+
+def _ever_sql(export: Export) -> str:
+    names = {field.name for field in export.fields}
+    email = "max(user_email)" if "user_email" in names else "NULL"
+    handle = "max(username)" if "username" in names else "NULL"
+    return (
+        f"SELECT instance_user_id AS id, {email} AS email, {handle} AS handle, "
+        f"coalesce(CAST(max({_time(export)}) AS VARCHAR), '') AS last "
+        "FROM t WHERE instance_user_id IS NOT NULL GROUP BY 1"
+    )
+
+
+def _label(row: dict[str, Any]) -> str:
+    return str(row["email"] or row["handle"] or row["id"])
+
+
+def _names(row: dict[str, Any]) -> set[str]:
+    return {str(row[key]).lower() for key in ("id", "email", "handle") if row[key]}
+
+
+def _service_accounts(registry: str | None) -> set[str] | None:
+    """The ids that the user registry calls service accounts; None where it does not say."""
+    if registry is None:
+        return None
+    rows = csv.DictReader(io.StringIO(registry, newline=""))
+    if not {"Instance user ID", "Service Account"} <= set(rows.fieldnames or ()):
+        return None
+    return {row["Instance user ID"] for row in rows if (row["Service Account"] or "").strip().lower() == "true"}

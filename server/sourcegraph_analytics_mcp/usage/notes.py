@@ -1,0 +1,83 @@
+"""What a reader of the figures must know: days covered, what is not over, what is compared, what each figure counts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from ..exports.models import Export
+from .metrics import Minutes
+from .question import Question, bucket_end, bucket_start
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Which days (or months) of a range have data."""
+
+    first: date | None
+    last: date | None
+    count: int
+    unit: str
+
+
+def notes(
+    question: Question, exports: Sequence[Export], seen: Coverage | None, today: date, minutes: Minutes
+) -> Iterator[str]:
+    days = question.range
+    yield _covered(question, seen, exports[-1].row_count)
+    if days.clamped_from:
+        yield f"The end {days.clamped_from} lies in the future; the range ends today, {today} (UTC)."
+    if not days.over:
+        yield f"Today, {today} (UTC), is not over; nor is this range."
+    elif days.end == today - timedelta(days=1) and exports[-1].created_at.hour == 0:
+        yield "Upstream refreshes hourly, so the last hour of yesterday may be missing."
+    yield from _comparison(question)
+    yield from _partial_buckets(question, today)
+    if any(metric.name == "hours_saved" for metric in question.metrics):
+        yield minutes.words
+    people = [m for m in question.metrics if m.unit == "people"]
+    if people and question.group_by:
+        yield f"{people[0].title}: each group counts its own people; the total counts everybody once."
+    for export in dict.fromkeys(exports):
+        yield from (w for w in export.warnings if _concerns(w, question))
+
+
+def _concerns(warning: str, question: Question) -> bool:
+    """Whether a warning of the data matters to these metrics."""
+    if "documented" in warning:
+        return False
+    return "cells of" not in warning or any(f" {c} " in warning for m in question.metrics for c in m.needs)
+
+
+def _covered(question: Question, seen: Coverage | None, rows: int) -> str:
+    asked = question.range.days
+    if seen is None and rows:
+        return "Days with data are not counted: the answer rests on figures by user, which have no days."
+    if seen is None or seen.first is None:
+        return "No activity is recorded in this range; that says nothing about days outside it."
+    if seen.unit == "month":
+        return f"Months with data: {seen.count}, {seen.first:%Y-%m} to {seen.last:%Y-%m}."
+    of = f" of {asked}" if asked else ""
+    return f"Days with data: {seen.count}{of}, {seen.first} to {seen.last}."
+
+
+def _comparison(question: Question) -> Iterator[str]:
+    earlier = question.earlier
+    if earlier is None:
+        return
+    if question.buckets_compared:
+        yield f"Each {question.time} is compared with the one before it; one that is not whole is not compared."
+    else:
+        yield f"Compared with {earlier.start} to {earlier.end}."
+        if not question.range.over:
+            yield "The range is not over, so changes are not comparable and left blank."
+
+
+def _partial_buckets(question: Question, today: date) -> Iterator[str]:
+    unit, days = question.time, question.range
+    if unit is None or unit == "day" or days.start is None or days.end is None:
+        return
+    first, last = bucket_start(unit, days.start), bucket_start(unit, days.end)
+    if first < days.start:
+        yield f"The first {unit} is only counted from {days.start}."
+    if days.over and bucket_end(unit, last) > days.end:
+        yield f"The last {unit} is only counted until {days.end}."
