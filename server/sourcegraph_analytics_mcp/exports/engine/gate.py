@@ -29,6 +29,7 @@ _NO_FUNCTIONS = {
     "in_search_path", "write_log", "parse_duckdb_log_message", "get_block_size", "add_parquet_key",
     "create_sort_key", "icu_sort_key", "checkpoint", "force_checkpoint", "set_config", "version", "glob", "error",
 }  # fmt: skip
+_NO_NAMES = {"current_user", "session_user", "current_database", "current_schema", "current_catalog", "current_query"}
 _NO_PREFIXES = ("read_", "duckdb_", "pg_", "pragma_", "has_", "parquet_", "sniff_", "register_", "create_external",
                 "python_", "arrow_", "pandas_", "enable_", "disable_", "from_substrait", "get_substrait", "which_",
                 "truncate_duckdb", "storage_", "sql_auto_complete", "seq_scan", "index_scan", "repeat_row",
@@ -124,6 +125,8 @@ def _check_table(node: dict[str, Any], tables: set[str]) -> None:
 def _check_expression(node: dict[str, Any]) -> None:
     if node["class"] == "PARAMETER":
         raise Refused("parameters are not allowed")
+    if node["class"] == "COLUMN_REF" and str(node.get("column_names", [""])[-1]).lower() in _NO_NAMES:
+        raise Refused("that value of the engine is not to be seen")
     if node["class"] in ("FUNCTION", "WINDOW") and "function_name" in node:
         _check_function(node)
 

@@ -1,0 +1,76 @@
+"""Every attack and every bomb of the list against one export, on the engine that is installed.
+
+    python tests/campaigns/attacks.py
+
+Prints one line; exits 1 when anything got through, changed a file, or was not answered.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import anyio
+import duckdb
+
+sys.path[:0] = [str(Path(__file__).parents[1])]
+
+from sourcegraph_analytics_mcp.settings import Settings
+from support.client import call, connected, text
+from support.statements import ATTACKS, BOMBS, ORDINARY
+from support.upstreams import Exchange, scripted_upstream
+
+_MUTATIONS = (
+    "{}", "{} ;", "/* x */ {}", "{} -- x", "SELECT * FROM ({})", "WITH z AS ({}) SELECT * FROM z", "EXPLAIN {}",
+    "SELECT 1 UNION ALL {}", "({})",
+)  # fmt: skip
+
+
+async def _answer(exchange: Exchange) -> None:
+    rows = "".join(f"{n},a{n}@example.com,2026-01-{n % 28 + 1:02},Go,{n}\n" for n in range(10_000))
+    await exchange.answer(f"Instance user ID,User Email,Timestamp Date,Language,Searches\n{rows}".encode())
+
+
+def _prints(home: Path) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in home.rglob("*") if p.is_file()}
+
+
+async def _run(home: Path) -> int:
+    environment = {"INSTANCE": "a.example", "ACCESS_TOKEN": "x", "DATA_DIR": str(home), "SQL_TIMEOUT": "3"}
+    wrong: list[str] = []
+    begun = time.monotonic()
+    statements = [form.format(sql) for sql in ATTACKS for form in _MUTATIONS]
+    async with scripted_upstream(_answer) as upstream:
+        given = {f"SRC_ANALYTICS_{k}": v for k, v in (environment | {"URL": upstream.url}).items()}
+        async with connected(Settings.from_env(given)) as client:
+            export = (await call(client, "export_csv", granularity="by_user_day"))["export"]["id"]
+            before = _prints(home)
+            for sql in (*statements, *BOMBS, *ORDINARY[:8]):
+                result = await client.call_tool("query_export", {"export_id": export, "sql": sql})
+                harmless = sql in ORDINARY or _trivial(sql)
+                if result.is_error == harmless and not _trivial(sql):
+                    wrong.append(f"{sql[:120]} -> {text(result)[:120]}")
+                if str(home) in result.model_dump_json():
+                    wrong.append(f"path leaked: {sql[:120]}")
+            if _prints(home) != before:
+                wrong.append("a file changed")
+    seconds = time.monotonic() - begun
+    print(
+        f"duckdb {duckdb.__version__}: {len(statements)} attacks, {len(BOMBS)} bombs, {len(wrong)} wrong, {seconds:.0f} s"
+    )
+    for line in wrong:
+        print(" ", line)
+    return 1 if wrong else 0
+
+
+def _trivial(sql: str) -> bool:
+    """Wrapping nothing, or a comment, in a SELECT makes an ordinary question."""
+    return any(sql == form.format(bare) for form in _MUTATIONS for bare in ("", ";", "--", "/* */"))
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    with tempfile.TemporaryDirectory() as folder:
+        sys.exit(anyio.run(_run, Path(folder)))

@@ -1,0 +1,123 @@
+"""People who lapsed and seats that were never used, from two coarse reports."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from sourcegraph_analytics_mcp.demo.company import Company
+from sourcegraph_analytics_mcp.settings import Settings, SettingsError
+from sourcegraph_analytics_mcp.usage.people import read_seats, read_teams
+from support.client import call, connected, refused
+from support.upstreams import Exchange, Served, scripted_upstream
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[..., Settings]
+TODAY = datetime.now(UTC).date()
+
+
+def last_days(company: Company) -> dict[str, date]:
+    """Each person's last day with activity, service accounts left out."""
+    last: dict[str, date] = {}
+    for activity in company.activities:
+        if not activity.person.service_account:
+            last[activity.person.id] = max(activity.day, last.get(activity.person.id, activity.day))
+    return last
+
+
+@pytest.mark.parametrize("days", [1, 7, 30, 60, 3650])
+async def test_the_inactive_are_those_without_a_row_in_the_last_days(
+    settings: Settings, company: Company, days: int
+) -> None:
+    last = last_days(company)
+    expected = {person for person, day in last.items() if (TODAY - day).days >= days}
+
+    async with connected(settings) as client:
+        answer = await call(client, "list_inactive_users", days=days, limit=1000)
+
+    assert {row[1] for row in answer["rows"]} == expected
+    assert (answer["inactive"], answer["seen"], answer["seats_freed"]) == (len(expected), len(last), len(expected))
+    assert answer["never_seen"] is None
+    for _, user_id, status, month in answer["rows"]:
+        assert (status, month) == ("lapsed", f"{last[user_id]:%Y-%m}")
+
+
+async def test_two_coarse_reports_are_enough_and_kept(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        for _ in range(2):
+            await call(client, "list_inactive_users")
+    assert [dict(r.query)["granularity"] for r in upstream.sent("GET", "/api/reports/by-")] == [
+        "by_user",
+        "by_user_month",
+    ]
+
+
+async def test_a_finer_export_of_all_time_tells_the_day(settings: Settings, company: Company) -> None:
+    last = last_days(company)
+    async with connected(settings) as client:
+        await call(client, "export_csv", granularity="by_user_day")
+        answer = await call(client, "list_inactive_users", days=7, limit=1000)
+    assert answer["rows"]
+    assert all(row[3] == last[row[1]].isoformat() for row in answer["rows"])
+    assert [row[3] for row in answer["rows"]] == sorted(row[3] for row in answer["rows"])
+
+
+async def test_seats_that_never_appear_are_kept_apart(make_settings: Make, upstream: Served, tmp_path: Path) -> None:
+    seats = tmp_path / "seats.csv"
+    seats.write_text(upstream.company.seats_csv())
+    async with connected(make_settings(upstream.url, seats_file=seats)) as client:
+        answer = await call(client, "list_inactive_users", limit=1000)
+    never = [row[0] for row in answer["rows"] if row[2] == "never seen"]
+    active = {activity.person.email for activity in upstream.company.activities}
+    holders = set(upstream.company.seats_csv().splitlines()[1:])
+    assert set(never) == holders - active
+    assert answer["never_seen"] == len(never) > 0
+    assert answer["seats_freed"] == answer["inactive"] + answer["never_seen"]
+
+
+async def test_without_a_registry_service_accounts_are_said_to_be_unknown(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        if "user-registry" in exchange.target:
+            await exchange.answer(b"", "404 Not Found")
+        elif "granularity=by_user_month" in exchange.target:
+            await exchange.answer(b"Instance user ID,Timestamp Month\n1,2024-02\n2,2024-02-01\n1,2026-01\n")
+        else:
+            await exchange.answer(b"Instance user ID\n1\n")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        found = await call(client, "list_inactive_users")
+    assert found["rows"] == [["2", "2", "lapsed", "2024-02"]]
+    assert "service accounts" in " ".join(found["notes"])
+
+
+async def test_a_failing_upstream_fails_the_question(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"", "401 Unauthorized")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        assert (await refused(client, "list_inactive_users"))["code"] == "auth_rejected"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("email,team\na@example.com\n", "line 2"), ("a,b\nb,\n", "line 2"), ("a,x\nA,y\n", "line 2"), ('a,"b\n', "line"),
+     (",x\n", "line 1")],
+)  # fmt: skip
+async def test_a_wrong_teams_file_names_the_line(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "teams.csv").write_text(content)
+    with pytest.raises(SettingsError, match=says):
+        read_teams(tmp_path / "teams.csv")
+
+
+async def test_people_files_may_have_headers_blank_lines_and_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "seats.csv").write_text("\ufeffemail\nA@example.com\n\nb\n")
+    (tmp_path / "teams.csv").write_text("Email,Team\nA@example.com,Data\n b , Data \n")
+    assert read_seats(tmp_path / "seats.csv") == ("A@example.com", "b")
+    assert read_teams(tmp_path / "teams.csv").by_key == {"a@example.com": "Data", "b": "Data"}
+    (tmp_path / "seats.csv").write_text("a\nA\n")
+    with pytest.raises(SettingsError, match="line 2"):
+        read_seats(tmp_path / "seats.csv")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_seats(tmp_path / "nothing.csv")

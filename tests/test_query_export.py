@@ -1,0 +1,134 @@
+"""SQL from a model: questions are answered, attacks find nothing, bombs end, and the export stays as it was."""
+
+import hashlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from mcp import Client
+
+from sourcegraph_analytics_mcp.settings import Settings
+from support.client import call, connected, refused
+from support.statements import ATTACKS, BOMBS, ORDINARY
+from support.upstreams import Exchange, Served, scripted_upstream
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def queried(make_settings: Callable[..., Settings], upstream: Served) -> AsyncIterator[tuple[Client, str, Path]]:
+    settings = make_settings(upstream.url, sql_timeout=1.5)
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv"))["export"]
+        yield client, export["id"], settings.home
+
+
+def prints(home: Path) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(home.rglob("*")) if p.is_file()}
+
+
+async def test_ordinary_questions_are_answered(queried: tuple[Client, str, Path]) -> None:
+    client, export_id, _ = queried
+    for sql in ORDINARY:
+        answer = await call(client, "query_export", export_id=export_id, sql=sql)
+        assert answer["columns"], sql
+        assert answer["row_count"] == len(answer["rows"]) > 0, sql
+
+
+async def test_attacks_are_refused_and_leave_everything_as_it_was(queried: tuple[Client, str, Path]) -> None:
+    client, export_id, home = queried
+    before = prints(home)
+    for sql in ATTACKS[::3]:  # tests/campaigns/attacks.py runs every one
+        error = await refused(client, "query_export", export_id=export_id, sql=sql)
+        assert error["code"] in ("sql_rejected", "sql_failed", "invalid_argument", "sql_timeout"), sql
+        assert str(home) not in json.dumps(error), sql
+    assert prints(home) == before
+    assert not Path("/tmp/sga-pwn.csv").exists()
+    assert (await call(client, "query_export", export_id=export_id, sql="SELECT 1 AS one"))["rows"] == [[1]]
+
+
+async def test_bombs_end_and_the_server_goes_on(queried: tuple[Client, str, Path]) -> None:
+    client, export_id, home = queried
+    for sql in BOMBS[::2]:
+        error = await refused(client, "query_export", export_id=export_id, sql=sql)
+        assert error["code"] in ("sql_timeout", "sql_memory", "sql_failed"), sql
+    assert (await call(client, "query_export", export_id=export_id, sql="SELECT 1 AS one"))["rows"] == [[1]]
+    assert [p.name for p in (home / "staging").iterdir()] == []
+
+
+async def test_results_are_bounded_and_say_so(queried: tuple[Client, str, Path]) -> None:
+    client, export_id, _ = queried
+    rows = await call(client, "query_export", export_id=export_id, sql="SELECT * FROM range(1000000)", limit=3)
+    assert (rows["rows"], rows["truncated"]) == ([[0], [1], [2]], True)
+    cell = await call(client, "query_export", export_id=export_id, sql="SELECT repeat('é', 100000) AS c")
+    assert len(cell["rows"][0][0]) == 500
+    assert "cut" in cell["notes"][0]
+    wide = await call(
+        client, "query_export", export_id=export_id, sql="SELECT repeat('x', 400) FROM range(1000)", limit=1000
+    )
+    assert wide["truncated"]
+    assert len(json.dumps(wide)) < 60_000
+
+
+async def test_every_type_becomes_strict_json(queried: tuple[Client, str, Path]) -> None:
+    client, export_id, _ = queried
+    sql = (
+        "SELECT 'nan'::DOUBLE AS n, 'inf'::DOUBLE AS i, 170141183460469231731687303715884105727::HUGEINT AS h, "
+        "1.25::DECIMAL(9,2) AS d, DATE '2026-02-28' AS f, '\\xAA'::BLOB AS b, INTERVAL 1 DAY AS v, [1, NULL] AS l, "
+        "{'a': 1} AS s, uuid() IS NULL AS u, 1 AS a, 2 AS a"
+    )
+    answer = await call(client, "query_export", export_id=export_id, sql=sql)
+    row = dict(zip([c["name"] for c in answer["columns"]], answer["rows"][0], strict=True))
+    assert (row["n"], row["i"], row["f"], row["b"], row["l"]) == (None, None, "2026-02-28", "qg==", [1, None])
+    assert row["h"] == "170141183460469231731687303715884105727"
+    assert (row["a"], row["a_2"], row["s"]) == (1, 2, {"a": 1})
+
+
+async def test_a_wrong_query_gets_the_columns_and_no_cell(queried: tuple[Client, str, Path]) -> None:
+    client, export_id, home = queried
+    unknown = await refused(client, "query_export", export_id=export_id, sql="SELECT chats FROM usage")
+    leaking = await refused(client, "query_export", export_id=export_id, sql="SELECT user_email::INT FROM usage")
+    assert unknown["code"] == leaking["code"] == "sql_failed"
+    assert "chat_events" in unknown["next_step"]
+    assert "@" not in json.dumps(leaking)
+    assert str(home) not in json.dumps([unknown, leaking])
+
+
+async def test_cancelling_kills_the_process(queried: tuple[Client, str, Path]) -> None:
+    client, export_id, home = queried
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.call_tool, "query_export", {"export_id": export_id, "sql": BOMBS[0]})
+        while not any(p.name.startswith("query-") for p in (home / "staging").iterdir()):
+            await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+    with anyio.fail_after(3):
+        while list((home / "staging").iterdir()) or _engines():
+            await anyio.lowlevel.checkpoint()
+
+
+def _engines() -> list[str]:
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return [c for c in children if "child.py" in Path(f"/proc/{c}/cmdline").read_text(errors="replace")]
+
+
+async def test_instructions_in_cells_are_shown_as_data(make_settings: Callable[..., Settings]) -> None:
+    hostile = "[click](http://evil.example) | \u202e ![x](http://evil.example/?q=1)"
+    body = ("Instance user ID,Username,Searches\n1," + hostile + ",2\n").encode()
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(body)
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        result: Any = await client.call_tool(
+            "query_export", {"export_id": export["id"], "sql": "SELECT username FROM usage"}
+        )
+    shown = result.content[0].text
+    assert "\\u{202E}" in shown
+    assert "\\[click\\](http\\://evil" in shown
+    assert result.structured_content["rows"] == [[hostile.replace("\u202e", "\\u{202E}")]]
