@@ -47,6 +47,10 @@ def _iso_day(value: object) -> object:
 Day = Annotated[date, BeforeValidator(_iso_day), WithJsonSchema({"type": "string", "format": "date"})]
 
 
+# A value in a table; spelled out because some clients take a schema without a type for a mistake.
+Cell = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "array", "object", "null"]})]
+
+
 @dataclass(frozen=True)
 class Reply:
     """What a tool says: a text that stands alone, the same as data, and further content blocks.

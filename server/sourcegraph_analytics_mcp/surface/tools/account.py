@@ -11,7 +11,7 @@ from ...errors import AnalyticsError
 from ..app import App
 from ..call import Call
 from ..text import safe_data, size, table
-from ..tool import Answer, Arguments, Day, Hints, Reply, tool
+from ..tool import Answer, Arguments, Cell, Day, Hints, Reply, tool
 from .exports import Instance
 
 _MOST_TEXT = 20_000  # characters
@@ -24,7 +24,7 @@ class CreditsArguments(Arguments):
 
 
 class CreditsAnswer(Answer):
-    credits: Any
+    credits: Cell
 
 
 @tool(title="Get credits", answer=CreditsAnswer, hints=Hints(read_only=True, idempotent=True))

@@ -1,6 +1,6 @@
 """The escape hatch: one SQL query over one export, in a process that cannot harm anything."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio.to_thread
 from pydantic import Field
@@ -8,7 +8,7 @@ from pydantic import Field
 from ..app import App
 from ..call import Call
 from ..text import plural, safe_data, table
-from ..tool import Answer, Arguments, Hints, Reply, tool
+from ..tool import Answer, Arguments, Cell, Hints, Reply, tool
 from .exports import ExportId
 
 
@@ -20,7 +20,7 @@ class SqlArguments(Arguments):
 
 class SqlAnswer(Answer):
     columns: list[dict[str, str]]
-    rows: list[list[Any]]
+    rows: list[list[Cell]]
     row_count: int
     truncated: bool
     notes: list[str]

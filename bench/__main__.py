@@ -1,0 +1,194 @@
+"""Print what this server costs, as ratios measured side by side in one run, and write it as JSON.
+
+python -m bench [start export query] [--rows 1000000] [--rate 50000000] [--runs 5] [--json FILE]
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .data import report
+from .server import COMMAND, Server, running, upstream
+
+HELLO = """
+from mcp.server import MCPServer
+mcp = MCPServer("hello", version="1", log_level="WARNING")
+@mcp.tool()
+async def hello(name: str = "x") -> str:
+    return name
+mcp.run()
+"""
+_SETTINGS = {"instance": "a.example", "access_token": "bench", "answer_within": "600", "log_level": "ERROR"}
+# What a person would type into DuckDB for the same figures; the product's path is query_usage.
+QUESTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "by month": (
+        {"metrics": ["active_users", "chat_events", "completion_acceptance_rate"], "group_by": ["month"]},
+        "SELECT date_trunc('month', timestamp_date), count(DISTINCT instance_user_id), sum(chat_events), "
+        "sum(completion_acceptances) / sum(completion_suggestions) FROM usage GROUP BY 1 ORDER BY 1",
+    ),
+    "by language": (
+        {"metrics": ["completion_acceptances", "completion_acceptance_rate"], "group_by": ["language"]},
+        "SELECT language, sum(completion_acceptances), sum(completion_acceptances) / sum(completion_suggestions) "
+        "FROM usage GROUP BY 1 ORDER BY 2 DESC",
+    ),
+    "by week": (
+        {"metrics": ["active_users"], "group_by": ["week"]},
+        "SELECT date_trunc('week', timestamp_date), count(DISTINCT instance_user_id) FROM usage GROUP BY 1 ORDER BY 1",
+    ),
+    "top users": (
+        {"metrics": ["chat_events", "searches"], "group_by": ["user"], "limit": 20},
+        "SELECT instance_user_id, max(user_email), sum(chat_events), sum(searches) FROM usage GROUP BY 1 "
+        "ORDER BY 3 DESC LIMIT 20",
+    ),
+}
+
+
+def timed(run: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+class Table:
+    """Rows of: what, ours, the other, the ratio, what to reach."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, what: str, ours: float, other: float | None, unit: str, reach: str) -> None:
+        ratio = ours / other if other else None
+        self.rows.append({"what": what, "ours": ours, "other": other, "ratio": ratio, "unit": unit, "reach": reach})
+        shown = f"{other:10.3f}" if other is not None else " " * 10
+        times = f"{ratio:6.2f} x" if ratio is not None else " " * 8
+        print(f"{what:58} {ours:10.3f} {shown} {unit:3} {times}  {reach}", flush=True)
+
+
+def start(table: Table, home: Path, options: argparse.Namespace) -> None:
+    """Spawn to the answer of tools/list, and memory at rest, against a bare server on the same SDK."""
+    hello = home / "hello.py"
+    hello.write_text(HELLO)
+    ours: list[float] = []
+    bare: list[float] = []
+    rest: dict[str, list[float]] = {"ours": [], "bare": []}
+    for _ in range(options.runs + 1):
+        for name, command, times in (("ours", COMMAND, ours), ("bare", (sys.executable, str(hello)), bare)):
+            begun = time.perf_counter()
+            with running(home, {} if name == "bare" else _SETTINGS, command) as server:
+                server.ask("tools/list", {})
+                times.append(time.perf_counter() - begun)
+                rest[name].append(server.memory()["VmRSS"])
+    table.add("spawn to tools/list", statistics.median(ours[1:]), statistics.median(bare[1:]), "s", "<= 1.00 x")
+    table.add("memory at rest", statistics.median(rest["ours"]), statistics.median(rest["bare"]), "MB", "<= 1.25 x")
+
+
+def copy_statement(csv: Path, target: Path) -> str:
+    """What one would do without us: the engine alone, with the same memory."""
+    return (
+        "import duckdb; c = duckdb.connect(); c.execute(\"SET memory_limit='256MB'; SET threads=2; "
+        f"SET preserve_insertion_order=false\"); c.execute(\"COPY (SELECT * FROM read_csv('{csv}')) TO '{target}' "
+        '(FORMAT parquet, COMPRESSION zstd)")'
+    )
+
+
+def export(table: Table, home: Path, options: argparse.Namespace) -> None:
+    """An export to the queryable state against curl and one COPY, one after the other."""
+    csv = report(options.data / f"{options.rows}.csv", options.rows)
+    for rate in (0, options.rate):
+        arguments = [str(csv)] + (["--rate", str(rate)] if rate else [])
+        ours: list[float] = []
+        other: list[float] = []
+        growth: list[float] = []
+        with upstream(*arguments) as url:
+            for run in range(max(1, options.runs // 2)):
+                other.append(_curl_and_copy(url, home, copy=not rate))
+                seconds, above = _export_once(home / f"{rate}-{run}", url)
+                ours.append(seconds)
+                growth.append(above)
+        link = f"{rate / 1e6:.0f} MB/s" if rate else "loopback"
+        against = "curl alone" if rate else "curl, then COPY"
+        reach = "<= 1.30 x" if rate else "<= 1.10 x"
+        rows = f"{options.rows:,} rows"
+        table.add(f"export {rows}, {link}, against {against}", min(ours), min(other), "s", reach)
+        table.add(f"server memory above rest, {rows}, {link}", max(growth), None, "MB", "<= 32 MB")
+
+
+def _export_once(home: Path, url: str) -> tuple[float, float]:
+    """Seconds of one export, and MB of the server above its memory at rest."""
+    with running(home, _SETTINGS | {"url": url, "data_dir": str(home)}) as server:
+        rest = server.memory()["VmRSS"]
+        seconds = timed(lambda: server.call("export_csv"))
+        return seconds, server.memory()["VmHWM"] - rest
+
+
+def _curl_and_copy(url: str, home: Path, *, copy: bool) -> float:
+    target = home / "curl.csv"
+    begun = time.perf_counter()
+    subprocess.run(["curl", "-s", "-o", str(target), url], check=True)
+    if copy:
+        code = copy_statement(target, home / "curl.parquet")
+        subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - begun
+
+
+def query(table: Table, home: Path, options: argparse.Namespace) -> None:
+    """Questions on a kept export against the bare engine in process on the same files."""
+    import duckdb
+
+    csv = report(options.data / f"{options.rows}.csv", options.rows)
+    kept = {"data_dir": str(home / "query")}
+    with upstream(str(csv)) as url, running(home, _SETTINGS | kept | {"url": url}) as server:
+        server.call("export_csv")
+        parts = sorted(str(p) for p in (home / "query").glob("exports/*/parts/*.parquet"))
+        bare = duckdb.connect()
+        bare.execute("SET threads = 2; SET memory_limit = '256MB'; SET preserve_insertion_order = false")
+        bare.execute(f"CREATE VIEW usage AS SELECT * FROM read_parquet({parts})")
+        bare.execute("SELECT count(*) FROM usage").fetchall()
+        for number, (name, (arguments, sql)) in enumerate(QUESTIONS.items()):
+            _question(table, server, bare, name, arguments, sql, first=number == 0, options=options)
+
+
+def _question(
+    table: Table, server: Server, bare: Any, name: str, arguments: dict[str, Any], sql: str, *, first: bool,
+    options: argparse.Namespace,
+) -> None:  # fmt: skip
+    asked = arguments | {"period": "all_time"}
+    engine = [timed(lambda: bare.execute(sql).fetchall()) for _ in range(options.runs + 1)]
+    ours = [timed(lambda: server.call("query_usage", **asked)) for _ in range(options.runs + 1)]
+    other = statistics.median(engine[1:])
+    if first:
+        table.add(f"first question, {name}", ours[0], other * 1.5 + 0.150, "s", "<= 1 x of (1.5 x engine + 150 ms)")
+    table.add(f"next question, {name}", statistics.median(ours[1:]), other * 1.5 + 0.020, "s",
+              f"<= 1 x of (1.5 x engine + 20 ms); engine {other:.3f} s")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("sections", nargs="*", default=["start", "export", "query"])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rate", type=int, default=50_000_000, help="bytes a second of the slow link")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--data", type=Path, help="where generated reports are kept for the next run")
+    parser.add_argument("--json", type=Path, help="also write the table there")
+    options = parser.parse_args()
+    table = Table()
+    print(f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}")
+    print(f"{'':58} {'ours':>10} {'other':>10} {'':3} {'ratio':>8}  to reach")
+    with tempfile.TemporaryDirectory() as folder:
+        options.data = options.data or Path(folder)
+        options.data.mkdir(exist_ok=True)
+        for name in options.sections:
+            {"start": start, "export": export, "query": query}[name](table, Path(folder), options)
+    if options.json:
+        options.json.write_text(json.dumps(table.rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
