@@ -5,13 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keyring
 import pytest
+from keyring.backends import fail
 from mcp import MCPError
 from mcp_types import ElicitResult
 
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from support.client import REVISIONS, answering, call, connected, refused, text
+from support.keyring_backend import MemoryKeyring
 from support.upstreams import Exchange, Served, scripted_upstream
 
 pytestmark = pytest.mark.anyio
@@ -290,3 +293,19 @@ async def test_read_only_leaves_out_what_changes_upstream(make_settings: Make, u
     full = {tool.name for tool in await AnalyticsServer(make_settings(upstream.url)).list_tools()}
     assert full - names == {"create_token", "revoke_token"}
     assert error["code"] == "not_found"
+
+
+async def test_the_systems_keyring_is_preferred(make_settings: Make, upstream: Served) -> None:
+    keyring.set_keyring(MemoryKeyring())
+    try:
+        settings = make_settings(upstream.url, access_token="")
+        async with connected(settings) as client:
+            answer = await call(client, "create_token")
+            await call(client, "export_csv", granularity="by_user")
+            await call(client, "revoke_token", token_id=answer["token"]["id"], confirm=True)
+    finally:
+        keyring.set_keyring(fail.Keyring())
+    assert answer["secret_stored_in"] == "the system's keyring"
+    assert upstream.sent("GET", "/api/reports/")[0].headers["authorization"] == f"Bearer {secret_of(upstream)}"
+    assert not (settings.home / "secrets").exists()
+    assert MemoryKeyring.kept == {}

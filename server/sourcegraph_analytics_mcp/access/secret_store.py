@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Place = Literal["keyring", "file"]
 _SERVICE = "sourcegraph-analytics-mcp"
+_USELESS = ("keyring.backends.fail", "keyring.backends.null", "keyrings.alt")  # keep nothing, or in the clear
 
 
 class StoredToken(BaseModel):
@@ -177,9 +178,8 @@ class SecretStore:
         import keyring
 
         backend = keyring.get_keyring()
-        kind = type(backend).__module__
-        trusted = kind.startswith("keyring.backends.") and not kind.endswith((".fail", ".null"))
-        return backend if trusted and backend.priority >= 1 else None
+        useless = type(backend).__module__.startswith(_USELESS)
+        return None if useless or backend.priority < 1 else backend
 
 
 def _unavailable() -> AnalyticsError:

@@ -6,7 +6,6 @@ from typing import Literal
 
 from ..exports.downloads import Download
 from ..exports.models import Export, grain_words, range_words
-from ..upstream.models import Granularity
 from ..usage.summary import Breakdown, Summary
 from .text import figure, plural, safe, size, table
 from .tool import Answer
@@ -18,7 +17,7 @@ class ExportEntry(Answer):
     id: str
     status: Literal["complete", "running"]
     instance_url: str
-    granularity: Granularity
+    granularity: str
     start_date: date | None
     end_date: date | None
     created_at: str

@@ -49,6 +49,7 @@ Day = Annotated[date, BeforeValidator(_iso_day), WithJsonSchema({"type": "string
 
 # A value in a table; spelled out because some clients take a schema without a type for a mistake.
 Cell = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "array", "object", "null"]})]
+Figure = Annotated[Any, WithJsonSchema({"type": ["string", "number", "null"]})]
 
 
 @dataclass(frozen=True)

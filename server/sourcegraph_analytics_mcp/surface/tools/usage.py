@@ -18,7 +18,7 @@ from ...usage.question import TIME, Dimension, Question
 from ..app import App
 from ..call import Call
 from ..text import cell, figure, plural, size, table
-from ..tool import Answer, Arguments, Cell, Day, Hints, Reply, tool
+from ..tool import Answer, Arguments, Day, Figure, Hints, Reply, tool
 from ..waiting import wait_for
 from .exports import Instance
 
@@ -63,7 +63,7 @@ class QuestionArguments(Arguments):
 
 class TableAnswer(Answer):
     columns: list[dict[str, str]]
-    rows: list[list[Cell]]
+    rows: list[list[Figure]]
     row_count: int
     truncated: bool
     start_date: date | None
@@ -74,7 +74,7 @@ class TableAnswer(Answer):
 
 
 class UsageAnswer(TableAnswer):
-    totals: list[Cell]
+    totals: list[Figure]
 
 
 @tool(title="Query usage", answer=UsageAnswer, hints=Hints(read_only=True, idempotent=True))
