@@ -296,7 +296,7 @@ async def test_read_only_leaves_out_what_changes_upstream(make_settings: Make, u
 
 
 async def test_the_systems_keyring_is_preferred(make_settings: Make, upstream: Served) -> None:
-    keyring.set_keyring(MemoryKeyring())
+    keyring.set_keyring(MemoryKeyring())  # type: ignore[no-untyped-call]
     try:
         settings = make_settings(upstream.url, access_token="")
         async with connected(settings) as client:
@@ -304,7 +304,7 @@ async def test_the_systems_keyring_is_preferred(make_settings: Make, upstream: S
             await call(client, "export_csv", granularity="by_user")
             await call(client, "revoke_token", token_id=answer["token"]["id"], confirm=True)
     finally:
-        keyring.set_keyring(fail.Keyring())
+        keyring.set_keyring(fail.Keyring())  # type: ignore[no-untyped-call]
     assert answer["secret_stored_in"] == "the system's keyring"
     assert upstream.sent("GET", "/api/reports/")[0].headers["authorization"] == f"Bearer {secret_of(upstream)}"
     assert not (settings.home / "secrets").exists()

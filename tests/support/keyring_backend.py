@@ -7,7 +7,7 @@ from keyring.backend import KeyringBackend
 
 class MemoryKeyring(KeyringBackend):
     kept: ClassVar[dict[tuple[str, str], str]] = {}
-    priority = 5  # type: ignore[assignment]
+    priority = 5
 
     def get_password(self, service: str, username: str) -> str | None:
         return self.kept.get((service, username))

@@ -67,7 +67,7 @@ class Export(BaseModel):
         return f"{grain_words(self.granularity)}, {range_words(self.start_date, self.end_date)}, {self.instance_url}"
 
 
-_GRAINS: dict[Granularity, str] = {
+_GRAINS: dict[str, str] = {
     "by_user": "Usage by user",
     "by_user_month": "Usage by user and month",
     "by_user_day": "Usage by user and day",
@@ -75,7 +75,7 @@ _GRAINS: dict[Granularity, str] = {
 }
 
 
-def grain_words(granularity: Granularity) -> str:
+def grain_words(granularity: str) -> str:
     return _GRAINS[granularity]
 
 

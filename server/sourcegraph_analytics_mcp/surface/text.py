@@ -62,10 +62,15 @@ def cell(value: object, widest: int = MAX_CELL) -> str:
 
 
 def figure(value: object, unit: str) -> object:
-    """A metric's value for a table: ratios and percentages as such, everything else as `cell` shows it."""
+    """A metric's value for a table: ratios and percentages as such, everything else as `cell` shows it.
+
+    `points` is a difference of percentages, already in percent.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     match unit:
+        case "points":
+            return f"{value:+.1f} points"
         case "ratio":
             return f"{value:.1%}"
         case "percent":

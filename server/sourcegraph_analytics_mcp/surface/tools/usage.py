@@ -183,7 +183,14 @@ def _headline(found: Found) -> str:
 def _spoken(value: Any, column: Column) -> str:
     if value is None:
         return "not comparable" if "change_" in column.name else "none recorded"
-    return cell(figure(value, column.unit))
+    return cell(_shown(value, column))
+
+
+def _shown(value: Any, column: Column) -> object:
+    """A figure as text; the change of a rate is in points, so that nobody takes it for a relative change."""
+    if column.name.startswith("change_") and column.unit in ("ratio", "percent") and value is not None:
+        return figure(value * 100 if column.unit == "ratio" else value, "points")
+    return figure(value, column.unit if column.metric else "text")
 
 
 def _by_time_only(found: Found) -> bool:
@@ -191,12 +198,14 @@ def _by_time_only(found: Found) -> bool:
 
 
 def _table(found: Found) -> str:
-    units = [column.unit if column.metric else "text" for column in found.columns]
     shown = [index for index, column in enumerate(found.columns) if column.name != "user_id"]
     headers = [found.columns[index].title for index in shown]
     groups = {index for index, column in enumerate(found.columns) if column.metric is None}
     rows = [
-        ["(none)" if row[index] is None and index in groups else figure(row[index], units[index]) for index in shown]
+        [
+            "(none)" if row[index] is None and index in groups else _shown(row[index], found.columns[index])
+            for index in shown
+        ]
         for row in found.rows
     ]
     if _by_time_only(found):
