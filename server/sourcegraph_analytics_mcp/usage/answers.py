@@ -13,6 +13,7 @@ from .checks import Checks, check_columns
 from .metrics import Metric, Minutes
 from .notes import Coverage, notes
 from .people import Teams
+from .periods import Range
 from .question import TIME, Dimension, Need, Question
 from .sql import Source, Terms, build, within
 
@@ -91,8 +92,10 @@ class Answers:
         partly = await self._checks.languages(question, now, tables)
         statement = build(question, now, before, self._terms(today))
         found = await self._questions.ask(tables, statement.sql, statement.parameters)
-        seen = await self._coverage(question, exports[-1], now, tables)
-        said = (*notes(question, exports, seen, today, self._minutes), *partly)
+        seen = await self._coverage(question.range, exports[-1], now, tables)
+        earlier = question.earlier
+        seen_before = await self._coverage(earlier, exports[0], before, tables) if before and earlier else None
+        said = (*notes(question, exports, (seen, seen_before), today, self._minutes), *partly)
         return _shaped(question, found, exports, seen, said, today)
 
     def _terms(self, today: date) -> Terms:
@@ -109,18 +112,16 @@ class Answers:
                 return self._store.get(min(usable, key=lambda export: export.row_count).id)
         return await fetch(need.request)
 
-    async def _coverage(
-        self, question: Question, export: Export, source: Source, tables: dict[str, Any]
-    ) -> Coverage | None:
+    async def _coverage(self, days: Range, export: Export, source: Source, tables: dict[str, Any]) -> Coverage | None:
         """Which days of the range have data; None where the data has no time."""
         if source.time is None:
             return None
         unit = "month" if source.time == "timestamp_month" else "day"
-        if (export.start_date, export.end_date) == (question.range.start, question.range.end):
+        if (export.start_date, export.end_date) == (days.start, days.end):
             return Coverage(export.first_day, export.last_day, export.days_with_data, unit)
         sql = (
             f"SELECT min({source.time}) AS first, max({source.time}) AS last, count(DISTINCT {source.time}) AS days "
-            f"FROM {source.table} WHERE {within(source, question.range)}"
+            f"FROM {source.table} WHERE {within(source, days)}"
         )
         row = (await self._questions.ask(tables, sql))[0]
         first, last = (date.fromisoformat(d) if d else None for d in (row["first"], row["last"]))

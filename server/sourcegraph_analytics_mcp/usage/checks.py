@@ -105,6 +105,9 @@ def check_columns(question: Question, export: Export, minutes: Minutes) -> None:
                 f"{metric.name} cannot be given: the data has no column {missing[0]}.",
                 "Ask for another metric; analytics://metrics says what each needs.",
             )
-    for dimension, column in (("client", "client_name"), ("language", "language")):
-        if dimension in question.group_by and column not in have:
-            raise AnalyticsError("unsupported", f"The data has no column {column}.", "Leave that group out.")
+    for dimension, filtered, column in (
+        ("client", question.clients, "client_name"),
+        ("language", question.languages, "language"),
+    ):
+        if (filtered or dimension in question.group_by) and column not in have:
+            raise AnalyticsError("unsupported", f"The data has no column {column}.", f"Ask without {dimension}.")

@@ -20,9 +20,19 @@ class Coverage:
 
 
 def notes(
-    question: Question, exports: Sequence[Export], seen: Coverage | None, today: date, minutes: Minutes
+    question: Question,
+    exports: Sequence[Export],
+    covered: tuple[Coverage | None, Coverage | None],
+    today: date,
+    minutes: Minutes,
 ) -> Iterator[str]:
-    days = question.range
+    """Sentences about one answer.
+
+    Args:
+        exports: what it rests on; with a comparison of figures without days, the earlier one first.
+        covered: days with data in the range, and in the one compared with.
+    """
+    days, (seen, seen_before) = question.range, covered
     yield _covered(question, seen, exports[-1].row_count)
     if days.clamped_from:
         yield f"The end {days.clamped_from} lies in the future; the range ends today, {today} (UTC)."
@@ -30,7 +40,7 @@ def notes(
         yield f"Today, {today} (UTC), is not over; nor is this range."
     elif days.end == today - timedelta(days=1) and exports[-1].created_at.hour == 0:
         yield "Upstream refreshes hourly, so the last hour of yesterday may be missing."
-    yield from _comparison(question)
+    yield from _comparison(question, seen_before, exports[0].row_count)
     yield from _partial_buckets(question, today)
     if any(metric.name == "hours_saved" for metric in question.metrics):
         yield minutes.words
@@ -60,16 +70,27 @@ def _covered(question: Question, seen: Coverage | None, rows: int) -> str:
     return f"Days with data: {seen.count}{of}, {seen.first} to {seen.last}."
 
 
-def _comparison(question: Question) -> Iterator[str]:
+def _comparison(question: Question, seen: Coverage | None, rows: int) -> Iterator[str]:
     earlier = question.earlier
     if earlier is None:
         return
     if question.buckets_compared:
         yield f"Each {question.time} is compared with the one before it; one that is not whole is not compared."
     else:
-        yield f"Compared with {earlier.start} to {earlier.end}."
+        yield f"Compared with {earlier.start} to {earlier.end}{_days_before(seen, rows)}."
         if not question.range.over:
             yield "The range is not over, so changes are not comparable and left blank."
+
+
+def _days_before(seen: Coverage | None, rows: int) -> str:
+    """What the base of a comparison rests on: growth from days without data may be no growth."""
+    if (seen is None and not rows) or (seen is not None and seen.first is None):
+        return ", where no activity is recorded; the data may begin later"
+    if seen is None:
+        return ""
+    if seen.unit == "month":
+        return f", months with data: {seen.count}"
+    return f", days with data: {seen.count}, {seen.first} to {seen.last}"
 
 
 def _partial_buckets(question: Question, today: date) -> Iterator[str]:

@@ -21,7 +21,7 @@ _BUCKET = {
 }
 _STEP = {"day": "INTERVAL 1 DAY", "week": "INTERVAL 7 DAY", "month": "INTERVAL 1 MONTH", "quarter": "INTERVAL 3 MONTH"}
 _COLUMN: dict[Dimension, str] = {
-    "user": "instance_user_id", "team": "team", "client": "client_name", "language": "language",
+    "user": "instance_user_id", "team": f"coalesce(team, '{NO_TEAM}')", "client": "client_name", "language": "language",
 }  # fmt: skip
 _COUNTED = ("people", "people per day", "days")  # of nobody there is 0, not nothing
 
@@ -127,15 +127,17 @@ def _aggregate(
 
 
 def _people(name: str, question: Question, source: Source, terms: Terms, statement: Statement) -> str:
-    """One line per person: a name to show and a team, whatever changed on the way."""
+    """One line per person: a name to show and a team; people may be meant by any name they ever had in the data."""
     teams = "team" in question.group_by or bool(question.teams)
     if not (teams or "user" in question.group_by or question.users):
         return ""
-    email = "max(user_email)" if "user_email" in source.columns else "NULL::VARCHAR"
-    username = "max(username)" if "username" in source.columns else "NULL::VARCHAR"
-    columns = f"instance_user_id, {email} AS email, {username} AS handle"
-    known = f"known_{name} AS (SELECT {columns} FROM {source.table} GROUP BY 1)"
-    team, lookup, join = "", "", ""
+    email = "user_email" if "user_email" in source.columns else "NULL::VARCHAR"
+    username = "username" if "username" in source.columns else "NULL::VARCHAR"
+    known = (
+        f"known_{name} AS (SELECT DISTINCT instance_user_id, {email} AS email, {username} AS handle "
+        f"FROM {source.table})"
+    )
+    team, meant, lookup, join = "", "", "", ""
     if teams:
         statement.parameters += [list(terms.team_keys), list(terms.team_names)]
         lookup = f"team_{name} AS (SELECT unnest(?::VARCHAR[]) AS person, unnest(?::VARCHAR[]) AS team), "
@@ -143,16 +145,22 @@ def _people(name: str, question: Question, source: Source, terms: Terms, stateme
             f" LEFT JOIN team_{name} AS by_{c} ON by_{c}.person = lower(k.{c})"
             for c in ("email", "handle", "instance_user_id")
         )
-        team = f", coalesce(by_email.team, by_handle.team, by_instance_user_id.team, '{NO_TEAM}') AS team"
+        team = ", coalesce(max(by_email.team), max(by_handle.team), max(by_instance_user_id.team)) AS team"
+    if question.users:
+        names = [[user.lower() for user in question.users]] * 3
+        statement.parameters += names
+        tested = " OR ".join(f"list_contains(?, lower(k.{c}))" for c in ("instance_user_id", "email", "handle"))
+        meant = f", bool_or(coalesce({tested}, false)) AS meant"
     return (
-        f"{known}, {lookup}people_{name} AS (SELECT k.instance_user_id, k.email, k.handle, "
-        f"coalesce(k.email, k.handle, k.instance_user_id) AS user_label{team} FROM known_{name} AS k{join}), "
+        f"{known}, {lookup}people_{name} AS (SELECT k.instance_user_id, "
+        f"coalesce(max(k.email), max(k.handle), k.instance_user_id) AS user_label{meant}{team} "
+        f"FROM known_{name} AS k{join} GROUP BY 1), "
     )
 
 
 def _expression(dimension: Dimension, source: Source, shifted: bool) -> str:
     if dimension not in TIME:
-        return _COLUMN[dimension] if dimension != "user" else f"{source.table}.instance_user_id"
+        return _COLUMN[dimension]
     bucket = _BUCKET[dimension].format(t=source.time)
     return f"CAST({bucket} + {_STEP[dimension]} AS DATE)" if shifted else bucket
 
@@ -160,14 +168,15 @@ def _expression(dimension: Dimension, source: Source, shifted: bool) -> str:
 def _filters(question: Question, source: Source, days: Range, statement: Statement) -> str:
     conditions = [within(source, days)]
     for values, tested in (
-        (question.clients, ("client_name",)),
-        (question.languages, ("language",)),
-        (question.teams, ("team",)),
-        (question.users, (f"{source.table}.instance_user_id", "email", "handle")),
+        (question.clients, "client_name"),
+        (question.languages, "language"),
+        (question.teams, _COLUMN["team"]),
     ):
         if values:
-            conditions.append("(" + " OR ".join(f"list_contains(?, lower({column}))" for column in tested) + ")")
-            statement.parameters += [[value.lower() for value in values]] * len(tested)
+            conditions.append(f"list_contains(?, lower({tested}))")
+            statement.parameters.append([value.lower() for value in values])
+    if question.users:
+        conditions.append("meant")
     return " AND ".join(conditions)
 
 

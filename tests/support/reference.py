@@ -1,0 +1,228 @@
+"""What an analyst would get: figures by plain Python over single rows, sharing no code with the answers it judges."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+from sourcegraph_analytics_mcp.demo.company import COUNTS, Activity, Person
+
+SUMS = {
+    "searches": "searches",
+    "code_navigation_events": "code_navigation",
+    "code_insight_views": "insight_views",
+    "chat_events": "chats",
+    "command_events": "commands",
+    "completion_suggestions": "suggestions",
+    "completion_acceptances": "acceptances",
+    "accepted_characters": "accepted_characters",
+    "characters_written_by_cody": "cody_characters",
+    "characters_written": "characters",
+    "autoedit_suggestions": "autoedits_suggested",
+    "autoedit_acceptances": "autoedits_accepted",
+    "lines_changed_by_chats_and_commands": "chat_lines",
+    "lines_changed_by_completions_and_autoedits": "completion_lines",
+}
+RATES = {
+    "completion_acceptance_rate": ("acceptances", "suggestions", 1),
+    "percent_code_written_by_cody": ("cody_characters", "characters", 100),
+    "autoedit_acceptance_rate": ("autoedits_accepted", "autoedits_suggested", 1),
+}
+MINUTES = {"searches": 5, "chats": 5, "commands": 5, "acceptances": 2, "autoedits_accepted": 2}
+COUNTED = ("active_users", "billable_users", "average_daily_active_users", "active_days")
+DATES = ("first_active_date", "last_active_date")
+METRICS = (*SUMS, *RATES, *COUNTED, *DATES, "hours_saved")
+TIME = ("day", "week", "month", "quarter")
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its days resolved; `start` is None where it is open."""
+
+    metrics: Sequence[str]
+    group_by: Sequence[str]
+    start: date | None
+    end: date
+    today: date
+    calendar_months: int | None = None
+    compare: bool = False
+    users: Sequence[str] = ()
+    teams: Sequence[str] = ()
+    clients: Sequence[str] = ()
+    languages: Sequence[str] = ()
+
+    @property
+    def over(self) -> bool:
+        return self.end < self.today and not (self.calendar_months and self.end == self.today)
+
+
+@dataclass
+class Expected:
+    """Every group's figures by its key, and the totals."""
+
+    groups: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)
+    totals: list[Any] = field(default_factory=list)
+
+
+Label = Callable[[Person], str]
+
+
+def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str], label: Label) -> Expected:
+    """Work the question out row by row."""
+    rows = list(rows)
+    picked = [row for row in rows if _picked(asked, row, team_of)]
+    start = asked.start or min((row.day for row in rows if row.day <= asked.end), default=asked.today)
+    now = [row for row in picked if (asked.start is None or row.day >= asked.start) and row.day <= asked.end]
+    time = next((d for d in TIME if d in asked.group_by), None)
+
+    def key(row: Activity, shift: bool = False) -> tuple[Any, ...]:
+        return tuple(_part(d, row, team_of, label, shift) for d in asked.group_by)
+
+    groups = _grouped(now, key)
+    found = Expected()
+    if not asked.compare:
+        for k, members in groups.items():
+            length = _bucket_days(asked, time, k, start, asked.end) if time else (asked.end - start).days + 1
+            found.groups[k] = [figure(m, members, length) for m in asked.metrics]
+        found.totals = [figure(m, now, (asked.end - start).days + 1) for m in asked.metrics]
+        return found
+    first, last = before(asked, time)
+    if time is None:
+        old = [row for row in picked if first <= row.day <= last]
+        was, lengths = _grouped(old, key), ((last - first).days + 1, (asked.end - start).days + 1)
+        for k in {**groups, **was}:
+            found.groups[k] = _compared(asked, groups.get(k, []), was.get(k, []), lengths, fair=asked.over)
+        found.totals = _compared(asked, now, old, lengths, fair=asked.over)
+        return found
+    was = _grouped([row for row in picked if first <= row.day <= asked.end], lambda row: key(row, True))
+    place = asked.group_by.index(time)
+    for k, members in groups.items():
+        bucket = k[place]
+        previous = bucket_start(time, bucket - DAY)
+        whole = bucket >= start and (bucket_end(time, bucket) <= asked.end) and bucket_end(time, bucket) < asked.today
+        lengths = (
+            (bucket_end(time, previous) - max(previous, first)).days + 1,
+            _bucket_days(asked, time, k, start, asked.end),
+        )
+        found.groups[k] = _compared(asked, members, was.get(k, []), lengths, fair=whole)
+    found.totals = [figure(m, now, (asked.end - start).days + 1) for m in asked.metrics]
+    return found
+
+
+def before(asked: Asked, time: str | None) -> tuple[date, date]:
+    """The days compared with: the calendar period before, as many days before, or the time bucket before."""
+    assert asked.start is not None
+    if time is not None:
+        return bucket_start(time, bucket_start(time, asked.start) - DAY), asked.start - DAY
+    if asked.calendar_months is None:
+        return asked.start - (asked.end - asked.start) - DAY, asked.start - DAY
+    first = asked.start
+    for _ in range(asked.calendar_months):
+        first = (first - DAY).replace(day=1)
+    return first, asked.start - DAY
+
+
+def figure(metric: str, rows: Sequence[Activity], days: int) -> Any:
+    """One figure over some rows; None where nothing was recorded."""
+    if metric in SUMS:
+        return total(rows, SUMS[metric])
+    if metric in RATES:
+        over, under, times = RATES[metric]
+        part, whole = total(rows, over), total(rows, under)
+        return None if part is None or not whole else times * part / whole
+    if metric == "hours_saved":
+        sums = {name: total(rows, name) for name in MINUTES}
+        if all(value is None for value in sums.values()):
+            return None
+        return sum(MINUTES[name] * (value or 0) for name, value in sums.items()) / 60
+    if metric in DATES:
+        return (min if metric.startswith("first") else max)((row.day for row in rows), default=None)
+    if metric == "active_users":
+        return len({row.person.id for row in rows})
+    if metric == "billable_users":
+        return len({row.person.id for row in rows if row.active})
+    user_days = len({(row.person.id, row.day) for row in rows})
+    return user_days if metric == "active_days" else user_days / days if days > 0 else None
+
+
+def total(rows: Iterable[Activity], name: str) -> int | None:
+    values = [value for row in rows if (value := row.counts[COUNTS.index(name)]) is not None]
+    return sum(values) if values else None
+
+
+def bucket_start(unit: str, day: date) -> date:
+    year, week, _ = day.isocalendar()
+    return {
+        "day": day,
+        "week": date.fromisocalendar(year, week, 1),
+        "month": date(day.year, day.month, 1),
+        "quarter": date(day.year, {1: 1, 2: 4, 3: 7, 4: 10}[(day.month + 2) // 3], 1),
+    }[unit]
+
+
+def bucket_end(unit: str, first: date) -> date:
+    """The last day of a bucket, found by walking."""
+    day = first
+    while bucket_start(unit, day + DAY) == first:
+        day += DAY
+    return day
+
+
+def name_of(unit: str, first: date) -> str:
+    """A bucket as answers call it."""
+    if unit == "month":
+        return f"{first.year:04}-{first.month:02}"
+    return f"{first.year:04}-Q{(first.month + 2) // 3}" if unit == "quarter" else first.isoformat()
+
+
+def _picked(asked: Asked, row: Activity, team_of: Mapping[str, str]) -> bool:
+    names = {name.lower() for name in (row.person.id, row.person.email, row.person.username) if name}
+    return (
+        (not asked.users or bool(names & {u.lower() for u in asked.users}))
+        and (not asked.teams or team_of.get(row.person.id, "(no team)").lower() in {t.lower() for t in asked.teams})
+        and (not asked.clients or row.client.lower() in {c.lower() for c in asked.clients})
+        and (not asked.languages or row.language.lower() in {lang.lower() for lang in asked.languages})
+    )
+
+
+def _part(dimension: str, row: Activity, team_of: Mapping[str, str], label: Label, shift: bool) -> Any:
+    if dimension in TIME:
+        first = bucket_start(dimension, row.day)
+        return bucket_end(dimension, first) + DAY if shift else first
+    return {
+        "user": (label(row.person), row.person.id),
+        "team": team_of.get(row.person.id, "(no team)"),
+        "client": row.client or None,
+        "language": row.language or None,
+    }[dimension]
+
+
+def _grouped(rows: Iterable[Activity], key: Callable[[Activity], tuple[Any, ...]]) -> dict[tuple[Any, ...], list[Any]]:
+    groups: dict[tuple[Any, ...], list[Activity]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups
+
+
+def _bucket_days(asked: Asked, time: str, key: tuple[Any, ...], start: date, end: date) -> int:
+    first: date = key[asked.group_by.index(time)]
+    return (min(bucket_end(time, first), end) - max(first, start)).days + 1
+
+
+def _compared(
+    asked: Asked, now: Sequence[Activity], old: Sequence[Activity], days: tuple[int, int], *, fair: bool
+) -> list[Any]:
+    """Each metric, what it was, the change and the relative change."""
+    cells: list[Any] = []
+    for metric in asked.metrics:
+        was, is_ = figure(metric, old, days[0]), figure(metric, now, days[1])
+        change = ratio = None
+        if fair and metric not in DATES:
+            adds_up = metric in SUMS or metric == "hours_saved"
+            left, right = ((is_ or 0), (was or 0)) if adds_up else (is_, was)
+            change = None if left is None or right is None else left - right
+            ratio = None if change is None or not was else change / was
+        cells += [is_, was, change, ratio]
+    return cells

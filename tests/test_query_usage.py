@@ -1,0 +1,255 @@
+"""query_usage: figures agree with a plain reference, come from the coarsest data, and say what they rest on."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sourcegraph_analytics_mcp.demo.company import COUNTS, Activity, Company, Person
+from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.usage.periods import resolve
+from support.agreement import agree
+from support.client import call, connected, refused, text
+from support.upstreams import Exchange, Served, scripted_upstream
+from support.worlds import World, served
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[..., Settings]
+TODAY = datetime.now(UTC).date()
+DAY = timedelta(days=1)
+ANN, BO = Person("1", "ann@example.com", "ann", None), Person("2", "", "", None)
+
+
+def did(person: Person, day: date, client: str = "server.web", language: str = "", **counts: int | None) -> Activity:
+    return Activity(person, day, client, language, True, tuple(counts.get(name) for name in COUNTS))
+
+
+def world_of(*rows: Activity, **more: Any) -> World:
+    given: dict[str, Any] = {"team_of": {}, "missing": frozenset(), "renamed": {}, "order": 0, "extra": False}
+    return World(Company(TODAY, (ANN, BO), rows, ()), **(given | more))
+
+
+@pytest.mark.parametrize("seed", [20_000, 30_000, 40_000, 50_000])
+async def test_generated_questions_agree_with_the_reference(seed: int, make_settings: Make, tmp_path: Path) -> None:
+    answered, as_they_must_be_refused = await agree(seed, 50, make_settings, tmp_path)
+    assert answered + as_they_must_be_refused == 50
+    assert answered > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "granularity"),
+    [
+        ({"metrics": ["searches", "active_users"]}, "by_user"),
+        ({"metrics": ["searches"], "group_by": ["user"], "users": ["1007"], "period": "all_time"}, "by_user"),
+        ({"metrics": ["searches"], "group_by": ["month"], "period": "last_quarter"}, "by_user_month"),
+        ({"metrics": ["searches"], "group_by": ["quarter"], "period": "all_time"}, "by_user_month"),
+        ({"metrics": ["searches"], "group_by": ["month"], "period": "last_30_days"}, "by_user_day"),
+        ({"metrics": ["searches"], "group_by": ["week"]}, "by_user_day"),
+        ({"metrics": ["active_days"]}, "by_user_day"),
+        ({"metrics": ["searches"], "group_by": ["client"]}, "by_user_day_client_language"),
+        ({"metrics": ["completion_suggestions"], "languages": ["Go"]}, "by_user_day_client_language"),
+    ],
+)
+async def test_the_coarsest_granularity_that_can_answer_is_asked_for(
+    arguments: dict[str, Any], granularity: str, settings: Settings, upstream: Served
+) -> None:
+    async with connected(settings) as client:
+        await call(client, "query_usage", **arguments)
+    asked = [dict(r.query)["granularity"] for r in upstream.sent("GET", "/api/reports/by-")]
+    assert set(asked) == {granularity}
+
+
+async def test_any_kept_export_that_covers_the_question_is_used(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv"))["export"]
+        for arguments in (
+            {"metrics": ["searches"], "group_by": ["month"], "period": "last_quarter"},
+            {"metrics": ["active_users"], "group_by": ["week"]},
+            {"metrics": ["hours_saved"], "compare_to_previous": True},
+            {"metrics": ["completion_acceptance_rate"], "group_by": ["language", "client"]},
+        ):
+            answer = await call(client, "query_usage", **arguments)
+            assert answer["export_ids"] == [export["id"]]
+        assert len(upstream.sent("GET", "/api/reports/by-")) == 1
+        await call(client, "query_usage", metrics=["searches"], refresh=True)
+    assert len(upstream.sent("GET", "/api/reports/by-")) == 2
+
+
+async def test_a_shorter_or_coarser_export_is_not_used(settings: Settings, upstream: Served) -> None:
+    start = (TODAY - 5 * DAY).isoformat()
+    async with connected(settings) as client:
+        await call(client, "export_csv", granularity="by_user_day", start_date=start)
+        await call(client, "query_usage", metrics=["searches"], period="last_7_days")
+        await call(client, "query_usage", metrics=["searches"], group_by=["client"], start_date=start)
+    assert len(upstream.sent("GET", "/api/reports/by-")) == 3
+
+
+async def test_people_without_emails_are_counted_by_id_and_blank_is_not_zero(
+    make_settings: Make, tmp_path: Path
+) -> None:
+    cara = Person("3", "", "", None)
+    world = world_of(did(BO, TODAY - DAY, chats=0), did(cara, TODAY - DAY), did(BO, TODAY - 2 * DAY))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        metrics = ["active_users", "chat_events", "searches", "completion_acceptance_rate", "hours_saved"]
+        answer = await call(client, "query_usage", metrics=metrics)
+    assert answer["totals"] == [2, 0, None, None, 0]
+
+
+async def test_rates_are_ratios_of_sums(make_settings: Make, tmp_path: Path) -> None:
+    world = world_of(
+        did(ANN, TODAY - DAY, "e", "Go", suggestions=1, acceptances=1),
+        did(BO, TODAY - DAY, "e", "Go", suggestions=99, acceptances=0),
+    )
+    async with served(world, make_settings, tmp_path) as (client, _):
+        answer = await call(client, "query_usage", metrics=["completion_acceptance_rate"])
+    assert answer["totals"] == [0.01]
+
+
+async def test_somebody_whose_email_changed_is_one_person_under_either(make_settings: Make, tmp_path: Path) -> None:
+    moved = Person("1", "ann.new@example.com", "ann", None)
+    world = world_of(did(ANN, TODAY - 3 * DAY, searches=1), did(moved, TODAY - DAY, searches=2))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        for name in ("ann@example.com", "ann.new@example.com", "1", "ANN"):
+            answer = await call(
+                client, "query_usage", metrics=["active_users", "searches"], group_by=["week"], users=[name]
+            )
+            assert answer["totals"] == [1, 3]
+
+
+@pytest.mark.parametrize("metric", ["searches", "chat_events", "hours_saved"])
+async def test_what_is_not_recorded_by_language_is_refused_by_language(metric: str, settings: Settings) -> None:
+    async with connected(settings) as client:
+        error = await refused(client, "query_usage", metrics=[metric], group_by=["language"])
+    assert error["code"] == "unsupported"
+    assert "not recorded by language" in error["message"]
+
+
+async def test_weighted_rates_and_unknown_metrics_are_refused_with_what_to_send(settings: Settings) -> None:
+    async with connected(settings) as client:
+        weighted = await refused(client, "query_usage", metrics=["weighted_car"])
+        unknown = await refused(client, "query_usage", metrics=["search"])
+    assert "weights are not exported" in weighted["message"] + weighted["next_step"]
+    assert "searches" in unknown["message"] + unknown["next_step"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"clients": ["Emacs"]}, "server.svelte-web"),
+        ({"users": ["nobody@example.com"]}, "1 of the 1 users"),
+        ({"teams": ["Platform"]}, "No teams are known"),
+        ({"period": "last_month", "start_date": "2026-01-01"}, "either period or"),
+        ({"start_date": "2026-02-01", "end_date": "2026-01-01"}, "after end_date"),
+        ({"compare_to_previous": True, "period": "all_time"}, "no period before"),
+        ({"order_by": "chats"}, "can be one of: searches"),
+        ({"group_by": ["day", "day"]}, "twice"),
+    ],
+)
+async def test_questions_that_make_no_sense_say_what_to_send(
+    arguments: dict[str, Any], says: str, settings: Settings
+) -> None:
+    async with connected(settings) as client:
+        error = await refused(client, "query_usage", **({"metrics": ["searches"]} | arguments))
+    assert error["code"] == "invalid_argument"
+    assert says in f"{error['message']} {error['next_step']}"
+
+
+async def test_a_future_end_is_clamped_and_an_unfinished_period_is_not_compared(settings: Settings) -> None:
+    async with connected(settings) as client:
+        clamped = await call(
+            client, "query_usage", metrics=["searches"], start_date=TODAY.isoformat(), end_date="2199-01-01"
+        )
+        running = await call(client, "query_usage", metrics=["searches"], period="this_month", compare_to_previous=True)
+    assert clamped["end_date"] == TODAY.isoformat()
+    assert any("future" in note for note in clamped["notes"])
+    assert running["totals"][2:] == [None, None]
+    assert any("not comparable" in note for note in running["notes"])
+
+
+async def test_a_base_without_data_is_said(make_settings: Make, tmp_path: Path) -> None:
+    world = world_of(did(ANN, TODAY - DAY, searches=4))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        answer = await call(client, "query_usage", metrics=["searches"], compare_to_previous=True)
+        weekly = await call(client, "query_usage", metrics=["active_days"], compare_to_previous=True)
+    assert answer["totals"] == [4, None, 4, None]
+    for found in (answer, weekly):
+        assert any("no activity is recorded; the data may begin later" in note for note in found["notes"])
+
+
+async def test_totals_are_over_everything_and_the_page_says_so(settings: Settings, company: Company) -> None:
+    month = [row for row in company.activities if TODAY - 30 * DAY <= row.day < TODAY]
+    searches = sum(row.counts[COUNTS.index("searches")] or 0 for row in month)
+    async with connected(settings) as client:
+        result = await client.call_tool("query_usage", {"metrics": ["searches"], "group_by": ["user"], "limit": 2})
+    assert result.structured_content is not None
+    assert result.structured_content["totals"] == [searches]
+    assert result.structured_content["truncated"] is True
+    assert f"Searches: {searches:,}" in text(result)
+    assert re.search(r"first 2 of \d+ rows; the totals are over all", text(result))
+
+
+async def test_days_with_data_are_told(make_settings: Make, tmp_path: Path) -> None:
+    world = world_of(did(ANN, TODAY - 3 * DAY, searches=1), did(ANN, TODAY - 2 * DAY, searches=1))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        answer = await call(client, "query_usage", metrics=["active_days"], period="last_7_days")
+    assert f"Days with data: 2 of 7, {TODAY - 3 * DAY} to {TODAY - 2 * DAY}." in answer["notes"]
+
+
+async def test_every_team_and_nobodys_team_make_the_whole(
+    make_settings: Make, upstream: Served, tmp_path: Path
+) -> None:
+    teams = tmp_path / "teams.csv"
+    teams.write_text(upstream.company.teams_csv())
+    async with connected(make_settings(upstream.url, teams_file=teams)) as client:
+        by_team = await call(client, "query_usage", metrics=["active_users", "searches"], group_by=["team"])
+        whole = await call(client, "query_usage", metrics=["active_users", "searches"])
+    assert "(no team)" in [row[0] for row in by_team["rows"]]
+    for column in (1, 2):
+        assert sum(row[column] or 0 for row in by_team["rows"]) == whole["totals"][column - 1]
+
+
+async def test_rows_without_a_user_are_in_the_sums_and_in_no_team(make_settings: Make, tmp_path: Path) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"Instance user ID,Searches\n1,3\n,4\n")
+
+    teams = tmp_path / "teams.csv"
+    teams.write_text("1,Data\n")
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, teams_file=teams)) as client:
+        found = await call(client, "query_usage", metrics=["active_users", "searches"], group_by=["team"])
+    assert found["totals"] == [1, 7]
+    assert sorted(found["rows"]) == [["(no team)", 0, 4], ["Data", 1, 3]]
+    assert any("no Instance user ID" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("period", "today", "start", "end"),
+    [
+        ("last_month", date(2024, 3, 31), date(2024, 2, 1), date(2024, 2, 29)),
+        ("last_quarter", date(2026, 1, 1), date(2025, 10, 1), date(2025, 12, 31)),
+        ("this_quarter", date(2026, 1, 1), date(2026, 1, 1), date(2026, 1, 1)),
+        ("last_year", date(2026, 1, 1), date(2025, 1, 1), date(2025, 12, 31)),
+        ("last_7_days", date(2026, 1, 3), date(2025, 12, 27), date(2026, 1, 2)),
+        ("all_time", date(2026, 1, 3), None, None),
+    ],
+)
+async def test_period_words(period: Any, today: date, start: date | None, end: date | None) -> None:
+    found = resolve(period, None, None, today)
+    assert (found.start, found.end) == (start, end)
+
+
+@pytest.mark.parametrize(
+    ("period", "today", "start", "end"),
+    [
+        ("last_month", date(2024, 4, 9), date(2024, 2, 1), date(2024, 2, 29)),
+        ("last_quarter", date(2026, 5, 1), date(2025, 10, 1), date(2025, 12, 31)),
+        ("last_year", date(2025, 1, 1), date(2023, 1, 1), date(2023, 12, 31)),
+        ("last_30_days", date(2026, 3, 31), date(2026, 1, 30), date(2026, 2, 28)),
+    ],
+)
+async def test_the_period_before(period: Any, today: date, start: date, end: date) -> None:
+    found = resolve(period, None, None, today).before()
+    assert (found.start, found.end) == (start, end)
