@@ -57,6 +57,9 @@ class Settings(BaseModel):
     secret_delivery: Literal["store", "reveal"] = Field(
         "store", description="`reveal` also shows a new token's secret to the assistant"
     )
+    identities: Literal["names", "pseudonyms"] = Field(
+        "names", description="`pseudonyms` keeps every name, e-mail and user id out of every answer"
+    )
     retention_days: float = Field(30, gt=0, description="Exports older than this are deleted")
     max_store_bytes: int = Field(10 * 2**30, gt=0, description="Size of the store; the oldest exports go first")
     max_export_bytes: int = Field(4 * 2**30, gt=0, description="Largest export that is accepted, decoded")

@@ -3,9 +3,29 @@
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+from .columns import Field
+from .identities import PERSON, Pseudonyms, hidden
 from .models import Export
+
+
+class Shown:
+    """What of a file's rows may be shown: everything, or with people by pseudonym and without what would name them."""
+
+    def __init__(self, fields: Sequence[Field], pseudonyms: Pseudonyms | None) -> None:
+        self._pseudonyms = pseudonyms
+        self._places = [i for i, field in enumerate(fields) if pseudonyms is None or not hidden(field.name)]
+        self._fields = fields
+        self.headers = [fields[i].header for i in self._places]
+        self.text = [fields[i].kind == "text" for i in self._places]
+        self.words = "as they came" if pseudonyms is None else "people by pseudonym"
+
+    def row(self, cells: Sequence[str]) -> list[str]:
+        if self._pseudonyms is None:
+            return list(cells)
+        of = self._pseudonyms.of
+        return [of(cells[i]) if self._fields[i].name == PERSON else cells[i] for i in self._places]
 
 
 def page(export: Export, offset: int, limit: int) -> list[list[str]]:
@@ -28,16 +48,16 @@ def page(export: Export, offset: int, limit: int) -> list[list[str]]:
         return list(itertools.islice(rows_there, offset - first, offset - first + limit))
 
 
-def guarded(export: Export, guard: Callable[[str], str]) -> Iterator[str]:
-    """The whole CSV again, every text cell through `guard` and every cell quoted, in pieces."""
-    kinds = [field.kind == "text" for field in export.fields]
+def guarded(export: Export, shown: Shown, guard: Callable[[str], str]) -> Iterator[str]:
+    """The whole CSV again as far as it may be shown, every text cell through `guard` and all quoted, in pieces."""
     with export.csv.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = (row for row in csv.reader(file) if row)
         buffer = io.StringIO()
         writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
-        writer.writerow([guard(name) for name in next(rows, [])])
-        for row in rows:
-            writer.writerow([guard(cell) if text else cell for cell, text in zip(row, kinds, strict=True)])
+        next(rows, None)
+        writer.writerow([guard(name) for name in shown.headers])
+        for row in map(shown.row, rows):
+            writer.writerow([guard(cell) if text else cell for cell, text in zip(row, shown.text, strict=True)])
             if buffer.tell() > 1 << 16:
                 yield buffer.getvalue()
                 buffer.seek(0)

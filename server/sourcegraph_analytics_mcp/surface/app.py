@@ -14,6 +14,7 @@ from ..access.tokens import TokenDesk
 from ..exports.downloads import Downloads
 from ..exports.engine.queries import Sandbox
 from ..exports.engine.questions import Questions
+from ..exports.identities import Pseudonyms
 from ..exports.store import Store
 from ..settings import Settings
 from ..upstream.analytics import Analytics
@@ -42,6 +43,11 @@ class App:
     seats: tuple[str, ...] | None
     notices: Notices
 
+    @property
+    def masked(self) -> bool:
+        """Whether people are shown by pseudonym."""
+        return self.questions.pseudonyms is not None
+
 
 @asynccontextmanager
 async def open_app(
@@ -57,8 +63,9 @@ async def open_app(
     http = Http(settings, upstream)
     analytics = Analytics(http, credentials)
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes)
-    questions = Questions(settings.home / "staging")
-    sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb)
+    pseudonyms = Pseudonyms(settings.home / "keys") if settings.identities == "pseudonyms" else None
+    questions = Questions(settings.home / "staging", pseudonyms)
+    sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions)
     minutes = assumed(settings)
     summaries = Summaries(questions, minutes)
     teams = read_teams(settings.teams_file) if settings.teams_file else None

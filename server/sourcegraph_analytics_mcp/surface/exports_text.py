@@ -38,7 +38,8 @@ def uri(export_id: str, part: str = "") -> str:
     return f"analytics://exports/{export_id}{part}"
 
 
-def complete(export: Export, *, reused: bool = False) -> ExportEntry:
+def complete(export: Export, *, reused: bool = False, with_path: bool = True) -> ExportEntry:
+    """An export as answers describe it; the file itself names people, so it is not named where they are masked."""
     return ExportEntry(
         id=export.id,
         status="complete",
@@ -56,7 +57,7 @@ def complete(export: Export, *, reused: bool = False) -> ExportEntry:
         warnings=warnings(export),
         summary_uri=uri(export.id),
         csv_uri=uri(export.id, "/data.csv"),
-        path=str(export.csv),
+        path=str(export.csv) if with_path else None,
     )
 
 

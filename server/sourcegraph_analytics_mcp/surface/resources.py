@@ -12,7 +12,7 @@ from mcp_types import Annotations, Resource
 from ..errors import AnalyticsError, invalid
 from ..exports.columns import DOCUMENTED, SQL_TYPES, expected
 from ..exports.models import Export
-from ..exports.rows import guarded, page
+from ..exports.rows import Shown, guarded, page
 from ..upstream.models import GRANULARITIES
 from ..usage.metrics import METRICS
 from . import exports_text
@@ -83,7 +83,7 @@ def listed(exports: list[Export]) -> list[Resource]:
 async def recent(app: App) -> str:
     kept = await anyio.to_thread.run_sync(app.store.exports)
     entries = [exports_text.running(d) for d in app.downloads.running]
-    entries += [exports_text.complete(export) for export in kept[:50]]
+    entries += [exports_text.complete(export, with_path=not app.masked) for export in kept[:50]]
     if not entries:
         return "No exports are kept yet; the tool export_csv makes one."
     return f"{plural(len(kept), 'export')} kept, newest first.\n\n{exports_text.recent_table(entries)}"
@@ -112,7 +112,8 @@ async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:
     if not 1 <= limit <= _MOST_ROWS:
         raise invalid(f"limit must be 1 to {_MOST_ROWS}.")
     export = await anyio.to_thread.run_sync(app.store.get, export_id)
-    rows = await anyio.to_thread.run_sync(page, export, offset, limit)
+    shown = Shown(export.fields, app.questions.pseudonyms)
+    rows = [shown.row(row) for row in await anyio.to_thread.run_sync(page, export, offset, limit)]
     if not rows:
         return f"{export.title} has {plural(export.row_count, 'row')}; none from row {offset} on."
     after = offset + len(rows)
@@ -121,8 +122,8 @@ async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:
         if after < export.row_count
         else ""
     )
-    head = f"{export.title}: rows {offset + 1:,} to {after:,} of {export.row_count:,}, as they came.{more}"
-    return f"{head}\n\n{table([field.header for field in export.fields], rows)}"
+    head = f"{export.title}: rows {offset + 1:,} to {after:,} of {export.row_count:,}, {shown.words}.{more}"
+    return f"{head}\n\n{table(shown.headers, rows)}"
 
 
 async def csv_of(app: App, export_id: str) -> str:
@@ -133,7 +134,10 @@ async def csv_of(app: App, export_id: str) -> str:
             f"The CSV is {export.byte_count:,} bytes long; up to {_MOST_CSV:,} are handed over.",
             "Open the file that export_csv names, read a page of rows, or ask query_usage.",
         )
-    return await anyio.to_thread.run_sync(lambda: "".join(guarded(export, lambda text: formula_safe(safe(text)))))
+    shown = Shown(export.fields, app.questions.pseudonyms)
+    return await anyio.to_thread.run_sync(
+        lambda: "".join(guarded(export, shown, lambda text: formula_safe(safe(text))))
+    )
 
 
 def _number(text: str, name: str) -> int:

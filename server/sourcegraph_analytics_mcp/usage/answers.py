@@ -85,7 +85,8 @@ class Answers:
         exports = [await self.data(need, fetch, today, refresh=refresh) for need in question.needs]
         for export in exports:
             check_columns(question, export, self._minutes)
-        sources = [_source(f"t{number}", export) for number, export in enumerate(exports)]
+        named = self._questions.pseudonyms is None
+        sources = [_source(f"t{number}", export, named=named) for number, export in enumerate(exports)]
         tables = {source.table: export.parts for source, export in zip(sources, exports, strict=True)}
         now, before = sources[-1], sources[0] if question.compare else None
         await self._checks.values(question, now, tables)
@@ -100,7 +101,9 @@ class Answers:
 
     def _terms(self, today: date) -> Terms:
         by_key = self._teams.by_key if self._teams else {}
-        return Terms(self._minutes, tuple(by_key), tuple(by_key.values()), today)
+        pseudonyms = self._questions.pseudonyms
+        keys = map(pseudonyms.of, by_key) if pseudonyms else by_key
+        return Terms(self._minutes, tuple(keys), tuple(by_key.values()), today)
 
     async def data(self, need: Need, fetch: Fetch, today: date, *, refresh: bool = False) -> Export:
         """An export of this upstream hour that meets a need: the smallest that is kept, else a new one."""
@@ -128,10 +131,10 @@ class Answers:
         return Coverage(first, last, row["days"], unit)
 
 
-def _source(table: str, export: Export) -> Source:
+def _source(table: str, export: Export, *, named: bool) -> Source:
     columns = frozenset(field.name for field in export.fields)
     time = next((name for name in ("timestamp_date", "timestamp_month") if name in columns), None)
-    return Source(table, time, columns, export.first_day)
+    return Source(table, time, columns, export.first_day, named)
 
 
 def _shaped(

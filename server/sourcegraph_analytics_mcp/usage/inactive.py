@@ -53,23 +53,27 @@ async def find_inactive(
     window = Range(today - timedelta(days=days - 1), today, over=False)
     recent = await data(_need(instance, "by_user", window))
     ever = await data(_need(instance, "by_user_month", Range(None, None, over=False)))
-    services = _service_accounts(await registry())
+    shown = questions.pseudonyms.of if questions.pseudonyms else str
+    label = (lambda row: str(row["id"])) if questions.pseudonyms else _label
+    services = _service_accounts(await registry(), shown)
     active = {row["id"] for row in await questions.ask({"t": recent.parts}, _recent_sql(recent, window))}
     everybody = [
         row for row in await questions.ask({"t": ever.parts}, _ever_sql(ever)) if row["id"] not in (services or ())
     ]
     by_month = "timestamp_month" in {field.name for field in ever.fields}
     gone = sorted((row for row in everybody if row["id"] not in active), key=lambda row: (row["last"], row["id"]))
-    holders = {seat.lower() for seat in seats or ()}
+    holders = {shown(seat.lower()): seat for seat in seats or ()}
     seen_as = {str(row[key]).lower() for row in everybody for key in ("id", "email", "handle") if row[key]}
     return Inactive(
         start=window.start or today,
         end=today,
-        lapsed=tuple((_label(row), row["id"], row["last"][: 7 if by_month else 10]) for row in gone),
-        never_seen=None if seats is None else tuple(seat for seat in seats if seat.lower() not in seen_as),
+        lapsed=tuple((label(row), row["id"], row["last"][: 7 if by_month else 10]) for row in gone),
+        never_seen=None
+        if seats is None
+        else tuple(key if questions.pseudonyms else seat for key, seat in holders.items() if key not in seen_as),
         seen=len(everybody),
         service_accounts=None if services is None else len(services),
-        without_seat=sum(not holders & _names(row) for row in gone) if seats is not None else 0,
+        without_seat=sum(holders.keys().isdisjoint(_names(row)) for row in gone) if seats is not None else 0,
         by_month=by_month,
         exports=(recent, ever),
     )
@@ -110,11 +114,11 @@ def _names(row: dict[str, Any]) -> set[str]:
     return {str(row[key]).lower() for key in ("id", "email", "handle") if row[key]}
 
 
-def _service_accounts(registry: str | None) -> set[str] | None:
+def _service_accounts(registry: str | None, shown: Callable[[str], str]) -> set[str] | None:
     """The ids that the user registry calls service accounts; None where it does not say."""
     if registry is None:
         return None
     rows = csv.DictReader(io.StringIO(registry, newline=""))
     if not {"Instance user ID", "Service Account"} <= set(rows.fieldnames or ()):
         return None
-    return {row["Instance user ID"] for row in rows if (row["Service Account"] or "").strip().lower() == "true"}
+    return {shown(row["Instance user ID"]) for row in rows if (row["Service Account"] or "").strip().lower() == "true"}

@@ -28,12 +28,17 @@ _COUNTED = ("people", "people per day", "days")  # of nobody there is 0, not not
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The rows of one range: a table, the column that tells when (None for by_user), and which columns there are."""
+    """The rows of one range: a table, the column that tells when (None for by_user), and which columns there are.
+
+    Args:
+        named: whether people are shown by e-mail or username; else by what stands for their user id.
+    """
 
     table: str
     time: str | None
     columns: frozenset[str]
     first_day: date | None
+    named: bool = True
 
 
 @dataclass(slots=True)
@@ -151,9 +156,10 @@ def _people(name: str, question: Question, source: Source, terms: Terms, stateme
         statement.parameters += names
         tested = " OR ".join(f"list_contains(?, lower(k.{c}))" for c in ("instance_user_id", "email", "handle"))
         meant = f", bool_or(coalesce({tested}, false)) AS meant"
+    label = "coalesce(max(k.email), max(k.handle), k.instance_user_id)" if source.named else "k.instance_user_id"
     return (
         f"{known}, {lookup}people_{name} AS (SELECT k.instance_user_id, "
-        f"coalesce(max(k.email), max(k.handle), k.instance_user_id) AS user_label{meant}{team} "
+        f"{label} AS user_label{meant}{team} "
         f"FROM known_{name} AS k{join} GROUP BY 1), "
     )
 

@@ -74,12 +74,22 @@ def _query(request: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
         state["connection"] = _connection(request["scratch"])
     cursor = state["connection"].cursor()
     for name, files in request["tables"].items():
-        cursor.execute(
-            f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT * FROM read_parquet([{", ".join(map(_literal, files))}])'
-        )
+        source = f"read_parquet([{', '.join(map(_literal, files))}])"
+        columns = _columns(cursor, source, request["mask"])
+        cursor.execute(f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT {columns} FROM {source}')
     result = cursor.execute(request["sql"], request["parameters"])
     names = [column[0] for column in result.description]
     return {"columns": names, "rows": [[_plain(v) for v in row] for row in result.fetchall()]}
+
+
+def _columns(cursor: Any, source: str, mask: str | None) -> str:
+    """What a view shows of a source: all of it, or with people masked by a key."""
+    if mask is None:
+        return "*"
+    from sourcegraph_analytics_mcp.exports.identities import masked_columns
+
+    names = [row[0] for row in cursor.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
+    return ", ".join(masked_columns(names, mask))
 
 
 def _sandbox(request: dict[str, Any]) -> dict[str, Any]:

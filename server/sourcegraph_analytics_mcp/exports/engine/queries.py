@@ -11,7 +11,9 @@ import anyio
 import anyio.to_thread
 
 from ...errors import AnalyticsError
+from ..identities import NAMES
 from .process import EngineFailed, start_child
+from .questions import Questions
 
 
 class Sandbox:
@@ -21,11 +23,13 @@ class Sandbox:
         scratch: directory for the copies.
         seconds: after which a query's process is killed.
         memory_mb: what the engine may use for one query.
+        questions: makes the copies where people are shown by pseudonym.
     """
 
     _AT_ONCE, _WAITING = 2, 8
 
-    def __init__(self, scratch: Path, seconds: float, memory_mb: int) -> None:
+    def __init__(self, scratch: Path, seconds: float, memory_mb: int, questions: Questions) -> None:
+        self._questions = questions
         self._scratch = scratch
         self._seconds = seconds
         self._memory_mb = memory_mb
@@ -42,12 +46,24 @@ class Sandbox:
                 "busy", "Too many queries run at once.", "Call again in a few seconds.", retryable=True
             )
         async with self._places:
-            folder = await anyio.to_thread.run_sync(_copy, self._scratch, files)
+            folder = await anyio.to_thread.run_sync(_folder, self._scratch)
             try:
-                return await self._answer(folder, [file.name for file in files], columns, sql, limit)
+                names = await self._copied(folder, files, columns)
+                return await self._answer(folder, names, columns, sql, limit)
             finally:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+
+    async def _copied(self, folder: Path, files: Sequence[Path], columns: Sequence[str]) -> list[str]:
+        """Copy the data; where people are shown by pseudonym, without what would name them."""
+        if self._questions.pseudonyms is None:
+            for file in files:
+                await anyio.to_thread.run_sync(shutil.copyfile, file, folder / file.name)
+            return [file.name for file in files]
+        listed = ", ".join(f'"{name}"' for name in columns if name not in NAMES)
+        target = str(folder / "masked.parquet").replace("'", "''")
+        await self._questions.ask({"t": files}, f"COPY (SELECT {listed} FROM t) TO '{target}' (FORMAT parquet)")
+        return ["masked.parquet"]
 
     async def _answer(
         self, folder: Path, names: Sequence[str], columns: Sequence[str], sql: str, limit: int
@@ -88,10 +104,8 @@ def _hint(answer: dict[str, Any], columns: Sequence[str]) -> str:
             return "Send one SELECT over the table usage; nothing else is there."
 
 
-def _copy(scratch: Path, files: Sequence[Path]) -> Path:
-    """A copy that a query may damage without harm."""
+def _folder(scratch: Path) -> Path:
+    """A place for copies that a query may damage without harm."""
     folder = scratch / f"query-{token_hex(8)}"
     folder.mkdir(mode=0o700)
-    for file in files:
-        shutil.copyfile(file, folder / file.name)
     return folder

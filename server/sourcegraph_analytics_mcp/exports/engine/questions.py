@@ -8,6 +8,7 @@ from typing import Any, cast
 import anyio
 
 from ...errors import AnalyticsError
+from ..identities import Pseudonyms
 from .process import Child, EngineFailed, start_child
 
 
@@ -16,10 +17,12 @@ class Questions:
 
     Args:
         scratch: directory for what does not fit into memory.
+        pseudonyms: if given, the tables show people by these alone.
     """
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, pseudonyms: Pseudonyms | None = None) -> None:
         self._scratch = scratch
+        self.pseudonyms = pseudonyms
         self._child: Child | None = None
         self._lock = anyio.Lock()
 
@@ -45,6 +48,7 @@ class Questions:
             "sql": sql,
             "parameters": list(parameters),
             "scratch": str(self._scratch),
+            "mask": self.pseudonyms.key if self.pseudonyms else None,
         }
         async with self._lock:
             answer = await self._exchange(request, within)

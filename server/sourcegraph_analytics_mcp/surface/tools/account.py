@@ -10,7 +10,7 @@ from pydantic import Field
 from ...errors import AnalyticsError
 from ..app import App
 from ..call import Call
-from ..text import safe_data, size, table
+from ..text import safe_data, size, table, without_emails
 from ..tool import Answer, Arguments, Cell, Day, Hints, Reply, tool
 from .exports import Instance
 
@@ -32,6 +32,8 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
     """Get the credit buckets, allocated and consumed, as upstream gives them."""
     instance = app.settings.resolve_instance(arguments.instance_url)
     given = safe_data(await app.analytics.credits(instance, arguments.start_date, arguments.end_date))
+    if app.masked:
+        given = without_emails(given)
     text = _as_text(given)
     if len(text) > _MOST_TEXT:
         raise AnalyticsError(

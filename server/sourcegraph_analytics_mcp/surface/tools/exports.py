@@ -63,9 +63,10 @@ def _request(app: App, arguments: ExportArguments) -> ReportRequest:
 
 
 def _complete(app: App, export: Export, *, reused: bool) -> Reply:
-    entry = exports_text.complete(export, reused=reused)
+    entry = exports_text.complete(export, reused=reused, with_path=not app.masked)
     kept = " Kept from an earlier call in this hour." if reused else ""
-    facts = [("export_id", entry.id), ("file", entry.path), ("summary", entry.summary_uri), ("csv", entry.csv_uri)]
+    facts = [("export_id", entry.id), ("summary", entry.summary_uri), ("csv", entry.csv_uri)]
+    facts += [("file", entry.path)] if entry.path else []
     facts += [("note", warning) for warning in entry.warnings]
     head = f"{exports_text.sentence(export)}{kept} {exports_text.coverage(export)}"
     text = f"{head}\n\n{table(('', ''), facts, widest=1000)}"
@@ -118,7 +119,7 @@ async def list_exports(app: App, arguments: ListExportsArguments, call: Call) ->
         start = ids.index(arguments.cursor) + 1
     page = kept[start : start + arguments.limit]
     entries = [exports_text.running(d) for d in app.downloads.running] if start == 0 else []
-    entries += [exports_text.complete(export) for export in page]
+    entries += [exports_text.complete(export, with_path=not app.masked) for export in page]
     more = page[-1].id if page and start + len(page) < len(kept) else None
     head = (
         f"{plural(len(kept), 'export')} kept." if kept or entries else "No exports are kept yet; export_csv makes one."

@@ -5,6 +5,7 @@ from typing import Annotated
 import anyio.to_thread
 from pydantic import Field
 
+from ...exports.identities import hidden
 from ..app import App
 from ..call import Call
 from ..text import plural, safe_data, table
@@ -34,7 +35,7 @@ async def query_export(app: App, arguments: SqlArguments, call: Call) -> Reply:
     instance_user_id, timestamp_date, client_name, language, chat_events…; all in analytics://columns. Count people
     by instance_user_id; sum before dividing."""
     export = await anyio.to_thread.run_sync(app.store.get, arguments.export_id)
-    columns = [field.name for field in export.fields]
+    columns = [f.name for f in export.fields if not app.masked or not hidden(f.name)]
     found = safe_data(await app.sandbox.run(export.parts, columns, arguments.sql, arguments.limit))
     answer = SqlAnswer(row_count=len(found["rows"]), **found)
     head = f"{plural(answer.row_count, 'row')} of {export.title}, as of {export.created_at:%Y-%m-%d %H:%M} UTC."

@@ -1,0 +1,171 @@
+"""With IDENTITIES=pseudonyms no name, e-mail or user id leaves the server, and the figures are the same."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from mcp import Client
+from mcp_types import PromptReference, ResourceTemplateReference
+
+from sourcegraph_analytics_mcp.demo.company import COUNTS, Activity, Company, Person
+from sourcegraph_analytics_mcp.demo.reports import report
+from sourcegraph_analytics_mcp.settings import Settings
+from support.client import call, connected, read, refused
+from support.upstreams import Exchange, scripted_upstream
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[..., Settings]
+TODAY = datetime.now(UTC).date()
+PEOPLE = tuple(
+    Person(f"uid-{n}-qzx", f"Planted{n}@corp.example", f"planted.name {n}", None) for n in range(4)
+)  # fmt: skip
+GONE = PEOPLE[3]
+PLANTED = [word.lower() for p in PEOPLE for word in (p.id, p.email, p.username)] + ["seatholder", "planted"]
+
+
+def company() -> Company:
+    counts = tuple(3 if name in ("searches", "suggestions") else None for name in COUNTS)
+    rows = [
+        Activity(person, TODAY - timedelta(days=ago), "VSCode.cody", "Go", True, counts)
+        for person in PEOPLE
+        for ago in ((60, 61) if person is GONE else (1, 2, 40))
+    ]
+    return Company(TODAY, PEOPLE, tuple(sorted(rows, key=lambda row: row.day)), ())
+
+
+async def upstream(exchange: Exchange) -> None:
+    """Reports with an extra column that names people once more, a registry, and credits that name an owner."""
+    if "user-registry" in exchange.target:
+        await exchange.answer(b"Instance user ID,Service Account,Site Admin\nuid-2-qzx,true,false\n")
+    elif "credits" in exchange.target:
+        await exchange.answer(b'{"owner": "planted0@corp.example", "left": 5}', content_type="application/json")
+    else:
+        asked = parse_qs(urlsplit(exchange.target).query)
+        (granularity,) = asked.get("granularity", ["by_user_day_client_language"])
+        head, *lines = "".join(report(company(), granularity, None, None)).splitlines()
+        body = "\n".join([f"{head},Manager", *(f"{line},planted boss" for line in lines)])
+        await exchange.answer(body.encode())
+
+
+@pytest.fixture
+def people_files(tmp_path: Path) -> dict[str, Path]:
+    teams, seats = tmp_path / "teams.csv", tmp_path / "seats.csv"
+    teams.write_text("planted0@CORP.example,Data\nplanted.name 1,Data\nuid-2-qzx,Core\n")
+    seats.write_text("planted0@corp.example\nplanted3@corp.example\nseatholder@corp.example\n")
+    return {"teams_file": teams, "seats_file": seats}
+
+
+async def everything(client: Client) -> tuple[list[str], dict[str, Any]]:
+    """What every read tool, resource, template and completion answers; and the answers by name."""
+    said: list[str] = []
+    found: dict[str, Any] = {}
+    export = (await call(client, "export_csv"))["export"]
+    sql = "SELECT * FROM usage ORDER BY timestamp_date"
+    for name, tool, arguments in (
+        ("export", "export_csv", {}),
+        ("exports", "list_exports", {}),
+        ("users", "query_usage", {"metrics": ["active_users", "searches"], "group_by": ["user"], "period": "all_time"}),
+        ("teams", "query_usage", {"metrics": ["active_users"], "group_by": ["team"], "period": "all_time"}),
+        ("inactive", "list_inactive_users", {}),
+        ("sql", "query_export", {"export_id": export["id"], "sql": sql}),
+        ("credits", "get_credits", {}),
+        ("check", "check_connection", {}),
+        ("no column", "query_export", {"export_id": export["id"], "sql": "SELECT user_email FROM usage"}),
+        ("no person", "query_usage", {"metrics": ["searches"], "users": ["somebody"]}),
+    ):
+        result = await client.call_tool(tool, arguments)
+        said.append(result.model_dump_json())
+        found[name] = result.structured_content
+    uri = f"analytics://exports/{export['id']}"
+    for address in ("analytics://exports", uri, f"{uri}/rows?limit=50", f"{uri}/data.csv", "analytics://metrics"):
+        found[address.removeprefix(uri)] = await read(client, address)
+        said.append(found[address.removeprefix(uri)])
+    said.append((await client.list_resources(cache_mode="refresh")).model_dump_json())
+    for reference, argument in (
+        (ResourceTemplateReference(uri="analytics://exports/{export_id}"), "export_id"),
+        (PromptReference(name="unused_seats"), "days"),
+    ):
+        said.append((await client.complete(reference, {"name": argument, "value": ""})).model_dump_json())
+    return said, found
+
+
+async def test_nobody_is_named_anywhere(
+    make_settings: Make, people_files: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with scripted_upstream(upstream) as fake:
+        async with connected(make_settings(fake.url, identities="pseudonyms", **people_files)) as client:
+            said, found = await everything(client)
+        async with connected(make_settings(fake.url, **people_files)) as client:
+            named, plain = await everything(client)
+
+    for text in (*said, capfd.readouterr().err):
+        assert not [word for word in PLANTED if word in text.lower()]
+    assert all(any(word in text.lower() for text in named) for word in PLANTED)  # the search would have found them
+
+    assert sorted(row[2:] for row in found["users"]["rows"]) == sorted(row[2:] for row in plain["users"]["rows"])
+    assert sorted(found["teams"]["rows"]) == sorted(plain["teams"]["rows"])
+    assert sorted(found["teams"]["rows"]) == [["(no team)", 1], ["Core", 1], ["Data", 2]]
+    for figure in ("inactive", "seen", "never_seen", "seats_freed"):
+        assert found["inactive"][figure] == plain["inactive"][figure]
+    assert found["inactive"]["inactive"] == 1
+    assert {"user_email", "username", "manager"}.isdisjoint(c["name"] for c in found["sql"]["columns"])
+    assert found["export"]["export"]["path"] is None
+
+
+async def test_a_person_keeps_one_pseudonym_across_tools_exports_and_restarts(
+    make_settings: Make, people_files: dict[str, Path]
+) -> None:
+    seen: list[set[str]] = []
+    async with scripted_upstream(upstream) as fake:
+        for _ in range(2):
+            async with connected(make_settings(fake.url, identities="pseudonyms")) as client:
+                _, found = await everything(client)
+            seen.append({row[1] for row in found["users"]["rows"]})
+            seen.append({row[0] for row in found["sql"]["rows"]})
+        async with connected(make_settings(fake.url, identities="pseudonyms")) as client:
+            one = min(seen[0])
+            asked = {"metrics": ["active_users"], "users": [one], "period": "all_time"}
+            assert (await call(client, "query_usage", **asked))["totals"] == [1]
+    assert all(people == seen[0] for people in seen)
+    assert len(seen[0]) == len(PEOPLE)
+
+
+async def test_another_installation_has_other_pseudonyms_and_a_private_key(make_settings: Make, tmp_path: Path) -> None:
+    people: list[set[str]] = []
+    async with scripted_upstream(upstream) as fake:
+        for name in ("one", "two"):
+            folder = tmp_path / name
+            async with connected(make_settings(fake.url, identities="pseudonyms", data_dir=folder)) as client:
+                answer = await call(client, "query_usage", metrics=["searches"], group_by=["user"], period="all_time")
+            people.append({row[1] for row in answer["rows"]})
+            key = folder / "keys" / "pseudonyms"
+            assert (key.stat().st_mode & 0o777, key.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert people[0].isdisjoint(people[1])
+
+
+async def test_a_name_does_not_find_a_pseudonym_and_no_argument_shows_names(make_settings: Make) -> None:
+    async with (
+        scripted_upstream(upstream) as fake,
+        connected(make_settings(fake.url, identities="pseudonyms")) as client,
+    ):
+        for name in ("uid-1-qzx", "planted1@corp.example", "planted.name 1"):
+            error = await refused(client, "query_usage", metrics=["searches"], users=[name], period="all_time")
+            assert error["code"] == "invalid_argument"
+            assert name not in json.dumps(error)
+
+
+async def test_a_damaged_key_is_said_and_nothing_is_shown(make_settings: Make, tmp_path: Path) -> None:
+    (tmp_path / "data" / "keys").mkdir(parents=True)
+    (tmp_path / "data" / "keys" / "pseudonyms").write_text("short")
+    async with (
+        scripted_upstream(upstream) as fake,
+        connected(make_settings(fake.url, identities="pseudonyms")) as client,
+    ):
+        error = await refused(client, "query_usage", metrics=["searches"], group_by=["user"])
+    assert error["code"] == "store_corrupt"
+    assert "pseudonyms" in error["message"]
