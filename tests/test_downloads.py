@@ -53,7 +53,6 @@ def chunked(body: bytes, extra: str = "", end: bytes = b"0\r\n\r\n") -> bytes:
         framed(CSV.replace(b"\n", b"\r\n")), framed(CSV.strip()), framed(CSV + b"\n\n"),
         framed(gzip.compress(CSV[:20]) + gzip.compress(CSV[20:]), GZIP),
         framed(CSV, "Content-Encoding: identity\r\n"),
-        b"HTTP/1.1 200 OK\r\n\r\n" + CSV,
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + PACKED,
     ],
 )  # fmt: skip
@@ -61,13 +60,12 @@ async def test_a_whole_body_is_kept_however_it_is_framed(make_settings: Make, wh
     assert await outcome(make_settings, whole) == (None, 1, True)
 
 
-async def test_a_body_that_ends_with_the_connection_carries_a_warning(make_settings: Make) -> None:
-    async def answer(exchange: Exchange) -> None:
-        await exchange.send(b"HTTP/1.1 200 OK\r\n\r\n" + CSV)
-
-    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
-        export = (await call(client, "export_csv", granularity="by_user"))["export"]
-    assert "could not be proved" in export["warnings"][-1]
+@pytest.mark.parametrize("body", [CSV, CSV[:-4], b""])
+async def test_a_body_whose_end_nothing_marks_is_refused_whole_or_not(make_settings: Make, body: bytes) -> None:
+    for head in (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\nContent-Type: text/csv\r\n\r\n"):
+        error, requests, kept = await outcome(make_settings, head + body)
+        assert error is not None
+        assert (error["code"], requests, kept) == ("upstream_incomplete", 1, False)
 
 
 @pytest.mark.parametrize(

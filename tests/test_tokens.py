@@ -1,16 +1,20 @@
 """The life of access tokens: stored and not shown, posted once, revoked only after a yes, verified by the list."""
 
 import json
+import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
 import keyring
 import pytest
 from keyring.backends import fail
 from mcp import MCPError
 from mcp_types import ElicitResult
 
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from support.client import REVISIONS, answering, call, connected, refused, text
@@ -309,3 +313,108 @@ async def test_the_systems_keyring_is_preferred(make_settings: Make, upstream: S
     assert upstream.sent("GET", "/api/reports/")[0].headers["authorization"] == f"Bearer {secret_of(upstream)}"
     assert not (settings.home / "secrets").exists()
     assert MemoryKeyring.kept == {}
+
+
+KILLED_IN_CREATE = """
+import anyio, os, sys
+from sourcegraph_analytics_mcp.access import tokens
+from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
+from mcp import Client
+
+async def main():
+    async with Client(AnalyticsServer(Settings.from_env(os.environ))) as client:
+        await client.call_tool("create_token", {"display_name": "nightly"})
+
+anyio.run(main)
+"""
+
+
+class Desk:
+    """A token endpoint that makes tokens and, while `silent`, never says so."""
+
+    def __init__(self) -> None:
+        self.tokens: list[dict[str, Any]] = []
+        self.calls: list[str] = []
+        self.made = anyio.Event()
+        self.silent = True
+
+    async def answer(self, exchange: Exchange) -> None:
+        self.calls.append(exchange.method)
+        if exchange.method == "POST":
+            self.tokens.append(
+                {"id": f"new-{len(self.tokens)}", "displayName": "nightly", "isExpired": False}
+                | {"createdAt": datetime.now(UTC).isoformat()}
+            )
+            self.made.set()
+            if self.silent:
+                await anyio.sleep_forever()
+            return
+        if exchange.method == "DELETE":
+            for token in self.tokens:
+                token["isExpired"] |= exchange.target.endswith(token["id"])
+            await exchange.answer(b"", "204 No Content")
+            return
+        await exchange.answer(json.dumps({"tokens": self.tokens}).encode(), content_type="application/json")
+
+
+async def killed_in_create(settings: Settings, desk: Desk) -> None:
+    """Let a process ask for a token, and kill it once upstream has made one and before it can keep the secret."""
+    environment = {
+        "SRC_ANALYTICS_URL": settings.url,
+        "SRC_ANALYTICS_CAS_COOKIE": DEMO_COOKIE,
+        "SRC_ANALYTICS_DATA_DIR": str(settings.home),
+        "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
+    }
+    process = await anyio.open_process([sys.executable, "-c", KILLED_IN_CREATE], env=environment)
+    with anyio.fail_after(30):
+        await desk.made.wait()
+    process.kill()
+    await process.wait()
+
+
+async def test_a_crash_between_the_create_and_the_store_is_put_right_at_the_next_call(make_settings: Make) -> None:
+    desk = Desk()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url)
+        await killed_in_create(settings, desk)
+        before = len(desk.calls)
+        async with connected(settings) as client:
+            assert len(desk.calls) == before  # nothing is contacted before tokens are asked for
+            first = await call(client, "list_tokens")
+            again = await call(client, "list_tokens")
+    assert desk.calls.count("POST") == 1
+    assert [t["is_expired"] for t in first["tokens"]] == [True]
+    assert len(first["notes"]) == 1
+    assert "(new-0) was revoked" in first["notes"][0]
+    assert again["notes"] == []
+
+
+async def test_what_a_crash_left_is_not_touched_where_nothing_may_be_changed(make_settings: Make) -> None:
+    desk = Desk()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url)
+        await killed_in_create(settings, desk)
+        async with connected(make_settings(fake.url, read_only=True)) as client:
+            assert (await call(client, "list_tokens"))["notes"] == []
+    assert "DELETE" not in desk.calls
+    assert len(list((settings.home / "creates").iterdir())) == 1
+
+
+@pytest.mark.parametrize("others", [0, 2])
+async def test_what_a_crash_left_is_only_revoked_when_it_must_be_ours(make_settings: Make, others: int) -> None:
+    desk = Desk()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url)
+        await killed_in_create(settings, desk)
+        desk.tokens[:] = [{**desk.tokens[0], "id": f"twin-{number}"} for number in range(others)]
+        async with connected(settings) as client:
+            (note,) = (await call(client, "list_tokens"))["notes"]
+    assert "DELETE" not in desk.calls
+    assert ("it left no token" in note) if not others else ("twin-0, twin-1" in note)
+
+
+async def test_a_create_that_is_over_leaves_no_entry(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        await call(client, "create_token", display_name="nightly")
+    assert list((settings.home / "creates").iterdir()) == []

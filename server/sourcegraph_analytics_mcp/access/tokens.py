@@ -1,9 +1,11 @@
 """Make, list and revoke access tokens without ever losing track of one.
 
 A create is posted once. The tokens are listed before it, which also proves the cookie; when its answer is lost they are
-listed again, and a token that must be ours and whose secret nobody has is revoked.
+listed again, and a token that must be ours and whose secret nobody has is revoked. A journal does the same for a
+process that died in between, the next time that tokens are asked for.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NoReturn
@@ -13,11 +15,13 @@ import anyio.to_thread
 from pydantic import SecretStr
 
 from ..errors import AnalyticsError
+from ..files import disk_error
 from ..settings import Settings, header_safe
 from ..upstream.analytics import Analytics
 from ..upstream.models import NewToken, Token, TokenRequest
 from ..upstream.policy import Failed, Outcome
 from .credentials import Configured
+from .journal import Journal, Unsettled
 from .secret_store import Place, SecretStore, StoredToken
 
 _LOST: tuple[Outcome, ...] = ("silent", "broken", "misread", "busy", "failing", "gateway")  # a token may exist
@@ -45,10 +49,22 @@ class TokenDesk:
         self._store = store
         self._pauses = tuple(settings.retry_base_delay * factor for factor in (0, 4, 6))  # 0, 2 and 5 s in all
         self._instance = settings.instance
+        self._journal = Journal(settings.home / "creates", settings.url)
+        self._longest = timedelta(seconds=settings.deadline)
+        self._read_only = settings.read_only
 
     async def listed(self) -> tuple[Token, ...]:
         """Every token of the signed-in user."""
         return await self._analytics.list_tokens()
+
+    async def settled(self) -> list[str]:
+        """Put right what a crash left between asking for a token and keeping its secret; what was done, in sentences.
+
+        Raises:
+            AnalyticsError: when the tokens cannot be listed, or a revoke is not confirmed; the entry is kept then.
+        """
+        left = [] if self._read_only else await anyio.to_thread.run_sync(self._journal.left_by_a_crash)
+        return [await self._settle(entry) for entry in left]
 
     async def create(self, display_name: str | None, expires_at: datetime | None) -> Created:
         """Make a token, keep its secret and use it from now on.
@@ -61,14 +77,22 @@ class TokenDesk:
         before = {token.id for token in await self.listed()}
         asked_at = datetime.now(UTC)
         try:
-            token = await self._analytics.create_token(TokenRequest(display_name=display_name, expires_at=expires_at))
+            with self._journal.entry(display_name, asked_at, before):
+                return await self._post(TokenRequest(display_name=display_name, expires_at=expires_at), before, place)
+        except OSError as error:
+            raise disk_error(error) from None
+
+    async def _post(self, request: TokenRequest, before: set[str], place: Place) -> Created:
+        asked_at = datetime.now(UTC)
+        try:
+            token = await self._analytics.create_token(request)
             header_safe(token.secret.get_secret_value())
         except Failed as failed:
             if failed.outcome not in _LOST:
                 raise failed.error from None
-            await self._reconcile(before, display_name, asked_at, failed.error)
+            await self._reconcile(before, request.display_name, asked_at, failed.error)
         except ValueError:
-            await self._reconcile(before, display_name, asked_at, _unusable())
+            await self._reconcile(before, request.display_name, asked_at, _unusable())
         return await self._keep(token, place)
 
     async def revoke(self, token_id: str) -> Literal["revoked", "already_expired"]:
@@ -107,6 +131,25 @@ class TokenDesk:
             if error.code == "auth_rejected":
                 raise AnalyticsError(error.code, "Upstream refuses the token it has just made.", "Try again.") from None
 
+    async def _settle(self, entry: Unsettled) -> str:
+        kept = {stored.id for stored in await anyio.to_thread.run_sync(self._store.tokens)}
+        found = [
+            token
+            for token in await self.listed()
+            if _may_be_ours(token, entry.before, entry.display_name, entry.asked_at)
+            and token.created_at <= entry.asked_at + self._longest + _CLOCK_SKEW
+            and token.id not in kept
+            and not token.is_expired
+        ]
+        when = f"A create_token of {entry.asked_at:%Y-%m-%d %H:%M} UTC was cut off"
+        if len(found) == 1:
+            await self._revoke_and_verify(found[0].id)
+        entry.settle()
+        if len(found) > 1:
+            ids = ", ".join(token.id for token in found)
+            return f"{when}; one of these tokens may be its, with a secret nobody has: {ids}."
+        return f"{when}; the token it had made ({found[0].id}) was revoked." if found else f"{when}; it left no token."
+
     async def _reconcile(
         self, before: set[str], display_name: str | None, asked_at: datetime, error: AnalyticsError
     ) -> NoReturn:
@@ -132,13 +175,7 @@ class TokenDesk:
         found: list[Token] = []
         for pause in self._pauses:
             await anyio.sleep(pause)
-            found = [
-                token
-                for token in await self.listed()
-                if token.id not in before
-                and token.display_name == display_name
-                and token.created_at >= asked_at - _CLOCK_SKEW
-            ]
+            found = [token for token in await self.listed() if _may_be_ours(token, before, display_name, asked_at)]
             if found:
                 break
         return found
@@ -168,6 +205,10 @@ class TokenDesk:
     async def _forget(self, token_id: str) -> None:
         await anyio.to_thread.run_sync(self._store.forget, token_id)
         self._credentials.forget(token_id)
+
+
+def _may_be_ours(token: Token, before: Set[str], display_name: str | None, asked_at: datetime) -> bool:
+    return token.id not in before and token.display_name == display_name and token.created_at >= asked_at - _CLOCK_SKEW
 
 
 def _unusable() -> AnalyticsError:

@@ -24,7 +24,6 @@ from .store import Staging, Store
 
 _log = logging.getLogger(__name__)
 _SLOW_WRITE = 0.02  # seconds; a disk slower than this per piece gets its writes from a thread
-_UNFRAMED = "Upstream did not say how long the report is, so its end could not be proved."
 
 
 @dataclass
@@ -175,8 +174,6 @@ async def _store_report(report: Report, download: Download, staging: Staging) ->
                 download.fraction = min(1.0, report.wire_bytes() / report.length) if report.length else None
                 await convert.grown(download.bytes)
         facts = await convert.finish(download.bytes)
-    if not report.framed:
-        facts["warnings"] = [*facts["warnings"], _UNFRAMED]
     facts["fields"] = [Field(**f) for f in facts["fields"]]
     return facts
 

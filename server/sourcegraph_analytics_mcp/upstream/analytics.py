@@ -31,14 +31,13 @@ class Report:
     """A usage report that has begun to arrive.
 
     Args:
-        body: the decoded CSV bytes; reaching the end means the end was proved, unless `framed` is false.
+        body: the decoded CSV bytes; reaching the end means the end was proved.
         length: bytes on the wire where upstream says.
         wire_bytes: bytes received so far.
     """
 
     body: AsyncIterator[bytes]
     length: int | None
-    framed: bool
     wire_bytes: Callable[[], int]
 
 
@@ -92,8 +91,11 @@ class Analytics:
         """
 
         async def checked(answer: Answer) -> T:
-            body = _csv_only(answer.body)
-            return await receive(Report(body, answer.length, answer.framed, answer.wire_bytes))
+            if not answer.framed:
+                raise misread(
+                    "Upstream does not say where the report ends, so a cut one would look whole.", "upstream_incomplete"
+                )
+            return await receive(Report(_csv_only(answer.body), answer.length, answer.wire_bytes))
 
         path = "/api/reports/by-user-client-date"
         get = Request("report", "GET", path, await self._bearer(), query=request.query(), limit=limit)

@@ -132,7 +132,7 @@ class Http:
                 head_seen = True
                 if response.status_code not in request.success:
                     raise refusal(request.call, response.status_code, retry_after(response.headers.get("retry-after")))
-                return await receive(_answer(response, request))
+                return await receive(_answer(response, request, in_process=self._app is not None))
         except httpx.TransportError as error:
             raise (self._cut(error) if head_seen else self._unanswered(error)) from None
 
@@ -180,7 +180,7 @@ class Http:
         return broken("The connection ended before the answer did.")
 
 
-def _answer(response: "httpx.Response", request: Request) -> Answer:
+def _answer(response: "httpx.Response", request: Request, *, in_process: bool) -> Answer:
     length = response.headers.get("content-length", "")
     encoding = response.headers.get("content-encoding", "").strip().lower()
     chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
@@ -188,7 +188,7 @@ def _answer(response: "httpx.Response", request: Request) -> Answer:
         status=response.status_code,
         content_type=response.headers.get("content-type", "").lower(),
         length=int(length) if length.isdigit() else None,
-        framed=length.isdigit() or chunked or encoding == "gzip",
+        framed=in_process or length.isdigit() or chunked or encoding == "gzip",
         body=decoded(response.aiter_raw(), encoding, request.limit),
         wire_bytes=lambda: response.num_bytes_downloaded,
     )

@@ -43,11 +43,13 @@ class CreateTokenAnswer(Answer):
     secret: str | None
     secret_fingerprint: str
     secret_stored_in: str
+    notes: list[str]
 
 
 @tool(title="Create access token", answer=CreateTokenAnswer, hints=Hints(), changes_upstream=True)
 async def create_token(app: App, arguments: CreateTokenArguments, call: Call) -> Reply:
     """Create a Sourcegraph Analytics access token. Its secret is stored for this server, which uses it from then on."""
+    notes = await app.tokens.settled()
     created = await app.tokens.create(arguments.display_name, _expiry(arguments))
     token = created.token
     entry = TokenEntry(
@@ -63,8 +65,9 @@ async def create_token(app: App, arguments: CreateTokenArguments, call: Call) ->
         secret=token.secret.get_secret_value() if reveal else None,
         secret_fingerprint=created.stored.fingerprint,
         secret_stored_in=_place(app, created),
+        notes=notes,
     )
-    return Reply(await _told(app, answer, created), answer)
+    return Reply(await _told(app, answer, created) + _noted(notes), answer)
 
 
 def _expiry(arguments: CreateTokenArguments) -> datetime | None:
@@ -107,21 +110,29 @@ class ListTokensAnswer(Answer):
     total: int
     active: int
     expired: int
+    notes: list[str]
 
 
 @tool(title="List access tokens", answer=ListTokensAnswer, hints=Hints(read_only=True, idempotent=True))
 async def list_tokens(app: App, arguments: ListTokensArguments, call: Call) -> Reply:
     """List the signed-in user's access tokens; expired and revoked look alike upstream. Secrets are never listed."""
+    notes = await app.tokens.settled()
     every = await app.tokens.listed()
     in_use = await app.credentials.token_in_use()
     expired = sum(token.is_expired for token in every)
     shown = [token for token in every if arguments.include_expired or not token.is_expired]
     entries = [_entry(token, in_use=token.id == in_use) for token in shown]
-    answer = ListTokensAnswer(tokens=entries, total=len(every), active=len(every) - expired, expired=expired)
+    answer = ListTokensAnswer(
+        tokens=entries, total=len(every), active=len(every) - expired, expired=expired, notes=notes
+    )
     head = f"{plural(len(every), 'token')}: {answer.active} active, {expired} expired or revoked."
     rows = [(t.id, t.display_name, t.created_at[:10], (t.expires_at or "never")[:10], _state(t)) for t in entries]
     body = f"\n\n{table(('id', 'name', 'created', 'expires', 'state'), rows)}" if rows else ""
-    return Reply(head + body, answer, rows=len(entries))
+    return Reply(head + body + _noted(notes), answer, rows=len(entries))
+
+
+def _noted(notes: list[str]) -> str:
+    return "".join(f"\n\nNote: {safe(note)}" for note in notes)
 
 
 def _entry(token: Token, *, in_use: bool) -> ListedToken:
