@@ -9,7 +9,7 @@ import pytest
 
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE, DEMO_TOKEN
 from support.client import REVISIONS
-from support.stdio import COMMAND, Raw, spawned
+from support.stdio import COMMAND, META, Raw, spawned
 from support.upstreams import Served
 
 
@@ -97,6 +97,54 @@ def test_what_is_no_message_is_dropped_and_the_rest_is_answered(tmp_path: Path) 
         for line in (b"not json\n", b"[]\n", b"\xff\xfe\n", b'{"jsonrpc": "2.0"}\n', b"[" * 10_000 + b"\n"):
             raw.write(line)
             assert raw.ask("tools/list")["tools"]
+
+
+def resident(raw: Raw) -> int:
+    """Memory in use, in bytes."""
+    status = Path(f"/proc/{raw.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) << 10
+
+
+@pytest.mark.parametrize("size", [1_100_000, 60_000_000])
+def test_an_overlong_line_is_answered_and_costs_no_memory(tmp_path: Path, size: int) -> None:
+    padding = b"x" * size
+    with spawned(tmp_path, "--demo") as raw:
+        raw.handshake()
+        raw.ask("tools/list")
+        before = resident(raw)
+        for line, number in (
+            (b'{"jsonrpc": "2.0", "id": 71, "method": "tools/call", "params": {"x": "%s"}}' % padding, 71),
+            (b'{"method":"tools/call","params":{"x":"%s"},"jsonrpc":"2.0","id":"a-1"}' % padding, "a-1"),
+            (padding, None),
+        ):
+            raw.write(line + b"\n")
+            error = raw.answer(number)["error"]
+            assert "longer than 1,048,576 bytes" in error["message"]
+        assert raw.ask("tools/list")["tools"]
+        assert resident(raw) - before < 16 << 20
+
+
+def test_changed_text_is_not_acted_on(tmp_path: Path, upstream: Served) -> None:
+    with spawned(tmp_path, **settings_for(upstream, tmp_path)) as raw:
+        raw.handshake()
+        line = json.dumps(
+            {"jsonrpc": "2.0", "id": 9, "method": "tools/call"}
+            | {"params": {"name": "get_credits", "arguments": {"instance_url": "a@b.example"}, "_meta": META}}
+        ).encode()
+        raw.write(line.replace(b"@", b"\xff") + b"\n")
+        assert "not valid UTF-8" in raw.answer(9)["error"]["message"]
+        assert raw.ask("tools/list")["tools"]
+    assert upstream.sent("GET") == []
+
+
+def test_a_client_that_stops_reading_does_not_keep_it_alive(tmp_path: Path) -> None:
+    with spawned(tmp_path, "--demo") as raw:
+        raw.handshake()
+        for _ in range(200):  # far more than the pipe holds
+            raw.send("tools/list")
+        assert raw.process.stdin is not None
+        raw.process.stdin.close()
+        assert raw.process.wait(8) == 0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
-_META = {
+META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "0"},
     "io.modelcontextprotocol/clientCapabilities": {},
@@ -29,7 +29,7 @@ class Raw:
     def send(self, method: str, params: Mapping[str, Any] | None = None, *, answered: bool = True) -> int:
         body = dict(params or {})
         if self.revision == "2026-07-28":
-            body["_meta"] = _META
+            body["_meta"] = META
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": body}
         if answered:
             self._last += 1
@@ -42,7 +42,7 @@ class Raw:
         self.process.stdin.write(data)
         self.process.stdin.flush()
 
-    def answer(self, number: int) -> Any:
+    def answer(self, number: int | str | None) -> Any:
         assert self.process.stdout is not None
         while line := self.process.stdout.readline():
             message = json.loads(line)

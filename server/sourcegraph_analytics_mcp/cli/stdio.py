@@ -1,30 +1,50 @@
-"""Serve one client over stdin and stdout, and leave promptly and cleanly on signals."""
+"""Serve one client over stdin and stdout, and leave promptly and cleanly at the end of input and on signals."""
 
 import os
 import signal
+from typing import Any, cast
 
 import anyio
+from mcp.server.stdio import stdio_server
 
 from ..surface.server import AnalyticsServer
+from .lines import Input, Output, standard_streams
+
+_PUT_AWAY_WITHIN = 3.0  # seconds
+_LAST_WORDS_WITHIN = 1.0  # seconds for a client that no longer reads
 
 
 async def serve_stdio(server: AnalyticsServer) -> None:
     """Serve until the input ends or a signal comes.
 
-    The SDK's reader thread cannot be stopped, so after a signal the process ends itself once everything is put away.
+    A thread that reads or writes a pipe cannot be stopped, so once everything is put away the process ends itself.
     """
-    closed = anyio.Event()
+    closed, ended = anyio.Event(), anyio.Event()
+    source, sink = standard_streams()
+    output = Output(sink)
+    lines: Any = Input(source, output, ended.set)
 
-    async def watch(scope: anyio.CancelScope) -> None:
+    async def put_away(code: int) -> None:
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(_PUT_AWAY_WITHIN):
+                await closed.wait()
+        os._exit(code)
+
+    async def watch_signals(scope: anyio.CancelScope) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
                 scope.cancel()
-                with anyio.CancelScope(shield=True), anyio.move_on_after(3):
-                    await closed.wait()
-                os._exit(128 + number)
+                await put_away(128 + number)
+
+    async def watch_end() -> None:
+        await ended.wait()
+        await anyio.sleep(_LAST_WORDS_WITHIN)
+        await put_away(0)
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch, tasks.cancel_scope)
+        tasks.start_soon(watch_signals, tasks.cancel_scope)
+        tasks.start_soon(watch_end)
         server.on_close = closed.set
-        await server.run_stdio_async()
+        async with stdio_server(lines, cast(Any, output)) as (read, write):
+            await server.serve(read, write)
         tasks.cancel_scope.cancel()

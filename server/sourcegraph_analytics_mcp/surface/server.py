@@ -180,6 +180,11 @@ class AnalyticsServer(MCPServer[App]):
         self._lowlevel_server.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
         self._lowlevel_server.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, unsubscribe)
 
+    async def serve(self, read: Any, write: Any) -> None:
+        """Serve one client over a transport's streams, which the SDK only does for those it opens itself."""
+        low = self._lowlevel_server
+        await low.run(read, write, low.create_initialization_options())
+
 
 def _anticipated(error: BaseException | None) -> AnalyticsError | None:
     while error is not None:

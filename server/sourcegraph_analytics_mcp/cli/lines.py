@@ -1,0 +1,103 @@
+"""The client's lines: bounded, strictly UTF-8, and answered when they cannot be taken.
+
+The SDK reads lines of any length, replaces bytes that are no UTF-8 and so acts on changed text, and never answers what
+it drops (measured on 2.3.0); its transport takes other streams, which are these.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from typing import BinaryIO
+
+import anyio
+import anyio.to_thread
+
+LONGEST = 1 << 20  # bytes of one message
+_AT_FRONT = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18}|"[\w.:-]{1,100}")\s*[,}]')
+_AT_END = re.compile(rb'"\s*,\s*"id"\s*:\s*(\d{1,18}|"[\w.:-]{1,100}")\s*\}\s*\Z')
+_SEEN = 1024  # bytes looked at for the id at either end
+
+
+class Output:
+    """Whole lines out, one at a time; in the form of the text file that the SDK writes to."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lock = anyio.Lock()
+        self._line = ""
+
+    async def write(self, text: str) -> None:
+        self._line += text
+
+    async def flush(self) -> None:
+        line, self._line = self._line, ""
+        await self.send(line.encode("utf-8", "replace"))
+
+    async def send(self, line: bytes) -> None:
+        async with self._lock:
+            await anyio.to_thread.run_sync(self._send, line, abandon_on_cancel=True)
+
+    def _send(self, line: bytes) -> None:
+        self._file.write(line)
+        self._file.flush()
+
+
+class Input:
+    """The client's lines as text; in the form of the text file that the SDK reads.
+
+    Args:
+        output: where lines that cannot be taken are answered.
+        on_end: called when the client closes its side.
+    """
+
+    def __init__(self, file: BinaryIO, output: Output, on_end: Callable[[], None]) -> None:
+        self._file = file
+        self._output = output
+        self._on_end = on_end
+
+    def __aiter__(self) -> "Input":
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            line = await anyio.to_thread.run_sync(self._read, abandon_on_cancel=True)
+            if not line:
+                self._on_end()
+                raise StopAsyncIteration
+            if len(line) > LONGEST:
+                end = await anyio.to_thread.run_sync(self._skip, line, abandon_on_cancel=True)
+                await self._refuse(line, end, f"The message is longer than {LONGEST:,} bytes.")
+                continue
+            try:
+                return line.decode()
+            except UnicodeDecodeError:
+                await self._refuse(line, line, "The message is not valid UTF-8.")
+
+    def _read(self) -> bytes:
+        return self._file.readline(LONGEST + 1)
+
+    def _skip(self, end: bytes) -> bytes:
+        """Read to the end of an overlong line; its last bytes."""
+        while not end.endswith(b"\n"):
+            more = self._file.readline(LONGEST)
+            if not more:
+                break
+            end = end[-_SEEN:] + more
+        return end[-_SEEN:]
+
+    async def _refuse(self, start: bytes, end: bytes, message: str) -> None:
+        found = _AT_FRONT.match(start[:_SEEN]) or _AT_END.search(end[-_SEEN:])
+        number = json.loads(found[1]) if found else None
+        error = {"code": -32600, "message": f"{message} It was dropped."}
+        await self._output.send(json.dumps({"jsonrpc": "2.0", "id": number, "error": error}).encode() + b"\n")
+
+
+def standard_streams() -> tuple[BinaryIO, BinaryIO]:
+    """The client's two pipes, taken over: what else reads stdin finds nothing, what else prints goes to stderr."""
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return source, sink
