@@ -277,3 +277,44 @@ async def test_files_are_for_this_user_alone(settings: Settings) -> None:
         await call(client, "create_token", display_name="x")
     for path in (settings.home, *settings.home.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def flip_one_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+async def test_damaged_data_is_never_read_and_is_downloaded_again(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        await call(client, "query_usage", metrics=["searches"], period="all_time")
+    folder = Path(export["path"]).parent
+    flip_one_bit(folder / "parts" / "00000.parquet")
+    async with connected(settings) as client:
+        error = await refused(client, "query_export", export_id=export["id"], sql="SELECT count(*) FROM usage")
+        assert error["code"] == "store_corrupt"
+        answer = await call(client, "query_usage", metrics=["searches"], period="all_time")
+        again = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert export["id"] not in answer["export_ids"]
+    assert again["id"] != export["id"]
+    assert again["sha256"] == export["sha256"]
+
+
+async def test_a_damaged_csv_is_not_shown(settings: Settings) -> None:
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        flip_one_bit(Path(export["path"]))
+        for part in ("/rows", "/data.csv"):
+            with pytest.raises(MCPError, match="damaged"):
+                await read(client, f"analytics://exports/{export['id']}{part}")
+
+
+async def test_days_nobody_asked_for_are_said(make_settings: Callable[..., Settings]) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"Instance user ID,Timestamp Date\n1,2026-01-31\n1,2026-02-01\n")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        dates = {"granularity": "by_user_day", "start_date": "2026-02-01"}
+        export = (await call(client, "export_csv", **dates))["export"]
+    assert "2026-01-31 to 2026-02-01, which is more than the dates asked for" in export["warnings"][-1]

@@ -418,3 +418,38 @@ async def test_a_create_that_is_over_leaves_no_entry(settings: Settings, upstrea
     async with connected(settings) as client:
         await call(client, "create_token", display_name="nightly")
     assert list((settings.home / "creates").iterdir()) == []
+
+
+async def test_a_loop_of_creates_is_held_back(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        await call(client, "create_token", display_name="a")
+        same = await refused(client, "create_token", display_name="a")
+        await call(client, "create_token", display_name="b")
+        await call(client, "create_token")
+        fourth = await refused(client, "create_token", display_name="d")
+    assert (same["code"], fourth["code"], same["retryable"]) == ("busy", "busy", True)
+    assert same["retry_after_seconds"] <= 60 < fourth["retry_after_seconds"] <= 3600
+    assert len(upstream.sent("POST")) == 3
+
+
+async def test_an_ambiguous_create_is_looked_up_again_at_the_next_call(make_settings: Make) -> None:
+    desk = Desk()
+    listing = True
+
+    async def answer(exchange: Exchange) -> None:
+        nonlocal listing
+        if exchange.method == "POST":
+            listing = False
+            desk.silent = False  # the connection is closed without an answer
+        if exchange.method == "GET" and not listing:
+            await exchange.answer(b"", "401 Unauthorized")
+            return
+        await desk.answer(exchange)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "create_token", display_name="nightly")
+        listing = True
+        found = await call(client, "list_tokens")
+    assert error["code"] == "ambiguous"
+    assert "(new-0) was revoked" in found["notes"][0]
+    assert [t["is_expired"] for t in found["tokens"]] == [True]

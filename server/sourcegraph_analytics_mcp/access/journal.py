@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from secrets import token_hex
 
+from ..errors import AnalyticsError
 from ..files import private_folder
 
 
@@ -44,7 +45,7 @@ class Journal:
 
     @contextmanager
     def entry(self, display_name: str | None, asked_at: datetime, before: set[str]) -> Iterator[None]:
-        """Remember a create until the block is over, however it ends; only a crash leaves the entry.
+        """Remember a create until the block is over; a crash leaves the entry, and so does an end nobody could know.
 
         Raises:
             OSError: when it cannot be written, before anything is asked.
@@ -57,8 +58,13 @@ class Journal:
             os.write(descriptor, json.dumps(content).encode())
             os.fsync(descriptor)
             yield
-        finally:
+        except AnalyticsError as error:
+            if error.code != "ambiguous":
+                path.unlink(missing_ok=True)
+            raise
+        else:
             path.unlink(missing_ok=True)
+        finally:
             os.close(descriptor)
 
     def left_by_a_crash(self) -> list[Unsettled]:

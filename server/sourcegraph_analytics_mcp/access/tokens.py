@@ -5,6 +5,9 @@ listed again, and a token that must be ours and whose secret nobody has is revok
 process that died in between, the next time that tokens are asked for.
 """
 
+import math
+import time
+from collections import deque
 from collections.abc import Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +28,7 @@ from .journal import Journal, Unsettled
 from .secret_store import Place, SecretStore, StoredToken
 
 _LOST: tuple[Outcome, ...] = ("silent", "broken", "misread", "busy", "failing", "gateway")  # a token may exist
+_MOST_CREATES = 3  # an hour
 _CLOCK_SKEW = timedelta(minutes=5)
 
 
@@ -52,6 +56,7 @@ class TokenDesk:
         self._journal = Journal(settings.home / "creates", settings.url)
         self._longest = timedelta(seconds=settings.deadline)
         self._read_only = settings.read_only
+        self._asked: deque[tuple[float, str | None]] = deque(maxlen=_MOST_CREATES)  # when (monotonic), which name
 
     async def listed(self) -> tuple[Token, ...]:
         """Every token of the signed-in user."""
@@ -73,14 +78,32 @@ class TokenDesk:
             AnalyticsError: `secret_store_unavailable` before anything is sent; `ambiguous` when it cannot be known
                 whether a token was made.
         """
+        self._hold_back(display_name)
         place = await anyio.to_thread.run_sync(self._store.probe)
         before = {token.id for token in await self.listed()}
         asked_at = datetime.now(UTC)
+        self._asked.append((time.monotonic(), display_name))
         try:
             with self._journal.entry(display_name, asked_at, before):
                 return await self._post(TokenRequest(display_name=display_name, expires_at=expires_at), before, place)
         except OSError as error:
             raise disk_error(error) from None
+
+    def _hold_back(self, display_name: str | None) -> None:
+        """Stop an agent that goes round in circles: few tokens an hour, none twice in a minute."""
+        now = time.monotonic()
+        waits = [at + 60 - now for at, name in self._asked if name == display_name]
+        if len(self._asked) == _MOST_CREATES:
+            waits.append(self._asked[0][0] + 3600 - now)
+        wait = max(waits, default=0)
+        if wait > 0:
+            raise AnalyticsError(
+                "busy",
+                f"No token was created: this server makes {_MOST_CREATES} an hour, and none of one name in a minute.",
+                "Use the token that was created before (list_tokens shows it); another can be made later.",
+                retryable=True,
+                retry_after_seconds=math.ceil(wait),
+            )
 
     async def _post(self, request: TokenRequest, before: set[str], place: Place) -> Created:
         asked_at = datetime.now(UTC)

@@ -3,8 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import BinaryIO, cast
@@ -91,7 +91,8 @@ class Downloads:
         hour = _hour(datetime.now(UTC))
         for export in self._store.exports():
             if export.request == request and _hour(export.created_at) == hour:
-                return self._store.get(export.id)
+                with suppress(AnalyticsError):  # one that is damaged is downloaded again
+                    return self._store.get(export.id)
         return None
 
     def start(self, request: ReportRequest) -> Download:
@@ -147,6 +148,7 @@ class Downloads:
             return await _store_report(report, download, staging)
 
         facts = await self._analytics.report(download.request, self._limit, receive)
+        facts["warnings"] = [*cast(list[str], facts["warnings"]), *_outside(download.request, facts)]
         stored = sum(path.stat().st_size for path in staging.folder.rglob("*") if path.is_file())
         export = Export.model_validate(
             {
@@ -158,6 +160,18 @@ class Downloads:
             }
         )
         return await anyio.to_thread.run_sync(self._store.commit, staging, export)
+
+
+def _outside(request: ReportRequest, facts: dict[str, object]) -> Iterator[str]:
+    """Say when upstream sent days that were not asked for: totals of the whole export then count them."""
+    first, last = facts["first_day"], facts["last_day"]
+    start = request.start_date
+    if start is not None and request.granularity == "by_user_month":
+        start = start.replace(day=1)
+    early = start is not None and isinstance(first, str) and first < start.isoformat()
+    late = request.end_date is not None and isinstance(last, str) and last > request.end_date.isoformat()
+    if early or late:
+        yield f"Upstream sent data from {first} to {last}, which is more than the dates asked for."
 
 
 async def _store_report(report: Report, download: Download, staging: Staging) -> dict[str, object]:

@@ -18,6 +18,7 @@ class Export(BaseModel):
     Args:
         created_at: when the download began, which is what its data is as of (UTC).
         segments: for each Parquet part, where its rows begin in the CSV (bytes) and how many they are.
+        checks: for each, the length of that piece of CSV (bytes), its CRC-32, and the Parquet part's CRC-32.
         warnings: sentences about the data that a reader of its figures must know.
     """
 
@@ -35,6 +36,7 @@ class Export(BaseModel):
     sha256: str
     fields: tuple[Column, ...]
     segments: tuple[tuple[int, int], ...]
+    checks: tuple[tuple[int, int, int], ...]
     active_users: int
     first_day: date | None
     last_day: date | None

@@ -3,11 +3,14 @@
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Sequence
+from typing import BinaryIO
 
 from .columns import Field
 from .identities import PERSON, Pseudonyms, hidden
 from .models import Export
+from .store import damaged
 
 
 class Shown:
@@ -32,34 +35,40 @@ def page(export: Export, offset: int, limit: int) -> list[list[str]]:
     """Rows `offset` to `offset + limit` in file order, from 0, cells as they came.
 
     Reading starts at the segment that holds the first row, so a page costs the same anywhere in a file.
+
+    Raises:
+        AnalyticsError: `store_corrupt` when what is there is not what was written.
     """
-    first, begin = 0, 0
-    for at, rows in export.segments:
-        if first + rows > offset:
-            begin = at
-            break
-        first += rows
-    else:
-        return []
+    first, found = 0, list[list[str]]()
     with export.csv.open("rb") as file:
-        file.seek(begin)
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
-        rows_there = (row for row in csv.reader(text) if row)
-        return list(itertools.islice(rows_there, offset - first, offset - first + limit))
+        for (at, rows), check in zip(export.segments, export.checks, strict=True):
+            if first + rows > offset and len(found) < limit:
+                text = _proved(file, at, check).decode("utf-8", errors="replace")
+                there = (row for row in csv.reader(io.StringIO(text, newline="")) if row)
+                begin = max(offset - first, 0)
+                found += itertools.islice(there, begin, begin + limit - len(found))
+            first += rows
+    return found
 
 
-def guarded(export: Export, shown: Shown, guard: Callable[[str], str]) -> Iterator[str]:
-    """The whole CSV again as far as it may be shown, every text cell through `guard` and all quoted, in pieces."""
-    with export.csv.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = (row for row in csv.reader(file) if row)
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
-        next(rows, None)
-        writer.writerow([guard(name) for name in shown.headers])
-        for row in map(shown.row, rows):
-            writer.writerow([guard(cell) if text else cell for cell, text in zip(row, shown.text, strict=True)])
-            if buffer.tell() > 1 << 16:
-                yield buffer.getvalue()
-                buffer.seek(0)
-                buffer.truncate()
-        yield buffer.getvalue()
+def _proved(file: BinaryIO, at: int, check: tuple[int, int, int]) -> bytes:
+    """One segment of a file, if it is what was written."""
+    file.seek(at)
+    data = file.read(check[0])
+    if zlib.crc32(data) != check[1]:
+        raise damaged()
+    return data
+
+
+def guarded(export: Export, shown: Shown, guard: Callable[[str], str]) -> str:
+    """The whole CSV again as far as it may be shown, every text cell through `guard` and all quoted.
+
+    Raises:
+        AnalyticsError: `store_corrupt` when what is there is not what was written.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
+    writer.writerow([guard(name) for name in shown.headers])
+    for row in map(shown.row, page(export, 0, export.row_count)):
+        writer.writerow([guard(cell) if text else cell for cell, text in zip(row, shown.text, strict=True)])
+    return buffer.getvalue()

@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -71,6 +72,7 @@ class Store:
         self._staging = home / "staging"
         self._retention = timedelta(days=retention_days)
         self._max_bytes = max_bytes
+        self._proved: set[str] = set()  # whose data this process has seen to be what was written
         self._known: dict[str, Export | None] = {}  # metadata never changes, so it is read once; None is unreadable
 
     def prepare(self) -> None:
@@ -108,6 +110,7 @@ class Store:
             sync(self._exports)
         except OSError as error:
             raise disk_error(error) from error
+        self._proved.add(staging.id)
         self.sweep(keep=staging.id)
         return self.get(staging.id)
 
@@ -127,13 +130,23 @@ class Store:
             raise AnalyticsError(
                 "not_found", "There is no export with that id.", "list_exports shows those that are kept."
             )
-        if not _whole(export):
-            raise AnalyticsError(
-                "store_corrupt",
-                "The files of that export are damaged or missing.",
-                "Delete it with delete_export, then export again.",
-            )
+        if not _whole(export) or not self._unchanged(export):
+            raise damaged()
         return export
+
+    def _unchanged(self, export: Export) -> bool:
+        """Whether the data that questions read is what was written, checked once per process."""
+        if export.id not in self._proved:
+            try:
+                same = all(
+                    zlib.crc32(part.read_bytes()) == check[2]
+                    for part, check in zip(export.parts, export.checks, strict=True)
+                )
+            except OSError:
+                return False
+            if same:
+                self._proved.add(export.id)
+        return export.id in self._proved
 
     def delete(self, export_id: str) -> bool:
         """Remove every copy of an export; whether there was one."""
@@ -180,6 +193,14 @@ class Store:
             folder = Path(entry.path)
             if entry.name.startswith("deleted-") or _abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def damaged() -> AnalyticsError:
+    return AnalyticsError(
+        "store_corrupt",
+        "The files of that export are damaged or missing.",
+        "Delete it with delete_export, then export again.",
+    )
 
 
 def _parse(folder: Path) -> Export | None:

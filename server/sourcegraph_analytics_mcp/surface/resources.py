@@ -135,9 +135,7 @@ async def csv_of(app: App, export_id: str) -> str:
             "Open the file that export_csv names, read a page of rows, or ask query_usage.",
         )
     shown = Shown(export.fields, app.questions.pseudonyms)
-    return await anyio.to_thread.run_sync(
-        lambda: "".join(guarded(export, shown, lambda text: formula_safe(safe(text))))
-    )
+    return await anyio.to_thread.run_sync(guarded, export, shown, lambda text: formula_safe(safe(text)))
 
 
 def _number(text: str, name: str) -> int:

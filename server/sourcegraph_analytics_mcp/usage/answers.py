@@ -1,10 +1,14 @@
 """Answer a question: find or fetch the coarsest data that can, refuse what it cannot tell, and say what it rests on."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+import anyio.to_thread
+
+from ..errors import AnalyticsError
 from ..exports.engine.questions import Questions
 from ..exports.models import Export
 from ..exports.store import Store
@@ -111,8 +115,9 @@ class Answers:
             hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
             kept = self._store.exports()
             usable = [export for export in kept if export.created_at >= hour and need.met_by(export, today)]
-            if usable:
-                return self._store.get(min(usable, key=lambda export: export.row_count).id)
+            for export in sorted(usable, key=lambda export: export.row_count):
+                with suppress(AnalyticsError):  # one that is damaged is downloaded again
+                    return await anyio.to_thread.run_sync(self._store.get, export.id)
         return await fetch(need.request)
 
     async def _coverage(self, days: Range, export: Export, source: Source, tables: dict[str, Any]) -> Coverage | None:

@@ -6,6 +6,7 @@ strict reader; where that refuses it, or counts other rows than there are lines,
 
 import hashlib
 import io
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -65,6 +66,7 @@ class Ingest:
         self._read = 0
         self._fields: tuple[Field, ...] = ()
         self._segments: list[tuple[int, int]] = []  # where each segment begins in the file, and its rows
+        self._checks: list[tuple[int, int, int]] = []
         self._offset = 0  # of the buffer's first byte in the file
         self._total = Read()
 
@@ -141,12 +143,19 @@ class Ingest:
         except BadCsv as error:
             raise _bad(self._total.rows + error.row, error.reason) from None
         self._segments.append((offset, read.rows))
+        self._checks.append(read.check)
         self._total.rows += read.rows
         self._total.unparsed.update(read.unparsed)
         self._total.invalid_utf8 += read.invalid_utf8
 
     def _convert(self, data: bytes, number: int) -> Read:
-        segment, part = self._parts / f"segment-{number}.csv", self._parts / f"{number:05}.parquet"
+        part = self._parts / f"{number:05}.parquet"
+        read = self._converted(data, number, part)
+        read.check = (len(data), zlib.crc32(data), zlib.crc32(part.read_bytes()))
+        return read
+
+    def _converted(self, data: bytes, number: int, part: Path) -> Read:
+        segment = self._parts / f"segment-{number}.csv"
         try:
             lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
             if lines:
@@ -186,6 +195,7 @@ class Ingest:
             "sha256": self._hash.hexdigest(),
             "fields": [{"header": f.header, "name": f.name, "kind": f.kind, "known": f.known} for f in self._fields],
             "segments": self._segments,
+            "checks": self._checks,
             **self._profile(),
             "warnings": list(self._warnings()),
         }

@@ -40,11 +40,16 @@ class BadCsv(Exception):
 
 @dataclass
 class Read:
-    """What a segment held: rows, cells that did not parse by column, characters that were not valid UTF-8."""
+    """What a segment held: rows, cells that did not parse by column, characters that were not valid UTF-8.
+
+    Args:
+        check: length and CRC-32 of its bytes, and CRC-32 of the Parquet part made of it.
+    """
 
     rows: int = 0
     unparsed: Counter[str] = field(default_factory=Counter)
     invalid_utf8: int = 0
+    check: tuple[int, int, int] = (0, 0, 0)
 
 
 def records(text: str) -> Iterator[list[str]]:
