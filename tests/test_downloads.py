@@ -210,3 +210,21 @@ async def test_columns_may_be_reordered_renamed_missing_or_new(make_settings: Ma
     missing, unknown = export["warnings"]
     assert "Searches" in missing
     assert "deep_search" in unknown
+
+
+async def test_a_cell_means_the_same_in_a_clean_report_and_beside_a_bad_one(make_settings: Make) -> None:
+    odd = [b"2026-1-5", b"2026/01/05", b"2026-01-05T10:00:00Z", b"2026-01-05 10:00:00+02", b"0001-01-01", b"9999-12-31"]
+    head = b"Instance user ID,Timestamp Date,Searches,Username\n"
+    sql = "SELECT timestamp_date, searches, username FROM usage WHERE instance_user_id = '1'"
+    found = []
+    for day in odd:
+        for beside in (b"", b"2,2026-01-05,many,x\n"):
+            body = head + b'1,%s,1_0,"a\r\nb"\n' % day + beside
+
+            async def answer(exchange: Exchange, body: bytes = body) -> None:
+                await exchange.answer(body)
+
+            async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+                export = (await call(client, "export_csv", granularity="by_user_day", refresh=True))["export"]
+                found.append((await call(client, "query_export", export_id=export["id"], sql=sql))["rows"])
+    assert found == [[["2026-01-05", 10, "a\\u{000D}\\u{000A}b"]]] * 8 + [[[None, 10, "a\\u{000D}\\u{000A}b"]]] * 4

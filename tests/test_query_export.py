@@ -43,7 +43,7 @@ async def test_ordinary_questions_are_answered(queried: tuple[Client, str, Path]
 async def test_attacks_are_refused_and_leave_everything_as_it_was(queried: tuple[Client, str, Path]) -> None:
     client, export_id, home = queried
     before = prints(home)
-    for sql in ATTACKS[::3]:  # tests/campaigns/attacks.py runs every one
+    for sql in ATTACKS[::13]:  # tests/campaigns/attacks.py runs every one
         error = await refused(client, "query_export", export_id=export_id, sql=sql)
         assert error["code"] in ("sql_rejected", "sql_failed", "invalid_argument", "sql_timeout"), sql
         assert str(home) not in json.dumps(error), sql
@@ -54,7 +54,7 @@ async def test_attacks_are_refused_and_leave_everything_as_it_was(queried: tuple
 
 async def test_bombs_end_and_the_server_goes_on(queried: tuple[Client, str, Path]) -> None:
     client, export_id, home = queried
-    for sql in BOMBS[::2]:
+    for sql in BOMBS[:8:2]:
         error = await refused(client, "query_export", export_id=export_id, sql=sql)
         assert error["code"] in ("sql_timeout", "sql_memory", "sql_failed"), sql
     assert (await call(client, "query_export", export_id=export_id, sql="SELECT 1 AS one"))["rows"] == [[1]]

@@ -49,9 +49,91 @@ ATTACKS: list[str] = [
     "SELECT pg_sleep(30)", "SELECT 1 FROM usage AT (VERSION => 1)", "SELECT 'a' \0 'b'", "x" * 17_000,
 ]  # fmt: skip
 
+_READERS = (
+    "read_csv", "read_csv_auto", "read_parquet", "parquet_scan", "read_json", "read_json_auto", "read_ndjson",
+    "read_ndjson_auto", "read_ndjson_objects", "read_json_objects", "read_text", "read_blob", "glob", "sniff_csv",
+    "parquet_metadata", "parquet_schema", "parquet_file_metadata", "parquet_kv_metadata", "arrow_scan", "sqlite_scan",
+)  # fmt: skip
+_PATHS = ("/etc/passwd", "/proc/self/environ", "../export.csv", "*.parquet", "https://127.0.0.1:9/x.csv", "s3://b/k")
+_TARGETS = ("/tmp/sga-pwn.out", "00000.parquet", "masked.parquet", "usage.wal", "/dev/stdout")
+_SETTINGS = (
+    "enable_external_access = true", "allowed_paths = ['/']", "allowed_directories = ['/']", "threads = 64",
+    "temp_directory = '/tmp'", "lock_configuration = false", "allow_unsigned_extensions = true",
+    "autoload_known_extensions = true", "home_directory = '/'", "secret_directory = '/tmp'",
+    "log_query_path = '/tmp/l'",
+    "extension_directory = '/tmp'", "enable_profiling = 'json'", "profiling_output = '/tmp/p'",
+    "TimeZone = 'Asia/Tokyo'",
+    "python_enable_replacements = true", "custom_user_agent = 'x'", "max_temp_directory_size = '1TB'",
+    "enable_progress_bar = true", "allow_persistent_secrets = true", "VARIABLE x = 1",
+)  # fmt: skip
+_CATALOGUES = (
+    "duckdb_columns()", "duckdb_constraints()", "duckdb_dependencies()", "duckdb_extensions()", "duckdb_functions()",
+    "duckdb_indexes()", "duckdb_keywords()", "duckdb_logs()", "duckdb_memory()", "duckdb_optimizers()",
+    "duckdb_prepared_statements()", "duckdb_schemas()", "duckdb_secrets()", "duckdb_sequences()", "duckdb_tables()",
+    "duckdb_temporary_files()", "duckdb_types()", "duckdb_variables()", "duckdb_which_secret('x', 'y')",
+    "duckdb_external_file_cache()", "pg_catalog.pg_tables", "pg_catalog.pg_settings", "pg_tables", "sqlite_schema",
+    "information_schema.columns", "information_schema.schemata", "system.main.duckdb_settings",
+    "pragma_database_size()", "pragma_storage_info('usage')", "pragma_table_info('usage')", "pragma_user_agent()",
+    "pragma_platform()", "pragma_show('usage')", "temp.usage", "system.information_schema.tables",
+)  # fmt: skip
+_CHANGES = (
+    "CREATE VIEW v AS SELECT 1", "CREATE OR REPLACE VIEW usage AS SELECT 1", "CREATE TEMP TABLE t (a INT)",
+    "CREATE MACRO m(a) AS a", "CREATE MACRO f() AS TABLE SELECT * FROM read_text('/etc/passwd')", "CREATE SCHEMA s",
+    "CREATE SEQUENCE q", "CREATE TYPE e AS ENUM ('a')", "CREATE INDEX i ON usage (searches)", "CREATE SECRET (TYPE s3)",
+    "CREATE PERSISTENT SECRET x (TYPE http)", "DROP SCHEMA main", "ALTER VIEW usage RENAME TO u", "TRUNCATE usage",
+    "UPDATE usage SET searches = 0", "MERGE INTO usage USING usage AS u ON true WHEN MATCHED THEN DELETE",
+    "IMPORT DATABASE '/tmp/x'", "DETACH memory", "ATTACH ':memory:' AS m", "ATTACH 'https://127.0.0.1:9/x.db'",
+    "UPDATE EXTENSIONS", "FORCE INSTALL spatial FROM community", "INSTALL httpfs FROM 'http://127.0.0.1:9'",
+    "EXECUTE p", "DEALLOCATE p", "ROLLBACK", "ABORT", "ANALYZE usage", "COMMENT ON VIEW usage IS 'x'",
+    "PRAGMA enable_profiling", "PRAGMA memory_limit='9GB'", "PRAGMA version", "CALL pragma_version()",
+    "CALL enable_logging()", "EXPLAIN SELECT * FROM '/etc/passwd'", "SUMMARIZE '/etc/passwd'", "SHOW usage; SELECT 1",
+    "FROM '/etc/passwd'", "TABLE duckdb_settings", "VALUES (getenv('HOME'))", "COPY usage FROM '/etc/passwd'",
+    "WITH x AS (UPDATE usage SET searches = 0 RETURNING 1) SELECT * FROM x",
+    "SELECT * FROM (COPY (SELECT 1) TO '/tmp/sga-pwn.out')", "SELECT count(*) FROM usage, LATERAL read_text(language)",
+    "SELECT COLUMNS(*) FROM '/etc/passwd'", "SELECT * FROM usage POSITIONAL JOIN '/etc/passwd'",
+    "SELECT * FROM usage WHERE EXISTS (FROM read_text('/etc/passwd'))", "UNPIVOT '/etc/passwd' ON *",
+    "SELECT (FROM glob('/*') SELECT list(file))", "SELECT unnest((SELECT list(file) FROM glob('/*')))",
+)  # fmt: skip
+_PEEKS = (
+    "current_database()", "current_schema()", "current_schemas(true)", "current_query()", "session_user",
+    "txid_current()", "current_catalog", "pg_backend_pid()", "has_table_privilege('usage', 's')",
+    "json_serialize_sql('SELECT 1')", "error('x')", "set_config('threads', '9', false)", "which_secret('a', 'b')",
+)  # fmt: skip
+ATTACKS += [f"SELECT * FROM {reader}('{path}')" for reader in _READERS for path in _PATHS]
+ATTACKS += [
+    f"COPY (SELECT 1 AS a) TO '{target}' (FORMAT {form}{option})"
+    for target in _TARGETS
+    for form in ("csv", "parquet", "json")
+    for option in ("", ", USE_TMP_FILE false")
+]
+ATTACKS += [f"{word} {setting}" for setting in _SETTINGS for word in ("SET", "SET GLOBAL")]
+ATTACKS += [f"SELECT * FROM {catalogue}" for catalogue in _CATALOGUES]
+ATTACKS += [*_CHANGES, *(f"SELECT {peek}" for peek in _PEEKS)]
+
 BOMBS: list[str] = [
     "SELECT count(*) FROM range(1000000000000)", "SELECT count(*) FROM usage a, usage b, usage c, usage d",
     "SELECT levenshtein(repeat('a', 200000), repeat('b', 200000))", "SELECT list_sort(range(500000000))",
     "SELECT to_json(range(100000000))", "SELECT lpad('x', 2000000000, 'y')", "SELECT repeat('x', 3000000000)",
     "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t",
+    "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT a.n FROM t a, t b) SELECT count(*) FROM t",
+    "WITH RECURSIVE t(s) AS (SELECT 'x' UNION ALL SELECT s || s FROM t) SELECT max(length(s)) FROM t",
+    "SELECT string_agg(repeat('x', 1000000), '') FROM range(1000000)", "SELECT list(i) FROM range(10000000000) t(i)",
+    "SELECT histogram(i) FROM range(10000000000) t(i)",
+    "SELECT map_from_entries(list((i, i))) FROM range(900000000) t(i)",
+    "SELECT count(DISTINCT hash(i)) FROM range(100000000000) t(i)",
+    "SELECT max(md5(i::VARCHAR)) FROM range(9000000000) t(i)",
+    "SELECT i FROM range(100000000000) t(i) ORDER BY hash(i) LIMIT 1", "SELECT median(i) FROM range(100000000000) t(i)",
+    "SELECT row_number() OVER (ORDER BY hash(i)) FROM range(10000000000) t(i) ORDER BY 1 DESC LIMIT 1",
+    "SELECT sum(i) OVER (ORDER BY i ROWS BETWEEN 1000000 PRECEDING AND CURRENT ROW) FROM range(90000000) t(i) LIMIT 1",
+    "SELECT regexp_matches(repeat('a', 30000000), '(a+)+$') FROM range(100000)",
+    "SELECT regexp_replace(repeat('a', 3000000), '(a|aa)+', repeat('b', 999), 'g') FROM range(10000)",
+    "SELECT repeat(repeat('x', 1000000), 1000000)", "SELECT rpad('x', 2147483647, 'ab')",
+    "SELECT format('{:2000000000}', 1)", "SELECT printf('%2000000000d', 1)", "SELECT bitstring('1', 2147483647)",
+    "SELECT list_aggregate(range(2000000000), 'sum')", "SELECT list_transform(range(300000000), lambda x: x::VARCHAR)",
+    "SELECT flatten([range(50000000), range(50000000), range(50000000), range(50000000)])",
+    "SELECT unnest(range(100000000000)) LIMIT 1 OFFSET 99999999999", "SELECT array_to_string(range(200000000), ',')",
+    "SELECT count(*) FROM range(100000) a, range(100000) b, range(100000) c WHERE a.range + b.range = c.range * 7",
+    "SELECT jaccard(repeat('ab', 90000000), repeat('cd', 90000000))", "SELECT damerau_levenshtein(repeat('a', 99999), "
+    "repeat('b', 99999))", "SELECT * FROM usage a CROSS JOIN usage b CROSS JOIN usage c ORDER BY random()",
+    "SELECT " + "(" * 900 + "1" + ")" * 900 + " FROM range(100000000000)", "SELECT 1" + " + 1" * 5000,
 ]  # fmt: skip

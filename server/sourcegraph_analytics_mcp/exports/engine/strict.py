@@ -16,11 +16,15 @@ from datetime import date
 from ..columns import Field, Kind
 
 MAX_CELL = 1 << 20  # characters
+FIRST_YEAR, LAST_YEAR = 1990, 2199  # a day outside of these is a mistake, like a clock at zero
 csv.field_size_limit(MAX_CELL)
 
 _TRUE, _FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?\Z", re.ASCII | re.IGNORECASE)
-_DAY = re.compile(r"(\d{4}-\d{2}-\d{2})([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?\Z", re.ASCII)
+# What the engine's own casts take, so that a cell means the same in a clean segment and in one that comes here.
+_DIGITS = r"\d+(?:_\d+)*"
+_NUMBER = re.compile(rf"\+?-?({_DIGITS}\.?(?:{_DIGITS})?|\.{_DIGITS})(e[+-]?\d{{1,3}})?\Z", re.ASCII | re.IGNORECASE)
+_TIME = r"(?:[T ](?:\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}(?::?\d{2})?)?)?)?"
+_DAY = re.compile(rf"0*(\d{{4}})([-/ \\])(\d{{1,2}})\2(\d{{1,2}}){_TIME}\Z", re.ASCII)
 _MONTH = re.compile(r"\d{4}-\d{2}\Z", re.ASCII)
 
 
@@ -99,14 +103,18 @@ def _cell(text: str, column: Field, unparsed: Counter[str]) -> str:
 def _count(text: str) -> str | None:
     if not _NUMBER.match(text):
         return None
-    value = float(text)
+    value = _number(text)
     if not math.isfinite(value) or value != int(value) or abs(value) >= 2**53:
         return None
     return str(int(value))
 
 
 def _ratio(text: str) -> str | None:
-    return text if _NUMBER.match(text) and math.isfinite(float(text)) else None
+    return str(_number(text)) if _NUMBER.match(text) and math.isfinite(_number(text)) else None
+
+
+def _number(text: str) -> float:
+    return float(text.removeprefix("+"))
 
 
 def _flag(text: str) -> str | None:
@@ -117,9 +125,10 @@ def _flag(text: str) -> str | None:
 def _day(text: str) -> str | None:
     found = _DAY.match(text)
     try:
-        return date.fromisoformat(found[1]).isoformat() if found else None
+        day = date(int(found[1]), int(found[3]), int(found[4])) if found else None
     except ValueError:
         return None
+    return day.isoformat() if day and FIRST_YEAR <= day.year <= LAST_YEAR else None
 
 
 def _month(text: str) -> str | None:

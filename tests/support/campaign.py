@@ -1,0 +1,47 @@
+"""What every campaign shares: its arguments, settings without a test's fixtures, and one line of report."""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
+from sourcegraph_analytics_mcp.settings import Settings
+
+
+def arguments(description: str | None, count: int) -> argparse.Namespace:
+    """`--count` and `--seed` from the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=count, help=f"how many cases ({count})")
+    parser.add_argument("--seed", type=int, default=1, help="where the cases come from (1)")
+    return parser.parse_args()
+
+
+def environment(url: str, home: Path, **more: object) -> dict[str, str]:
+    """What the command needs to work against an upstream on loopback."""
+    given = {
+        "URL": url, "INSTANCE": DEMO_INSTANCE, "ACCESS_TOKEN": DEMO_TOKEN, "CAS_COOKIE": DEMO_COOKIE,
+        "DATA_DIR": str(home), "LOG_LEVEL": "ERROR", "RETRY_BASE_DELAY": "0.001",
+    }  # fmt: skip
+    given |= {name.upper(): str(value) for name, value in more.items()}
+    return {f"SRC_ANALYTICS_{name}": value for name, value in given.items()}
+
+
+def settings(url: str, home: Path, **more: object) -> Settings:
+    return Settings.from_env(environment(url, home, **more))
+
+
+def reporter(name: str, asked: argparse.Namespace) -> Callable[..., int]:
+    """Prints the report; its answer is the exit code."""
+    begun = time.monotonic()
+
+    def report(wrong: list[Any], **counted: object) -> int:
+        parts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in counted.items())
+        print(f"{name} --count {asked.count} --seed {asked.seed}: {parts}, {len(wrong)} wrong; "
+              f"{time.monotonic() - begun:.0f} s")  # fmt: skip
+        for line in wrong[:20]:
+            print("  ", line)
+        return 1 if wrong else 0
+
+    return report
