@@ -53,17 +53,17 @@ def chunked(body: bytes, extra: str = "", end: bytes = b"0\r\n\r\n") -> bytes:
         framed(CSV.replace(b"\n", b"\r\n")), framed(CSV.strip()), framed(CSV + b"\n\n"),
         framed(gzip.compress(CSV[:20]) + gzip.compress(CSV[20:]), GZIP),
         framed(CSV, "Content-Encoding: identity\r\n"),
-        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + PACKED,
     ],
 )  # fmt: skip
 async def test_a_whole_body_is_kept_however_it_is_framed(make_settings: Make, whole: bytes) -> None:
     assert await outcome(make_settings, whole) == (None, 1, True)
 
 
-@pytest.mark.parametrize("body", [CSV, CSV[:-4], b""])
+@pytest.mark.parametrize("body", [CSV, CSV[:-4], b"", PACKED])
 async def test_a_body_whose_end_nothing_marks_is_refused_whole_or_not(make_settings: Make, body: bytes) -> None:
-    for head in (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\nContent-Type: text/csv\r\n\r\n"):
-        error, requests, kept = await outcome(make_settings, head + body)
+    encoding = GZIP.encode() if body == PACKED else b""
+    for version in (b"HTTP/1.1", b"HTTP/1.0"):
+        error, requests, kept = await outcome(make_settings, version + b" 200 OK\r\n" + encoding + b"\r\n" + body)
         assert error is not None
         assert (error["code"], requests, kept) == ("upstream_incomplete", 1, False)
 
@@ -74,7 +74,7 @@ async def test_a_body_whose_end_nothing_marks_is_refused_whole_or_not(make_setti
         framed(CSV, length=len(CSV) + 1), framed(CSV[:-4], length=len(CSV)), chunked(CSV, end=b""),
         chunked(CSV, end=b"5\r\nab"), framed(PACKED[:-1], GZIP), framed(PACKED[:-8], GZIP), framed(PACKED[:15], GZIP),
         chunked(PACKED[:-9], GZIP), framed(PACKED[:-5] + b"\0" + PACKED[-4:], GZIP), framed(PACKED + b"junk", GZIP),
-        framed(CSV, GZIP), b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + PACKED[:-3],
+        framed(CSV, GZIP),
     ],
 )  # fmt: skip
 async def test_a_cut_or_damaged_body_is_refused_after_three_tries(make_settings: Make, cut: bytes) -> None:

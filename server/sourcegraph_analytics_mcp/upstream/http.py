@@ -59,7 +59,8 @@ class Answer:
 
     Args:
         length: bytes on the wire, None when upstream does not say.
-        framed: whether the end can be proved (by length, chunks or a gzip trailer); else it ends by the connection.
+        framed: whether the end can be proved, by length or chunks; else it ends with the connection, and a gzip
+            trailer proves nothing then, as another member may have been cut off.
         wire_bytes: bytes received so far, for progress.
     """
 
@@ -188,7 +189,7 @@ def _answer(response: "httpx.Response", request: Request, *, in_process: bool) -
         status=response.status_code,
         content_type=response.headers.get("content-type", "").lower(),
         length=int(length) if length.isdigit() else None,
-        framed=in_process or length.isdigit() or chunked or encoding == "gzip",
+        framed=in_process or length.isdigit() or chunked,
         body=decoded(response.aiter_raw(), encoding, request.limit),
         wire_bytes=lambda: response.num_bytes_downloaded,
     )
