@@ -1,12 +1,17 @@
 """What is shipped is what the checkout holds, and it works where it is installed."""
 
+import re
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from support.stdio import spawned
 
@@ -57,3 +62,21 @@ def test_the_installed_wheel_works_in_a_fresh_environment(wheel: Path, tmp_path:
         answer = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
         assert answer["structuredContent"]["export"]["status"] == "complete"
         assert raw.ask("prompts/list")["prompts"]
+
+
+def test_the_lock_covers_what_is_needed_with_hashes_and_names_no_host() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    entries = re.split(r"\n(?=\S)", lock.strip())
+    pinned = {m[1]: m[2] for entry in entries if (m := re.match(r"([a-z0-9-]+)==(\S+)", entry))}
+    assert len(pinned) == len(entries)
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert "://" not in lock
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for requirement in map(Requirement, needed):
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement
+    todo = list(pinned)
+    for name in todo:  # every requirement of every pinned distribution is pinned too
+        for line in requires(name) or ():
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(requirement.name) in pinned, (name, line)
