@@ -6,10 +6,11 @@ from pathlib import Path
 import sourcegraph_analytics_mcp
 
 PACKAGE = Path(sourcegraph_analytics_mcp.__file__).parent
-FLOOR = {"errors", "settings", "files"}
+FLOOR = {"errors", "settings", "files", "loading"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "loading": set(),
     "settings": {"errors"},
     "upstream": FLOOR,
     "access": FLOOR | {"upstream"},

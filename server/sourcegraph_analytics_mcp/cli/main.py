@@ -29,7 +29,10 @@ def serve(settings: Settings) -> int:
 
     import anyio
 
-    from ..surface.server import AnalyticsServer
+    from ..loading import without
+
+    with without("uvicorn"):
+        from ..surface.server import AnalyticsServer
     from .log import configure_log
     from .stdio import serve_stdio
 

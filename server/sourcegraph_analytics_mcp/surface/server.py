@@ -1,10 +1,9 @@
 """The MCP server: the SDK speaks the protocol, this module says what is offered and turns outcomes into answers."""
 
 import logging
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -29,6 +28,7 @@ from mcp_types import Resource as ListedResource
 from mcp_types import Tool as ListedTool
 
 from ..errors import AnalyticsError
+from ..loading import without
 from ..settings import Settings
 from .app import App, open_app
 from .call import Call
@@ -74,7 +74,7 @@ class AnalyticsServer(MCPServer[App]):
                 self.on_close()
 
         public = CacheHint(ttl_ms=3_600_000, scope="public")
-        with _without_rich():
+        with without("rich"):
             super().__init__(
                 name=NAME,
                 title="Sourcegraph Analytics",
@@ -192,17 +192,3 @@ def _anticipated(error: BaseException | None) -> AnalyticsError | None:
             return error
         error = error.__cause__
     return None
-
-
-@contextmanager
-def _without_rich() -> Iterator[None]:
-    """Keep the SDK from loading rich for its log, which costs start time and boxes every traceback."""
-    loaded = sys.modules.get("rich")
-    if loaded is not None:
-        yield
-        return
-    sys.modules["rich"] = None  # type: ignore[assignment] # the import system's own way to say "not there"
-    try:
-        yield
-    finally:
-        del sys.modules["rich"]
