@@ -72,9 +72,9 @@ Label = Callable[[Person], str]
 def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str], label: Label) -> Expected:
     """Work the question out row by row."""
     rows = list(rows)
-    picked = [row for row in rows if _picked(asked, row, team_of)]
+    meant = [row for row in rows if picked(asked, row, team_of)]
     start = asked.start or min((row.day for row in rows if row.day <= asked.end), default=asked.today)
-    now = [row for row in picked if (asked.start is None or row.day >= asked.start) and row.day <= asked.end]
+    now = [row for row in meant if (asked.start is None or row.day >= asked.start) and row.day <= asked.end]
     time = next((d for d in TIME if d in asked.group_by), None)
 
     def key(row: Activity, shift: bool = False) -> tuple[Any, ...]:
@@ -90,13 +90,13 @@ def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str],
         return found
     first, last = before(asked, time)
     if time is None:
-        old = [row for row in picked if first <= row.day <= last]
+        old = [row for row in meant if first <= row.day <= last]
         was, lengths = _grouped(old, key), ((last - first).days + 1, (asked.end - start).days + 1)
         for k in {**groups, **was}:
             found.groups[k] = _compared(asked, groups.get(k, []), was.get(k, []), lengths, fair=asked.over)
         found.totals = _compared(asked, now, old, lengths, fair=asked.over)
         return found
-    was = _grouped([row for row in picked if first <= row.day <= asked.end], lambda row: key(row, True))
+    was = _grouped([row for row in meant if first <= row.day <= asked.end], lambda row: key(row, True))
     place = asked.group_by.index(time)
     for k, members in groups.items():
         bucket = k[place]
@@ -177,7 +177,7 @@ def name_of(unit: str, first: date) -> str:
     return f"{first.year:04}-Q{(first.month + 2) // 3}" if unit == "quarter" else first.isoformat()
 
 
-def _picked(asked: Asked, row: Activity, team_of: Mapping[str, str]) -> bool:
+def picked(asked: Asked, row: Activity, team_of: Mapping[str, str]) -> bool:
     names = {name.lower() for name in (row.person.id, row.person.email, row.person.username) if name}
     return (
         (not asked.users or bool(names & {u.lower() for u in asked.users}))

@@ -254,7 +254,8 @@ def perhaps_refused(world: World, asked: Asked) -> set[str]:
         codes.add("invalid_argument")
     if asked.languages or "language" in asked.group_by:
         for column in {name for m in asked.metrics for name in _HEADERS.get(m, ())}:
-            counted = [r for r in now if r.counts[COUNTS.index(reference.SUMS[column])]]
+            asked_about = now if asked.languages else [r for r in now if reference.picked(asked, r, world.team_of)]
+            counted = [r for r in asked_about if r.counts[COUNTS.index(reference.SUMS[column])]]
             if counted and not any(r.language for r in counted):
                 codes.add("unsupported")
     return codes

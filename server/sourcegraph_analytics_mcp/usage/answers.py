@@ -13,7 +13,7 @@ from ..exports.engine.questions import Questions
 from ..exports.models import Export
 from ..exports.store import Store
 from ..upstream.models import ReportRequest
-from .checks import Checks, check_columns
+from .checks import Checks, check_columns, languages
 from .metrics import Metric, Minutes
 from .notes import Coverage, notes
 from .people import Teams
@@ -94,9 +94,12 @@ class Answers:
         tables = {source.table: export.parts for source, export in zip(sources, exports, strict=True)}
         now, before = sources[-1], sources[0] if question.compare else None
         await self._checks.values(question, now, tables)
-        partly = await self._checks.languages(question, now, tables)
-        statement = build(question, now, before, self._terms(today))
+        split = self._checks.by_language(question)
+        apart = split if question.languages else ()  # the filter hides what has no language, so it is asked apart
+        sums = await self._checks.unsplit(apart, question, now, tables) if apart else {}
+        statement = build(question, now, before, self._terms(today), () if apart else split)
         found = await self._questions.ask(tables, statement.sql, statement.parameters)
+        partly = tuple(languages(question, split, sums or found[0]))
         seen = await self._coverage(question.range, exports[-1], now, tables)
         earlier = question.earlier
         seen_before = await self._coverage(earlier, exports[0], before, tables) if before and earlier else None

@@ -1,7 +1,8 @@
 """Refuse, with the reason, what the data cannot answer: missing columns, unknown names, unrecorded languages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import AnalyticsError, invalid
 from ..exports.engine.questions import Questions
@@ -9,7 +10,7 @@ from ..exports.models import Export
 from .metrics import Minutes
 from .people import NO_TEAM, Teams
 from .question import Question
-from .sql import Source, within
+from .sql import Source, blanks, within
 
 Tables = Mapping[str, Sequence[Path]]
 _COUNTS = {
@@ -62,29 +63,41 @@ class Checks:
                 "Name them by user id, e-mail or username; group_by user shows who is there.",
             )
 
-    async def languages(self, question: Question, source: Source, tables: Tables) -> tuple[str, ...]:
-        """Refuse to split by language what is not recorded by language; say so where it is only in part."""
+    def by_language(self, question: Question) -> tuple[str, ...]:
+        """The columns of which it must be known how much comes without a language."""
         if "language" not in question.group_by and not question.languages:
             return ()
-        names = sorted({c for m in question.metrics for c in m.columns(self._minutes)} & _COUNTS)
-        if not names:
-            return ("Activity without a language is shown as blank." if "language" in question.group_by else
-                    "Activity without a language is left out.",)  # fmt: skip
-        figures = ", ".join(f"sum({n}) AS {n}, sum({n}) FILTER (language IS NULL) AS blank_{n}" for n in names)
-        sql = f"SELECT {figures} FROM {source.table} WHERE {within(source, question.range)}"
-        row = (await self._questions.ask(tables, sql))[0]
-        notes: list[str] = []
-        for name in names:
-            total, blank = row[name] or 0, row[f"blank_{name}"] or 0
-            if total and blank == total:
-                raise AnalyticsError(
-                    "unsupported",
-                    f"{name} is not recorded by language in this data.",
-                    "Ask for it without language, or for completions and auto-edits by language.",
-                )
-            if blank:
-                notes.append(f"{blank / total:.0%} of {name} has no language recorded.")
-        return tuple(notes)
+        return tuple(sorted({c for m in question.metrics for c in m.columns(self._minutes)} & _COUNTS))
+
+    async def unsplit(self, names: Sequence[str], question: Question, source: Source, tables: Tables) -> dict[str, Any]:
+        """Their sums over the range, and what of them has no language."""
+        sql = f"SELECT {', '.join(blanks(names))} FROM {source.table} WHERE {within(source, question.range)}"
+        return (await self._questions.ask(tables, sql))[0]
+
+
+def languages(question: Question, names: Sequence[str], sums: Mapping[str, Any]) -> Iterator[str]:
+    """Say what is only in part recorded by language.
+
+    Args:
+        names: from `Checks.by_language`.
+        sums: `all_…` and `blank_…` of each.
+
+    Raises:
+        AnalyticsError: `unsupported` where nothing of it is.
+    """
+    if not names and (question.languages or "language" in question.group_by):
+        shown = "shown as blank" if "language" in question.group_by else "left out"
+        yield f"Activity without a language is {shown}."
+    for name in names:
+        total, blank = sums[f"all_{name}"] or 0, sums[f"blank_{name}"] or 0
+        if total and blank == total:
+            raise AnalyticsError(
+                "unsupported",
+                f"{name} is not recorded by language in this data.",
+                "Ask for it without language, or for completions and auto-edits by language.",
+            )
+        if blank:
+            yield f"{blank / total:.0%} of {name} has no language recorded."
 
 
 def _known(values: Sequence[str], there: Sequence[str], what: str) -> None:

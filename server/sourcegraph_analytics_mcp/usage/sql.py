@@ -69,10 +69,15 @@ def within(source: Source, days: Range) -> str:
     return f"{lower} AND {upper}"
 
 
-def build(question: Question, now: Source, before: Source | None, terms: Terms) -> Statement:
-    """The whole statement: the totals' row first (`total` is 1), then the ordered page of groups."""
+def build(question: Question, now: Source, before: Source | None, terms: Terms, split: Sequence[str] = ()) -> Statement:
+    """The whole statement: the totals' row first (`total` is 1), then the ordered page of groups.
+
+    Args:
+        split: columns whose sums come along, as `all_…` and, of rows without a language, as `blank_…`.
+    """
     statement = Statement()
-    ctes = _aggregate("n", question, now, question.range, terms, statement)
+    more = "".join(f", {figures}" for figures in blanks(split))
+    ctes = _aggregate("n", question, now, question.range, terms, statement, more=more)
     earlier = question.earlier
     if before is not None and earlier is not None:
         days = earlier if not question.buckets_compared else Range(earlier.start, question.range.end, over=True)
@@ -84,13 +89,19 @@ def build(question: Question, now: Source, before: Source | None, terms: Terms) 
         same = " AND ".join(f"n.{g} IS NOT DISTINCT FROM b.{g}" for g in ("total", *groups))
         kind = "LEFT" if question.buckets_compared else "FULL"
         joined = f"FROM n {kind} JOIN b ON {same}"
+    extra = "".join(f", n.all_{name}, n.blank_{name}" for name in split)
     labels = "".join(f", {_either(g, before)} AS {g}" for g in (*groups, *_labels(question)))
     statement.sql = (
-        f"WITH {ctes}, answer AS (SELECT {_either('total', before)} AS total{labels}, {columns} {joined}) "
+        f"WITH {ctes}, answer AS (SELECT {_either('total', before)} AS total{labels}, {columns}{extra} {joined}) "
         f"SELECT *, count(*) OVER () AS matched FROM answer "
         f"ORDER BY total DESC, {_order(question, groups)} LIMIT {question.limit + 1}"
     )
     return statement
+
+
+def blanks(columns: Sequence[str]) -> list[str]:
+    """How much of each column there is, and how much of it without a language."""
+    return [f"sum({c}) AS all_{c}, sum({c}) FILTER (language IS NULL) AS blank_{c}" for c in columns]
 
 
 def _either(column: str, before: Source | None) -> str:
@@ -114,6 +125,7 @@ def _aggregate(
     statement: Statement,
     *,
     shifted: bool = False,
+    more: str = "",
 ) -> str:
     """One range grouped, with the ungrouped totals beside, as common table expressions."""
     people = _people(name, question, source, terms, statement)
@@ -128,7 +140,7 @@ def _aggregate(
     span = _days(question, source, days, terms, shifted)
     figures = ", ".join(f"{m.filled(terms.minutes, span)} AS {m.name}" for m in question.metrics)
     shown = "".join(f", {g}" for g in groups) + (", any_value(user_label) AS user_label" if label else "")
-    return f"{people}{rows}, {name} AS (SELECT {total} AS total{shown}, {figures} FROM rows_{name}{sets})"
+    return f"{people}{rows}, {name} AS (SELECT {total} AS total{shown}, {figures}{more} FROM rows_{name}{sets})"
 
 
 def _people(name: str, question: Question, source: Source, terms: Terms, statement: Statement) -> str:

@@ -1,0 +1,108 @@
+"""No secret in anything that is answered, logged or written, in any of six encodings, whatever upstream does."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from mcp import MCPError
+
+from sourcegraph_analytics_mcp.settings import Settings
+from support.client import connected, read
+from support.upstreams import Exchange, scripted_upstream
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = "sams_at_PlantedToken-0123456789abcdefghijklmnopqrstuv.SecondHalf9876543210"
+COOKIE = "PlantedCookie/0123456789+abcdefghijklmnop=="
+MADE = "sams_at_MadeUpstream-0123456789abcdefghijklmnopqrst.OtherHalf5555555555"
+
+
+def encodings(secret: str) -> Iterator[str]:
+    """The pieces a leak would hold: whole, its second half, and both in the usual disguises."""
+    for piece in (secret, secret[len(secret) // 2 :], secret[: len(secret) // 2]):
+        raw = piece.encode()
+        yield piece
+        yield quote(piece, safe="")
+        yield raw.hex()
+        for shift in range(3):  # wherever it begins in a longer text
+            yield base64.b64encode(b"x" * shift + raw).decode()[4:-4]
+        yield json.dumps(piece)[1:-1]
+        yield raw.decode()[::-1]
+
+
+def leaks(text: str) -> list[str]:
+    return [s[:18] for s in (TOKEN, COOKIE, MADE) if any(e in text or e.lower() in text.lower() for e in encodings(s))]
+
+
+def answer_with(kind: str) -> Callable[[Exchange], object]:
+    """An upstream that says our own secrets back to us in every place it has."""
+    echo = f"Authorization: Bearer {TOKEN}; Cookie: cas={COOKIE}"
+
+    async def answer(exchange: Exchange) -> None:
+        listing = json.dumps({"tokens": [], "hint": echo}).encode()
+        if exchange.method == "POST":
+            made = {"id": "11111111-1111-1111-1111-111111111111", "createdAt": "2026-01-01T00:00:00Z", "secret": MADE}
+            await exchange.answer(json.dumps(made).encode(), "201 Created", "application/json")
+        elif "access-tokens" in exchange.target:
+            await exchange.answer(listing, content_type="application/json")
+        elif kind == "ok":
+            await exchange.answer(b"Instance user ID,Searches\n1,2\n", extra=f"Set-Cookie: cas={COOKIE}\r\n")
+        elif kind == "cut":
+            await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + echo.encode())
+        elif kind == "junk":
+            await exchange.send(echo.encode() + b"\r\n\r\n")
+        elif kind == "html":
+            await exchange.answer(f"<html>{echo}</html>".encode())
+        else:
+            await exchange.answer(echo.encode(), f"{kind} {echo}", extra=f"X-Echo: {echo}\r\nLocation: /{TOKEN}\r\n")
+
+    return answer
+
+
+@pytest.mark.parametrize("kind", ["ok", "401", "400", "302", "500", "cut", "junk", "html"])
+async def test_no_secret_leaves(
+    kind: str, make_settings: Callable[..., Settings], capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    async with scripted_upstream(answer_with(kind)) as fake:  # type: ignore[arg-type]
+        settings = make_settings(fake.url, access_token=TOKEN, cas_cookie=COOKIE)
+        async with connected(settings) as client:
+            for tool, arguments in (
+                ("export_csv", {"granularity": "by_user"}),
+                ("query_usage", {"metrics": ["searches"], "users": [TOKEN]}),
+                ("query_export", {"export_id": "0" * 32, "sql": f"SELECT '{TOKEN}'"}),
+                ("get_credits", {}),
+                ("list_tokens", {}),
+                ("create_token", {"display_name": "x"}),
+                ("check_connection", {}),
+                ("list_inactive_users", {}),
+                ("list_exports", {"limit": TOKEN}),
+            ):
+                said.append((await client.call_tool(tool, arguments)).model_dump_json())
+            try:
+                said.append(await read(client, f"analytics://exports/{'0' * 32}"))
+            except MCPError as error:
+                said.append(str(error))
+    caught = capfd.readouterr()
+    said += [caught.out, caught.err, repr(settings), settings.model_dump_json()]
+    said += [
+        p.read_text(errors="replace")
+        for p in settings.home.rglob("*")
+        if p.is_file() and p.parent.name != "secrets"  # the one place for them
+    ]
+    assert [found for text in said for found in leaks(text)] == []
+    kept = [p for p in settings.home.rglob("*") if p.is_file() and MADE in p.read_text(errors="replace")]
+    assert all(p.parent == Path(settings.home) / "secrets" and p.stat().st_mode & 0o777 == 0o600 for p in kept)
+
+
+def test_the_search_would_find_a_leak() -> None:
+    for secret in (TOKEN, COOKIE, MADE):
+        middle = secret[20:]
+        for text in (secret, secret.lower(), quote(secret, safe=""), secret.encode().hex(), secret[::-1]):
+            assert leaks(f"… {text} …")
+        for shift in range(3):
+            assert leaks(base64.b64encode(b"ab"[:shift] + secret.encode() + b"tail").decode())
+        assert leaks(f"x{middle}x")
