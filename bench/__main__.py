@@ -1,11 +1,14 @@
 """Print what this server costs, as ratios measured side by side in one run, and write it as JSON.
 
-python -m bench [start export query] [--rows 1000000] [--rate 50000000] [--runs 5] [--json FILE]
+python -m bench [start export query pandas busy upstream size]
+    [--rows 1000000] [--rate 50000000] [--runs 5] [--data DIR] [--json FILE]
 """
 
 import argparse
+import gzip as gzip_file
 import json
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .data import report
-from .server import COMMAND, Server, running, upstream
+from .server import COMMAND, DEMO, Server, demo, running, upstream
 
 HELLO = """
 from mcp.server import MCPServer
@@ -101,18 +104,19 @@ def copy_statement(csv: Path, target: Path) -> str:
 def export(table: Table, home: Path, options: argparse.Namespace) -> None:
     """An export to the queryable state against curl and one COPY, one after the other."""
     csv = report(options.data / f"{options.rows}.csv", options.rows)
-    for rate in (0, options.rate):
-        arguments = [str(csv)] + (["--rate", str(rate)] if rate else [])
+    packed = gzipped(csv)
+    for rate, gzip in ((0, False), (options.rate, False), (0, True)):
+        arguments = [str(csv)] + (["--rate", str(rate)] if rate else []) + (["--gzip", str(packed)] if gzip else [])
         ours: list[float] = []
         other: list[float] = []
         growth: list[float] = []
         with upstream(*arguments) as url:
             for run in range(max(1, options.runs // 2)):
                 other.append(_curl_and_copy(url, home, copy=not rate))
-                seconds, above = _export_once(home / f"{rate}-{run}", url)
+                seconds, above = _export_once(home / f"{rate}-{gzip}-{run}", url)
                 ours.append(seconds)
                 growth.append(above)
-        link = f"{rate / 1e6:.0f} MB/s" if rate else "loopback"
+        link = f"{rate / 1e6:.0f} MB/s" if rate else "gzip" if gzip else "loopback"
         against = "curl alone" if rate else "curl, then COPY"
         reach = "<= 1.30 x" if rate else "<= 1.10 x"
         rows = f"{options.rows:,} rows"
@@ -131,11 +135,101 @@ def _export_once(home: Path, url: str) -> tuple[float, float]:
 def _curl_and_copy(url: str, home: Path, *, copy: bool) -> float:
     target = home / "curl.csv"
     begun = time.perf_counter()
-    subprocess.run(["curl", "-s", "-o", str(target), url], check=True)
+    subprocess.run(["curl", "-s", "--compressed", "-o", str(target), url], check=True)
     if copy:
         code = copy_statement(target, home / "curl.parquet")
         subprocess.run([sys.executable, "-c", code], check=True)
     return time.perf_counter() - begun
+
+
+def gzipped(csv: Path) -> Path:
+    """The same file as upstream would send it compressed."""
+    packed = csv.with_suffix(".csv.gz")
+    if not packed.exists():
+        with gzip_file.open(packed, "wb", compresslevel=6) as out, csv.open("rb") as source:
+            shutil.copyfileobj(source, out, 1 << 20)
+    return packed
+
+
+def pandas(table: Table, home: Path, options: argparse.Namespace) -> None:
+    """The same questions as people ask them today: pandas reading the CSV."""
+    csv = report(options.data / f"{options.rows}.csv", options.rows)
+    code = (
+        "import pandas as pd, sys; d = pd.read_csv(sys.argv[1], usecols=['Language', 'Combined Completion Suggestions',"
+        "'Combined Completion Acceptances']); g = d.groupby('Language', dropna=False).sum(); "
+        "print(g['Combined Completion Acceptances'] / g['Combined Completion Suggestions'])"
+    )
+    command = [sys.executable, "-c", code, str(csv)]
+    other = min(timed(lambda: subprocess.run(command, check=True, capture_output=True)) for _ in range(3))
+    with upstream(str(csv)) as url, running(home, _SETTINGS | {"url": url, "data_dir": str(home / "pd")}) as server:
+        server.call("export_csv")
+        asked = QUESTIONS["by language"][0] | {"period": "all_time"}
+        ours = [timed(lambda: server.call("query_usage", **asked)) for _ in range(options.runs + 1)]
+    what = f"question by language, {options.rows:,} rows, against pandas"
+    table.add(what, statistics.median(ours[1:]), other, "s", "<= 0.05 x")
+
+
+def busy(table: Table, home: Path, options: argparse.Namespace) -> None:
+    """list_exports while two exports and two queries run."""
+    csv = report(options.data / f"{options.rows}.csv", options.rows)
+    with upstream(str(csv)) as url, running(home, _SETTINGS | {"url": url, "data_dir": str(home / "busy")}) as server:
+        kept = server.call("export_csv")["structuredContent"]["export"]["id"]
+        idle = [timed(lambda: server.call("list_exports")) for _ in range(50)]
+        sql = "SELECT count(DISTINCT hash(instance_user_id || language)) FROM usage, range(40)"
+        work: list[tuple[str, dict[str, Any]]] = [("export_csv", {"start_date": f"2024-11-0{day}"}) for day in (1, 2)]
+        work += [("query_export", {"export_id": kept, "sql": f"{sql} -- {number}"}) for number in (1, 2)]
+        pending = {server.send("tools/call", {"name": name, "arguments": given}) for name, given in work}
+        times: list[float] = []
+        while pending and len(times) < 20_000:
+            begun = time.perf_counter()
+            number = server.send("tools/call", {"name": "list_exports", "arguments": {}})
+            while (found := server.hear()) != number:
+                pending.discard(found)
+            times.append(time.perf_counter() - begun)
+    slowest = sorted(times)[int(len(times) * 0.99)]
+    what = f"list_exports beside 2 exports of {options.rows:,} rows and 2 queries, p99"
+    table.add(what, slowest, statistics.median(idle), "s", "<= 0.200 s (against: idle median)")
+
+
+TYPICAL: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("query_usage", {"metrics": ["active_users", "chat_events"]}),
+    ("query_usage", {"metrics": ["active_users"], "group_by": ["month"], "period": "this_year"}),
+    ("query_usage", {"metrics": ["active_users"], "compare_to_previous": True, "period": "last_month"}),
+    ("query_usage", {"metrics": ["completion_acceptance_rate"], "group_by": ["language"]}),
+    ("query_usage", {"metrics": ["completion_acceptance_rate"], "group_by": ["client"]}),
+    ("query_usage", {"metrics": ["hours_saved"], "period": "last_quarter"}),
+    ("query_usage", {"metrics": ["searches"], "group_by": ["user"], "limit": 10}),
+    ("query_usage", {"metrics": ["active_days"], "group_by": ["week"]}),
+    ("list_inactive_users", {"days": 60, "limit": 20}),
+    ("query_usage", {"metrics": ["percent_code_written_by_cody"], "group_by": ["month"], "period": "this_year"}),
+)
+
+
+def ten_questions(table: Table, home: Path, options: argparse.Namespace) -> None:
+    """Bytes and calls upstream for ten typical questions, against one finest-grain export of all time for each."""
+    with demo() as (url, sent), running(home, DEMO | {"url": url, "data_dir": str(home / "ten")}) as server:
+        for tool, arguments in TYPICAL:
+            server.call(tool, **arguments)
+        ours = sum(sent), len(sent)
+        sent.clear()
+        server.call("export_csv", refresh=True)
+        other = sum(sent)
+    table.add("bytes upstream for ten questions", ours[0] / 1e6, other * len(TYPICAL) / 1e6, "MB", "<= 0.05 x")
+    table.add("calls upstream for ten questions", ours[1], len(TYPICAL), "", "")
+
+
+def size(table: Table, home: Path, options: argparse.Namespace) -> None:
+    """Characters that a model reads; a token is about four of them."""
+    with demo() as (url, _), running(home, DEMO | {"url": url, "data_dir": str(home / "size")}) as server:
+        listed = json.dumps(server.ask("tools/list", {})["tools"], separators=(",", ":"))
+        export = server.call("export_csv")["structuredContent"]["export"]
+        summary = server.ask("resources/read", {"uri": export["summary_uri"]})["contents"][0]["text"]
+        answers = [server.call(tool, **given)["content"][0]["text"] for tool, given in TYPICAL]
+        csv = export["byte_count"]
+    table.add("tools/list", len(listed) / 1e3, 14.0, "kB", "<= 1 x of 14 kB")
+    table.add("summary of an export, against its CSV", len(summary) / 1e3, csv / 1e3, "kB", "<= 1,500 tokens")
+    table.add("typical answer, median", statistics.median(map(len, answers)) / 1e3, csv / 1e3, "kB", "<= 600 tokens")
+    table.add("typical answer, longest", max(map(len, answers)) / 1e3, csv / 1e3, "kB", "")
 
 
 def query(table: Table, home: Path, options: argparse.Namespace) -> None:
@@ -169,6 +263,12 @@ def _question(
               f"<= 1 x of (1.5 x engine + 20 ms); engine {other:.3f} s")  # fmt: skip
 
 
+SECTIONS = {
+    "start": start, "export": export, "query": query, "pandas": pandas, "busy": busy, "upstream": ten_questions,
+    "size": size,
+}  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("sections", nargs="*", default=["start", "export", "query"])
@@ -185,7 +285,7 @@ def main() -> None:
         options.data = options.data or Path(folder)
         options.data.mkdir(exist_ok=True)
         for name in options.sections:
-            {"start": start, "export": export, "query": query}[name](table, Path(folder), options)
+            SECTIONS[name](table, Path(folder), options)
     if options.json:
         options.json.write_text(json.dumps(table.rows, indent=1) + "\n")
 

@@ -2,13 +2,22 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import uvicorn
+
+from sourcegraph_analytics_mcp.demo.company import Company
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE, DEMO_TOKEN, Upstream
+
+DEMO = {"instance": DEMO_INSTANCE, "access_token": DEMO_TOKEN, "log_level": "ERROR"}
 COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
 
 
@@ -18,19 +27,30 @@ class Server:
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.process = process
         self._last = 0
+        self.answer: dict[str, Any] = {}
 
     def ask(self, method: str, params: dict[str, Any]) -> Any:
         """Send one request and wait for its answer."""
+        number = self.send(method, params)
+        while self.hear() != number:
+            pass
+        return self.answer["result"]
+
+    def send(self, method: str, params: dict[str, Any]) -> int:
+        """Send one request; its number."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self._last += 1
         message = {"jsonrpc": "2.0", "id": self._last, "method": method, "params": params}
         self.process.stdin.write(json.dumps(message).encode() + b"\n")
         self.process.stdin.flush()
-        while True:
-            answer = json.loads(self.process.stdout.readline())
-            if answer.get("id") == self._last:
-                return answer["result"]
+        return self._last
+
+    def hear(self) -> int | None:
+        """Wait for the next line, kept as `answer`; the number of the request it answers, None for a notice."""
+        assert self.process.stdout is not None
+        self.answer = json.loads(self.process.stdout.readline())
+        number: int | None = self.answer.get("id")
+        return number
 
     def call(self, tool: str, **arguments: Any) -> Any:
         """Call a tool that must succeed."""
@@ -79,3 +99,30 @@ def upstream(*arguments: str) -> Iterator[str]:
     finally:
         process.stdin.close()
         process.wait(20)
+
+
+@contextmanager
+def demo() -> Iterator[tuple[str, list[int]]]:
+    """The made-up company on a socket: its address, and the bytes of each body it sent, as they went over the wire."""
+    sent: list[int] = []
+    app = Upstream(Company.made_up(datetime.now(UTC).date()), lambda: datetime.now(UTC)).app()
+
+    async def counting(scope: Any, receive: Any, send: Any) -> None:
+        sent.append(0)
+        place = len(sent) - 1
+
+        async def counted(message: Any) -> None:
+            sent[place] += len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, counted)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(counting, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", sent
+    finally:
+        server.should_exit = True
+        thread.join()
