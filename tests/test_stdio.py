@@ -38,6 +38,15 @@ def test_the_demo_answers_over_stdio(tmp_path: Path, revision: str) -> None:
         assert raw.process.wait(5) == 0
 
 
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_earlier_revisions_hear_that_the_list_has_changed(tmp_path: Path, revision: str) -> None:
+    with spawned(tmp_path, "--demo", revision=revision) as raw:
+        assert raw.handshake()["capabilities"]["resources"]["listChanged"] is True
+        raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+        raw.ask("tools/list")
+        assert "notifications/resources/list_changed" in raw.notified
+
+
 def test_the_log_has_one_line_per_call_and_no_content(tmp_path: Path, upstream: Served) -> None:
     with spawned(tmp_path, **settings_for(upstream, tmp_path)) as raw:
         raw.handshake()

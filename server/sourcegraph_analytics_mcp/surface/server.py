@@ -10,6 +10,7 @@ from typing import Any
 import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
+from mcp.server.lowlevel import NotificationOptions
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import UnexpectedResourceError
 from mcp.shared.exceptions import MCPError
@@ -183,7 +184,8 @@ class AnalyticsServer(MCPServer[App]):
     async def serve(self, read: Any, write: Any) -> None:
         """Serve one client over a transport's streams, which the SDK only does for those it opens itself."""
         low = self._lowlevel_server
-        await low.run(read, write, low.create_initialization_options())
+        told = NotificationOptions(resources_changed=True)  # what earlier revisions must declare to be heard
+        await low.run(read, write, low.create_initialization_options(told))
 
 
 def _anticipated(error: BaseException | None) -> AnalyticsError | None:
