@@ -146,6 +146,28 @@ def test_changed_text_is_not_acted_on(tmp_path: Path, upstream: Served) -> None:
     assert upstream.sent("GET") == []
 
 
+def test_500_calls_at_once_are_all_answered(tmp_path: Path) -> None:
+    with spawned(tmp_path, "--demo") as raw:
+        raw.handshake()
+        raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+        calls = [
+            ("list_exports", {}),
+            ("query_usage", {"metrics": ["searches"], "period": "all_time"}),
+            ("export_csv", {"granularity": "by_user"}),
+            ("query_usage", {"metrics": ["nothing"]}),
+            ("check_connection", {}),
+        ]
+        numbers = {
+            raw.send("tools/call", {"name": calls[n % 5][0], "arguments": calls[n % 5][1]}): n % 5 for n in range(500)
+        }
+        failed = dict.fromkeys(range(5), 0)
+        for _ in range(500):
+            message = raw.next_answer()
+            failed[numbers.pop(message["id"])] += message["result"]["isError"]
+    assert not numbers
+    assert failed == {0: 0, 1: 0, 2: 0, 3: 100, 4: 0}
+
+
 def test_a_client_that_stops_reading_does_not_keep_it_alive(tmp_path: Path) -> None:
     with spawned(tmp_path, "--demo") as raw:
         raw.handshake()

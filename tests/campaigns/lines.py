@@ -72,7 +72,10 @@ def main() -> int:
     asked = arguments(__doc__, 50_000)
     report, wrong, answered = reporter("lines", asked), list[str](), 0
     rng = random.Random(asked.seed)
-    with tempfile.TemporaryDirectory() as folder, spawned(Path(folder), "--demo", LOG_LEVEL="ERROR") as raw:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        spawned(Path(folder), "--demo", lifetime=7200, LOG_LEVEL="ERROR") as raw,
+    ):
         raw.handshake()
         for _ in range(asked.count // 10):
             raw.write(b"".join(line(rng) for _ in range(10)))

@@ -53,7 +53,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, serve_company(company) as upstream:
         home = Path(folder)
         more = {k.removeprefix("SRC_ANALYTICS_").lower(): v for k, v in environment(upstream.url, home / "d").items()}
-        with spawned(home, max_store_bytes="20000000", **more) as raw:
+        with spawned(home, lifetime=asked.count + 600, max_store_bytes="20000000", **more) as raw:
             raw.handshake()
             begun, first = time.monotonic(), None
             whole = {"name": "export_csv", "arguments": {}}

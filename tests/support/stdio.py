@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,15 @@ class Raw:
             self.notified.append(message.get("method", ""))
         raise AssertionError("the server closed its output")
 
+    def next_answer(self) -> Any:
+        """The next answer, whichever request it is for."""
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            message = json.loads(line)
+            if "id" in message and "method" not in message:
+                return message
+        raise AssertionError("the server closed its output")
+
     def ask(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
         answer = self.answer(self.send(method, params))
         assert "result" in answer, answer
@@ -68,9 +78,14 @@ class Raw:
 
 @contextmanager
 def spawned(
-    home: Path, *arguments: str, revision: str = "2026-07-28", command: Sequence[str] = COMMAND, **settings: str
+    home: Path,
+    *arguments: str,
+    revision: str = "2026-07-28",
+    command: Sequence[str] = COMMAND,
+    lifetime: float = 60,
+    **settings: str,
 ) -> Iterator[Raw]:
-    """Start the command with a home of its own; it is killed at the end if it still runs."""
+    """Start the command with a home of its own; it is killed at the end, or after `lifetime` seconds."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SRC_ANALYTICS_")}
     environment |= {"HOME": str(home), "XDG_DATA_HOME": str(home / "data")}
     environment |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
@@ -79,9 +94,12 @@ def spawned(
         process = subprocess.Popen(
             [*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
         )
+        too_long = threading.Timer(lifetime, process.kill)  # so that an answer that never comes fails the test
+        too_long.start()
         try:
             yield Raw(process, revision)
         finally:
+            too_long.cancel()
             process.kill()
             process.wait()
             for pipe in (process.stdin, process.stdout):
