@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from support.stdio import COMMAND, META, Raw, spawned
 from support.upstreams import Served
 
 
-def settings_for(upstream: Served, home: Path) -> dict[str, str]:
+def settings_for(upstream: Served, home: Path) -> dict[str, Any]:
     return {
         "url": upstream.url,
         "instance": DEMO_INSTANCE,

@@ -17,7 +17,7 @@ import anyio.to_thread
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from sourcegraph_analytics_mcp.demo.company import Company
-from support.campaign import arguments, environment, reporter, settings
+from support.campaign import arguments, named, reporter, settings
 from support.client import call, connected
 from support.stdio import spawned
 from support.upstreams import serve_company
@@ -25,7 +25,7 @@ from support.upstreams import serve_company
 
 def killed(url: str, home: Path, rng: random.Random) -> None:
     """Start the command, ask for an export, and kill it a moment later."""
-    more = {k.removeprefix("SRC_ANALYTICS_").lower(): v for k, v in environment(url, home / "data").items()}
+    more = named(url, home / "data")
     with spawned(home, **more) as raw:
         raw.handshake()
         raw.send("tools/call", {"name": "export_csv", "arguments": {"refresh": True}})

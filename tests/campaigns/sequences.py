@@ -6,6 +6,7 @@ python tests/campaigns/sequences.py --count 200 --seed 1
 import logging
 import sys
 import tempfile
+import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Kept(RuleBasedStateMachine):
         answer = self.portal.call(lambda: call(self.client, "query_usage", **asked))
         assert answer["totals"] == [searches(ago)]
         for made in set(answer["export_ids"]) - self.exports.keys():
-            self.exports[made] = ("by_user", ago)
+            self.exports[made] = ("asked for by a question, so with an end", ago)
 
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
@@ -144,6 +145,7 @@ def main() -> int:
     try:
         run_state_machine_as_test(hypothesis.seed(asked.seed)(Kept), settings=options)
     except AssertionError as error:
+        traceback.print_exception(error)
         wrong.append(repr(error))
     return report_(wrong, sequences=asked.count, steps=done["steps"])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from sourcegraph_analytics_mcp.demo.company import Company
-from support.campaign import arguments, environment, reporter
+from support.campaign import arguments, named, reporter
 from support.stdio import Raw, spawned
 from support.upstreams import serve_company
 
@@ -52,7 +52,7 @@ def main() -> int:
     company = Company.made_up(datetime.now(UTC).date(), people=40, days=130)
     with tempfile.TemporaryDirectory() as folder, serve_company(company) as upstream:
         home = Path(folder)
-        more = {k.removeprefix("SRC_ANALYTICS_").lower(): v for k, v in environment(upstream.url, home / "d").items()}
+        more = named(upstream.url, home / "d")
         with spawned(home, lifetime=asked.count + 600, max_store_bytes="20000000", **more) as raw:
             raw.handshake()
             begun, first = time.monotonic(), None

@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from kills import checked
 
 from sourcegraph_analytics_mcp.demo.company import Company
-from support.campaign import arguments, environment, reporter, settings
+from support.campaign import arguments, named, reporter, settings
 from support.client import call, connected
 from support.stdio import COMMAND, spawned
 from support.upstreams import serve_company
@@ -37,7 +37,7 @@ def failing(url: str, home: Path, rng: random.Random) -> str:
     names = rng.choice(sorted(CALLS))
     fault = f"inject={names}:error={rng.choice(ERRORS)}:when={rng.randrange(1, CALLS[names] + 1)}"
     traced = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={names}", "-e", fault, *COMMAND)
-    more = {k.removeprefix("SRC_ANALYTICS_").lower(): v for k, v in environment(url, home / "data").items()}
+    more = named(url, home / "data")
     with spawned(home, command=traced, **more) as raw:
         stop = threading.Timer(20, raw.process.kill)
         stop.start()

@@ -18,18 +18,17 @@ def arguments(description: str | None, count: int) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def environment(url: str, home: Path, **more: object) -> dict[str, str]:
-    """What the command needs to work against an upstream on loopback."""
+def named(url: str, home: Path, **more: object) -> dict[str, Any]:
+    """What the command needs to work against an upstream on loopback, by the names of settings."""
     given = {
         "URL": url, "INSTANCE": DEMO_INSTANCE, "ACCESS_TOKEN": DEMO_TOKEN, "CAS_COOKIE": DEMO_COOKIE,
         "DATA_DIR": str(home), "LOG_LEVEL": "ERROR", "RETRY_BASE_DELAY": "0.001",
     }  # fmt: skip
-    given |= {name.upper(): str(value) for name, value in more.items()}
-    return {f"SRC_ANALYTICS_{name}": value for name, value in given.items()}
+    return {name.lower(): value for name, value in given.items()} | {name: str(value) for name, value in more.items()}
 
 
 def settings(url: str, home: Path, **more: object) -> Settings:
-    return Settings.from_env(environment(url, home, **more))
+    return Settings.from_env({f"SRC_ANALYTICS_{k.upper()}": v for k, v in named(url, home, **more).items()})
 
 
 def reporter(name: str, asked: argparse.Namespace) -> Callable[..., int]:

@@ -83,7 +83,7 @@ def spawned(
     revision: str = "2026-07-28",
     command: Sequence[str] = COMMAND,
     lifetime: float = 60,
-    **settings: str,
+    **settings: Any,
 ) -> Iterator[Raw]:
     """Start the command with a home of its own; it is killed at the end, or after `lifetime` seconds."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SRC_ANALYTICS_")}
