@@ -53,8 +53,13 @@ async def checked(url: str, home: Path, known: dict[str, str]) -> list[str]:
         for gone in known.keys() - {p.name for p in (home / "data" / "exports").iterdir()}:
             wrong.append(f"{gone} has gone")
             del known[gone]
-    left = [p.name for p in (home / "data" / "staging").iterdir()]
+    left = [p.name for p in (home / "data" / "staging").iterdir() if (p / ".lock").exists() or _old(p)]
     return wrong + [f"left over: {name}" for name in left]
+
+
+def _old(folder: Path) -> bool:
+    """Whether a folder without a lock has been there for longer than its maker could need."""
+    return time.time() - folder.stat().st_mtime > 90
 
 
 async def main() -> int:
