@@ -35,7 +35,7 @@ def world_of(*rows: Activity, **more: Any) -> World:
 
 @pytest.mark.parametrize("seed", [20_000, 30_000, 40_000, 50_000])
 async def test_generated_questions_agree_with_the_reference(seed: int, make_settings: Make, tmp_path: Path) -> None:
-    answered, as_they_must_be_refused = await agree(seed, 50, make_settings, tmp_path)
+    answered, as_they_must_be_refused = await agree(seed, 50, make_settings, tmp_path, per_world=25)
     assert answered + as_they_must_be_refused == 50
     assert answered > 20
 

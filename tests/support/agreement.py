@@ -10,17 +10,19 @@ from support.worlds import Disagreement, World, judge, question, served
 PER_WORLD = 10
 
 
-async def agree(seed: int, questions: int, make_settings: Callable[..., Settings], folder: Path) -> tuple[int, int]:
+async def agree(
+    seed: int, questions: int, make_settings: Callable[..., Settings], folder: Path, per_world: int = PER_WORLD
+) -> tuple[int, int]:
     """Ask; how many were answered with figures, and how many refused as they must be.
 
     Raises:
         Disagreement: with the world's seed, to replay it with `--seed`.
     """
     answered = 0
-    for number in range(-(-questions // PER_WORLD)):
+    for number in range(-(-questions // per_world)):
         here = folder / str(number)
         here.mkdir()
-        answered += await _one_world(seed + number, min(PER_WORLD, questions - number * PER_WORLD), make_settings, here)
+        answered += await _one_world(seed + number, min(per_world, questions - number * per_world), make_settings, here)
     return answered, questions - answered
 
 
