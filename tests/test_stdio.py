@@ -222,3 +222,16 @@ def test_tokens_can_be_managed_from_a_terminal(tmp_path: Path) -> None:
     assert "confirms it" in run("token", "revoke", "00000000-0000-0000-0000-000000000002", "--yes")
     assert "Exports work" in run("doctor")
     assert '"args"' in run("install", "cursor")
+
+
+def test_the_walkthrough_shows_every_step_and_leaves_nothing(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "COLUMNS": "100", "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+    done = subprocess.run([*COMMAND, "demo"], env=environment, capture_output=True, timeout=60, check=False)
+    shown = done.stdout.decode()
+    assert done.returncode == 0, done.stderr.decode()
+    steps = ("Create an access token", "Export the usage", "How did Cody adoption", "Which languages",
+             "Who has not been", "drawn from one answer", "Revoke the token again")  # fmt: skip
+    assert [step for step in steps if step not in shown] == []
+    assert len([line for line in shown.splitlines() if line.startswith("20") and "█" in line]) >= 12
+    assert "the token list confirms it" in " ".join(shown.split())
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []

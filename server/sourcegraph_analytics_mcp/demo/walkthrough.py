@@ -6,10 +6,12 @@ from typing import Any
 
 from mcp import Client
 from mcp_types import TextContent
+from rich.bar import Bar
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.rule import Rule
+from rich.table import Table
 
 from ..cli.client import TerminalClient
 from ..settings import Settings
@@ -49,7 +51,7 @@ async def walk() -> int:
         terminal = TerminalClient(settings, embedded_upstream(), assume_yes=True)
         async with terminal.connected() as client:
             shown = _Walk(client, terminal.console, Path(folder))
-            for step in (_connect, _create, _export, _summary, _questions, _revoke):
+            for step in (_connect, _create, _export, _summary, _questions, _chart, _revoke):
                 await step(shown)
             shown.close()
     return 0
@@ -130,6 +132,21 @@ async def _questions(walk: _Walk) -> None:
         await walk.call(tool, arguments)
 
 
+async def _chart(walk: _Walk) -> None:
+    """One chart, drawn from an answer's figures as an assistant would draw it."""
+    walk.headline(f"{4 + len(_QUESTIONS)}  Cody chats by week, drawn from one answer")
+    asked = {"metrics": ["chat_events"], "group_by": ["week"], "period": "last_90_days"}
+    rows = ((await walk.client.call_tool("query_usage", asked)).structured_content or {})["rows"]
+    most = max(chats or 0 for _, chats in rows)
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column()
+    grid.add_column(justify="right")
+    grid.add_column()
+    for week, chats in rows:
+        grid.add_row(week, f"{chats or 0:,}", Bar(most or 1, 0, chats or 0, width=50, color="cyan"))
+    walk.console.print(grid)
+
+
 async def _revoke(walk: _Walk) -> None:
-    walk.headline(f"{4 + len(_QUESTIONS)}  Revoke the token again, proved by the token list")
+    walk.headline(f"{5 + len(_QUESTIONS)}  Revoke the token again, proved by the token list")
     await walk.call("revoke_token", {"token_id": walk.token_id})
