@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "usage": FLOOR | {"upstream", "exports"},
     "surface": FLOOR | {"upstream", "access", "exports", "usage"},
     "demo": FLOOR | {"cli"},
-    "cli": FLOOR | {"access", "usage", "surface", "demo"},
+    "cli": FLOOR | {"upstream", "access", "usage", "surface", "demo"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -29,6 +29,8 @@ ONLY_IN = {
     "rich": {"cli", "demo/walkthrough.py"},
     "mcp": {"surface", "cli", "demo/walkthrough.py"},
     "starlette": {"demo/upstream.py"},
+    "uvicorn": {"cli/http"},
+    "jwt": {"cli/http/identity.py"},
 }
 
 

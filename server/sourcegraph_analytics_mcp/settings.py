@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from .errors import AnalyticsError, invalid
 
@@ -81,6 +80,13 @@ class Settings(BaseModel):
     resource_links: bool = Field(True, description="Add resource_link blocks to answers (some clients choke on them)")
     sql_timeout: Seconds = Field(10, description="Seconds after which a query of query_export is stopped")
     sql_memory_mb: int = Field(512, ge=64, le=65_536, description="Memory of one such query, in MB")
+    public_url: str | None = Field(None, description="Over HTTP, the address callers use: https://HOST/mcp")
+    oauth_issuer: str | None = Field(None, description="Over HTTP, who issues callers' access tokens (OAuth 2.1)")
+    oauth_keys_url: str | None = Field(None, description="Where that issuer publishes its keys (JWKS)")
+    state_key: SecretStr | None = Field(None, description="Over HTTP, what replicas sign confirmations with (32+)")
+    calls_per_minute: int = Field(60, gt=0, description="Over HTTP, tool calls of one caller in a minute")
+    queries_per_minute: int = Field(20, gt=0, description="Over HTTP, questions of one caller in a minute")
+    exports_per_hour: int = Field(6, gt=0, description="Over HTTP, calls of export_csv of one caller in an hour")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log on stderr")
 
     @classmethod
@@ -123,19 +129,43 @@ class Settings(BaseModel):
     @classmethod
     def _check_url(cls, value: str) -> str:
         parts = urlsplit(value.strip())
-        loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-        if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
+        if not _private(parts):
             raise ValueError("it must be an https address (http only on loopback)")
         if not parts.hostname or parts.username or parts.query or parts.fragment or parts.path.strip("/"):
             raise ValueError("it must be a bare address like https://analytics.sourcegraph.com")
         return f"{parts.scheme}://{parts.netloc}"
+
+    @field_validator("public_url", "oauth_issuer", "oauth_keys_url")
+    @classmethod
+    def _check_address(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "https://a.example")
+        if not parts.hostname or parts.username or parts.query or parts.fragment or not _private(parts):
+            raise ValueError("it must be an https address (http only on loopback)")
+        return value
+
+    @field_validator("state_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < 32:
+            raise ValueError("it must be at least 32 bytes long")
+        return value
+
+    @field_validator("exports_per_hour")  # the last of the settings for HTTP, so that the others are known
+    @classmethod
+    def _check_issuer(cls, value: int, known: ValidationInfo) -> int:
+        given = [known.data.get(name) for name in ("public_url", "oauth_issuer", "oauth_keys_url")]
+        if any(given) and not all(given):
+            raise ValueError("PUBLIC_URL, OAUTH_ISSUER and OAUTH_KEYS_URL belong together: set all three")
+        if given[0] and not given[0].endswith("/mcp"):
+            raise ValueError("PUBLIC_URL must end with /mcp")
+        return value
 
     @field_validator("access_token", "cas_cookie")
     @classmethod
     def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
         return None if value is None else SecretStr(header_safe(value.get_secret_value()))
 
-    @cached_property
+    @property
     def home(self) -> Path:
         """The directory everything is kept in; demo data has its own."""
         if self.data_dir is not None:
@@ -161,6 +191,12 @@ class Settings(BaseModel):
                 f"Use one of: {', '.join(self.instances)}; the operator's setting is {PREFIX}INSTANCES.",
             )
         return host
+
+
+def _private(parts: SplitResult) -> bool:
+    """Whether nobody on the way can read what is sent there."""
+    loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    return parts.scheme == "https" or (parts.scheme == "http" and loopback)
 
 
 def _host_setting(text: str) -> str:

@@ -14,7 +14,7 @@ from ..errors import AnalyticsError
 from ..settings import PREFIX, Settings, SettingsError, header_safe
 from .client import TerminalClient
 from .log import configure_log
-from .main import serve, with_upstream
+from .main import check_files, serve, with_upstream
 
 
 def dispatch(arguments: Sequence[str]) -> int:
@@ -38,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--demo", action="store_true", help="serve a made-up company: no account, no network")
     parser.add_argument("--read-only", action="store_true", help="leave out the tools that change something upstream")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("serve", help="serve one client over stdio (the default)")
+    serving = commands.add_parser("serve", help="serve one client over stdio (the default), or many over HTTP")
+    serving.add_argument("--http", metavar="HOST:PORT", help="serve over streamable HTTP, like 127.0.0.1:8080")
     commands.add_parser("demo", help="watch the whole job on a made-up company")
     commands.add_parser("doctor", help="say what is configured and whether it works")
     login = commands.add_parser("login", help="make and store an access token from a session cookie")
@@ -60,7 +61,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
-    return serve(settings)
+    address = getattr(options, "http", None)
+    if address is None:
+        return serve(settings)
+    from .http.serving import serve_http
+
+    check_files(settings)
+    configure_log(settings)
+    return serve_http(*with_upstream(settings), address)
 
 
 def _demo(settings: Settings, options: argparse.Namespace) -> int:

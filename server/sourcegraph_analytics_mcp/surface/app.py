@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -51,19 +52,20 @@ class App:
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings, notices: Notices, upstream: Callable[..., Any] | None = None
+    settings: Settings, notices: Notices, upstream: Callable[..., Any] | None = None, keys: Path | None = None
 ) -> AsyncIterator[App]:
     """Put the parts together; leaving ends downloads, processes and connections.
 
     Args:
         upstream: an ASGI application in place of the network (the demo).
+        keys: where the installation's key of pseudonyms is kept, when not in this data directory.
     """
     secrets = SecretStore(settings.home, settings.url, keyring=not settings.demo)
     credentials = Configured(settings, secrets)
     http = Http(settings, upstream)
     analytics = Analytics(http, credentials)
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes)
-    pseudonyms = Pseudonyms(settings.home / "keys") if settings.identities == "pseudonyms" else None
+    pseudonyms = Pseudonyms(keys or settings.home / "keys") if settings.identities == "pseudonyms" else None
     questions = Questions(settings.home / "staging", pseudonyms)
     sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions)
     minutes = assumed(settings)

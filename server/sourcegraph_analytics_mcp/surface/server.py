@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+import anyio
 import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import NotificationOptions
-from mcp.server.mcpserver import Context
+from mcp.server.mcpserver import Context, RequestStateSecurity
 from mcp.server.mcpserver.exceptions import UnexpectedResourceError
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
@@ -33,13 +34,14 @@ from ..loading import without
 from ..settings import Settings
 from .app import App, open_app
 from .call import Call
+from .callers import Callers, may_manage_tokens, own
 from .completions import complete
 from .notices import Notices
 from .prompts import find, prompts
 from .resources import add_resources, listed
 from .text import safe
 from .tool import Reply, Tool, failed
-from .tools import TOOLS
+from .tools import QUESTIONS, TOKEN_TOOLS, TOOLS
 
 NAME = "sourcegraph-analytics-mcp"
 _INSTRUCTIONS = """\
@@ -55,24 +57,20 @@ class AnalyticsServer(MCPServer[App]):
 
     Args:
         upstream: an ASGI application in place of the network (the demo).
+        over_http: whether there are several callers, each with data of their own.
     """
 
-    def __init__(self, settings: Settings, upstream: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, upstream: Callable[..., Any] | None = None, *, over_http: bool = False
+    ) -> None:
+        self._settings = settings
+        self._upstream = upstream
         self._notices = Notices()
         self._app: App | None = None
+        self._callers: Callers | None = None
         self._tools = {t.name: t for t in TOOLS if not (settings.read_only and t.changes_upstream)}
         self._listed_tools: list[ListedTool] = []
         self.on_close: Callable[[], object] = lambda: None  # called when everything is put away
-
-        @asynccontextmanager
-        async def lifespan(_: MCPServer[App]) -> AsyncIterator[App]:
-            try:
-                async with open_app(settings, self._notices, upstream) as app:
-                    self._app = app
-                    yield app
-            finally:
-                self._app = None
-                self.on_close()
 
         public = CacheHint(ttl_ms=3_600_000, scope="public")
         with without("rich"):
@@ -81,7 +79,9 @@ class AnalyticsServer(MCPServer[App]):
                 title="Sourcegraph Analytics",
                 instructions=_INSTRUCTIONS,
                 version=version(NAME),
-                lifespan=lifespan,
+                lifespan=self._many if over_http else self._one,
+                middleware=[self._as_caller] if over_http else [],
+                request_state_security=_signing(settings),
                 log_level=settings.log_level,
                 subscriptions=self._notices.bus,
                 cache_hints={"tools/list": public, "prompts/list": public, "resources/templates/list": public},
@@ -89,8 +89,38 @@ class AnalyticsServer(MCPServer[App]):
         add_resources(self, self.running)
         self._add_handlers()
 
+    @asynccontextmanager
+    async def _one(self, _: MCPServer[App]) -> AsyncIterator[App]:
+        try:
+            async with open_app(self._settings, self._notices, self._upstream) as app:
+                self._app = app
+                yield app
+        finally:
+            self._app = None
+            self.on_close()
+
+    @asynccontextmanager
+    async def _many(self, _: MCPServer[App]) -> AsyncIterator[Any]:
+        keys = self._settings.home / "keys"
+        async with anyio.create_task_group() as tasks:
+            self._callers = Callers(
+                lambda name: open_app(own(self._settings, name), self._notices, self._upstream, keys), tasks
+            )
+            yield None
+            tasks.cancel_scope.cancel()
+
+    async def _as_caller(self, ctx: Any, call_next: Any) -> Any:
+        assert self._callers is not None
+        try:
+            async with self._callers.present():
+                return await call_next(ctx)
+        except AnalyticsError as error:
+            raise MCPError(code=INTERNAL_ERROR, message=error.text) from None
+
     def running(self) -> App:
-        """The app of the running server."""
+        """What the request being answered works with."""
+        if self._callers is not None:
+            return self._callers.app()
         if self._app is None:
             raise RuntimeError("the server is not running")
         return self._app
@@ -110,6 +140,7 @@ class AnalyticsServer(MCPServer[App]):
         outcome, rows = "cancelled", 0
         try:
             tool = self._tool(name)
+            self._admit(name)
             answer = await tool.run(self.running(), tool.parse(arguments), call)
             outcome = "asked" if isinstance(answer, InputRequiredResult) else "ok"
             rows = answer.rows if isinstance(answer, Reply) else 0
@@ -129,6 +160,25 @@ class AnalyticsServer(MCPServer[App]):
             elapsed = (time.monotonic() - begun) * 1000
             _log.info("call tool=%s outcome=%s ms=%.0f rows=%d id=%s", known, outcome, elapsed, rows,
                       safe(context.request_id)[:40])  # fmt: skip
+
+    def _admit(self, name: str) -> None:
+        """Over HTTP, whether this caller may call that tool now.
+
+        Raises:
+            AnalyticsError: `forbidden` without the scope, `busy` beyond the caller's share.
+        """
+        if self._callers is None:
+            return
+        settings = self._settings
+        if name in TOKEN_TOOLS and not may_manage_tokens():
+            raise AnalyticsError(
+                "forbidden", "Your access does not cover tokens.", "Ask for the scope analytics:tokens."
+            )
+        self._callers.take("calls", settings.calls_per_minute, 60)
+        if name in QUESTIONS:
+            self._callers.take("questions", settings.queries_per_minute, 60)
+        if name == "export_csv":
+            self._callers.take("exports", settings.exports_per_hour, 3600)
 
     def _tool(self, name: str) -> Tool:
         if name not in self._tools:
@@ -186,6 +236,12 @@ class AnalyticsServer(MCPServer[App]):
         low = self._lowlevel_server
         told = NotificationOptions(resources_changed=True)  # what earlier revisions must declare to be heard
         await low.run(read, write, low.create_initialization_options(told))
+
+
+def _signing(settings: Settings) -> RequestStateSecurity | None:
+    """What replicas share so that any of them takes the answer to a question that another asked."""
+    key = settings.state_key
+    return None if key is None else RequestStateSecurity(keys=[key.get_secret_value().encode()])
 
 
 def _anticipated(error: BaseException | None) -> AnalyticsError | None:

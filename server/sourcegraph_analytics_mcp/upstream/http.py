@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
+_LARGEST_DOCUMENT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,32 @@ def _certificate(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+async def fetch_document(settings: Settings, address: str) -> bytes:
+    """Read a small public document, without a credential, from an address that the operator set.
+
+    Raises:
+        AnalyticsError: `upstream_unavailable` when it cannot be read whole.
+    """
+    import httpx
+
+    trust = _trust() if address.startswith("https") else True
+    gone = AnalyticsError("upstream_unavailable", "The document cannot be read.", "Check its address.", retryable=True)
+    try:
+        async with httpx.AsyncClient(verify=trust, timeout=settings.connect_timeout, follow_redirects=False) as client:
+            with anyio.fail_after(settings.connect_timeout):
+                async with client.stream("GET", address, headers={"Accept-Encoding": "identity"}) as response:
+                    body = bytearray()
+                    async for piece in response.aiter_raw():
+                        body += piece
+                        if len(body) > _LARGEST_DOCUMENT:
+                            raise gone
+    except (httpx.HTTPError, TimeoutError):
+        raise gone from None
+    if response.status_code != 200:
+        raise gone
+    return bytes(body)
 
 
 async def read_whole(answer: Answer, call: Call) -> bytes:

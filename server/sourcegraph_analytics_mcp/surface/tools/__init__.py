@@ -21,3 +21,5 @@ TOOLS: tuple[Tool, ...] = (
     get_credits,
     check_connection,
 )
+TOKEN_TOOLS = frozenset(tool.name for tool in (create_token, list_tokens, revoke_token))
+QUESTIONS = frozenset(tool.name for tool in (query_usage, list_inactive_users, query_export))

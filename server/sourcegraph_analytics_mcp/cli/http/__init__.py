@@ -1,0 +1,1 @@
+"""Serving over HTTP: who may call, what a connection may cost, and the server that listens."""

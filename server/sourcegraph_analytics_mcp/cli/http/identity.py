@@ -1,0 +1,120 @@
+"""Who calls: the holder of a credential on this machine, or of an access token of the operator's OAuth 2.1 issuer."""
+
+import hmac
+import json
+import logging
+import secrets
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import jwt
+from mcp.server.auth.provider import AccessToken
+
+from ...errors import AnalyticsError
+from ...files import disk_error, private_folder, write_private
+from ...settings import Settings
+from ...upstream.http import fetch_document
+
+READ, TOKENS = "analytics:read", "analytics:tokens"
+_LONGEST_TOKEN = 16 << 10
+_SKEW = 60  # seconds that clocks may differ
+_KEYS_FRESH = 3600  # seconds
+_KEYS_APART = 60  # seconds between two looks for a key nobody knows
+_ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]  # never a shared secret, never none
+_log = logging.getLogger(__name__)
+
+
+class Identity(Protocol):
+    """Decides who holds a bearer token."""
+
+    async def of(self, token: str) -> AccessToken | None:
+        """Whose token this is; None for one that is not accepted, whatever the reason."""
+
+
+class LocalCredential:
+    """One random credential in a file that only this user can read: its holder is the operator.
+
+    Args:
+        home: the data directory, where the file `http-credential` is kept from start to start.
+
+    Raises:
+        AnalyticsError: when the file can neither be read nor made.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / "http-credential"
+        try:
+            private_folder(home)
+            if not self.path.exists():
+                write_private(self.path, secrets.token_urlsafe(32))
+            self.path.chmod(0o600)
+            self._secret = self.path.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise disk_error(error) from None
+        if len(self._secret) < 32:
+            raise AnalyticsError("store_corrupt", f"{self.path.name} is damaged.", "Delete it and start again.")
+
+    async def of(self, token: str) -> AccessToken | None:
+        if not hmac.compare_digest(token.encode(), self._secret.encode()):
+            return None
+        return AccessToken(token="local", client_id="local", scopes=[READ, TOKENS])  # noqa: S106 - not a secret
+
+
+class IssuedTokens:
+    """JSON web tokens of one issuer for one audience, signed with a key of the issuer's published set (RFC 9068).
+
+    Args:
+        settings: with the issuer, the address of its keys, and the public address, which is the audience.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._fetched = self._looked = float("-inf")
+
+    async def of(self, token: str) -> AccessToken | None:
+        if len(token) > _LONGEST_TOKEN:
+            return None
+        try:
+            key = await self._key(jwt.get_unverified_header(token).get("kid"))
+            if key is None:
+                return None
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=_ALGORITHMS,
+                audience=self._settings.public_url,
+                issuer=self._settings.oauth_issuer,
+                leeway=_SKEW,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError):
+            return None
+        return _accepted(claims)
+
+    async def _key(self, name: str | None) -> "jwt.PyJWK | None":
+        now = time.monotonic()
+        stale = now - self._fetched > _KEYS_FRESH
+        if (stale or name not in self._keys) and now - self._looked > _KEYS_APART:
+            self._looked = now
+            await self._fetch()
+        return self._keys.get(name)
+
+    async def _fetch(self) -> None:
+        """Read the issuer's keys; the older ones stay in use when that fails."""
+        assert self._settings.oauth_keys_url is not None
+        try:
+            document = json.loads(await fetch_document(self._settings, self._settings.oauth_keys_url))
+            self._keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(document).keys}
+            self._fetched = time.monotonic()
+        except (AnalyticsError, ValueError, TypeError, AttributeError, jwt.PyJWTError) as error:
+            _log.error("The issuer's keys cannot be read: %s", type(error).__name__)
+
+
+def _accepted(claims: dict[str, Any]) -> AccessToken:
+    named = claims.get("scope", claims.get("scp", ""))
+    scopes = named.split() if isinstance(named, str) else [str(scope) for scope in named]
+    client = str(claims.get("client_id") or claims.get("azp") or "")
+    issuer = {"iss": claims["iss"]}
+    return AccessToken(token="issued", client_id=client, scopes=scopes, subject=claims["sub"], claims=issuer)  # noqa: S106

@@ -1,0 +1,107 @@
+"""Serve many clients over streamable HTTP."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvicorn
+from mcp.server.transport_security import TransportSecuritySettings
+
+from ...settings import PREFIX, Settings, SettingsError
+from ...surface.server import AnalyticsServer
+from ...surface.tools import TOKEN_TOOLS
+from .connections import Connection
+from .guard import METADATA, PATH, Guard
+from .identity import READ, TOKENS, Identity, IssuedTokens, LocalCredential
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LARGEST_BODY = 1 << 20
+_MOST_REQUESTS = 512
+_LAST_WORDS_WITHIN = 2  # seconds for open streams when the server ends
+
+
+def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address: str) -> int:
+    """Serve until a signal comes.
+
+    Args:
+        address: `HOST:PORT`; beyond this machine only with an issuer of access tokens.
+
+    Raises:
+        SettingsError: when the address or the settings do not fit together.
+    """
+    host, port = parsed(address)
+    if settings.oauth_issuer is None and host not in _LOOPBACK:
+        raise SettingsError(
+            f"Serving {host} needs callers with access tokens: set {PREFIX}OAUTH_ISSUER, {PREFIX}OAUTH_KEYS_URL and "
+            f"{PREFIX}PUBLIC_URL, or listen on 127.0.0.1."
+        )
+    identity: Identity
+    if settings.oauth_issuer is None:
+        local = LocalCredential(settings.home)
+        identity = local
+        told = f"Send `Authorization: Bearer` with the content of {local.path}."
+    else:
+        identity = IssuedTokens(settings)
+        told = f"Callers need an access token of {settings.oauth_issuer}."
+    app = application(settings, upstream, identity, host, port)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MOST_REQUESTS,
+        timeout_graceful_shutdown=_LAST_WORDS_WITHIN,
+    )
+    print(f"Serving http://{host}:{port}{PATH}. {told}", file=sys.stderr)  # noqa: T201
+    uvicorn.Server(config).run()
+    return 0
+
+
+def application(
+    settings: Settings, upstream: Callable[..., Any] | None, identity: Identity, host: str, port: int
+) -> Guard:
+    """The whole ASGI application: the guard around the protocol around the server."""
+    shown = f"[{host}]" if ":" in host else host
+    hosts = {f"{shown}:{port}", *((f"localhost:{port}",) if host in _LOOPBACK else ())}
+    origins = {f"http://{name}" for name in hosts}
+    metadata, metadata_url = None, ""
+    if settings.public_url is not None and settings.oauth_issuer is not None:
+        public = urlsplit(settings.public_url)
+        hosts.add(public.netloc.lower())
+        origins.add(f"{public.scheme}://{public.netloc.lower()}")
+        metadata_url = f"{public.scheme}://{public.netloc}{METADATA}"
+        metadata = {
+            "resource": settings.public_url,
+            "authorization_servers": [settings.oauth_issuer],
+            "scopes_supported": [READ, TOKENS],
+            "bearer_methods_supported": ["header"],
+        }
+    server = AnalyticsServer(settings, upstream, over_http=True)
+    inner = server.streamable_http_app(
+        streamable_http_path=PATH,
+        max_request_body_size=_LARGEST_BODY,
+        transport_security=TransportSecuritySettings(allowed_hosts=sorted(hosts), allowed_origins=sorted(origins)),
+    )
+    return Guard(inner, identity, hosts, origins, metadata, metadata_url, TOKEN_TOOLS)
+
+
+def parsed(address: str) -> tuple[str, int]:
+    """The host and port of `HOST:PORT`.
+
+    Raises:
+        SettingsError: when it is not one.
+    """
+    parts = urlsplit(f"//{address}")
+    try:
+        if parts.hostname and parts.port and not parts.path and not parts.username:
+            return parts.hostname, parts.port
+    except ValueError:
+        pass
+    raise SettingsError("--http needs HOST:PORT, like 127.0.0.1:8080.")

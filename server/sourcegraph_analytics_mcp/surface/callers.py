@@ -1,0 +1,135 @@
+"""Callers over HTTP: each has data of their own, as if each had a server of their own, and a bounded share of it."""
+
+import hashlib
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import anyio
+import anyio.abc
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.provider import principal_components
+
+from ..errors import AnalyticsError
+from ..settings import Settings
+from .app import App
+
+_MOST_OPEN = 256
+_IDLE = 900.0  # seconds after which what a caller has open is closed
+_log = logging.getLogger(__name__)
+_OPERATOR = ""  # who calls over stdio, or holds this machine's credential
+
+
+def caller() -> str:
+    """The one who sent the request being answered, as a name that can stand in a path; empty for the operator."""
+    token = get_access_token()
+    if token is None or token.subject is None:
+        return _OPERATOR
+    _, issuer, subject = principal_components(token)
+    return hashlib.sha256(f"{issuer}\n{subject}".encode()).hexdigest()[:32]
+
+
+def may_manage_tokens() -> bool:
+    """Whether whoever calls holds the scope for it; the operator does."""
+    token = get_access_token()
+    return token is None or "analytics:tokens" in token.scopes
+
+
+def own(settings: Settings, name: str) -> Settings:
+    """The settings with a caller's own data directory."""
+    return settings if name == _OPERATOR else settings.model_copy(update={"data_dir": settings.home / "callers" / name})
+
+
+class _Open:
+    """One caller's parts, and whether they are in use."""
+
+    def __init__(self) -> None:
+        self.app: App | None = None
+        self.error: Exception | None = None
+        self.ready = anyio.Event()
+        self.uses = 0
+        self.last_used = time.monotonic()
+        self.shares: dict[str, deque[float]] = {}
+
+
+class Callers:
+    """The parts of each caller, opened by the first request and closed when idle.
+
+    Args:
+        opened: opens the parts of the caller of that name.
+        tasks: where they live.
+    """
+
+    def __init__(self, opened: Callable[[str], AbstractAsyncContextManager[App]], tasks: anyio.abc.TaskGroup) -> None:
+        self._opened = opened
+        self._tasks = tasks
+        self._callers: dict[str, _Open] = {}
+
+    def app(self) -> App:
+        """What the request being answered works with."""
+        known = self._callers.get(caller())
+        if known is None or known.app is None:
+            raise RuntimeError("the caller is not there")
+        return known.app
+
+    @asynccontextmanager
+    async def present(self) -> AsyncIterator[None]:
+        """Keep the caller's parts open meanwhile.
+
+        Raises:
+            AnalyticsError: `busy` when too many callers are there at once.
+        """
+        name = caller()
+        known = self._callers.get(name)
+        if known is None:
+            if len(self._callers) >= _MOST_OPEN:
+                raise busy("Too many people are using this server.", 60)
+            known = self._callers[name] = _Open()
+            self._tasks.start_soon(self._hold, name, known)
+        known.uses += 1
+        try:
+            await known.ready.wait()
+            if known.error is not None:
+                raise known.error
+            yield
+        finally:
+            known.uses -= 1
+            known.last_used = time.monotonic()
+
+    def take(self, share: str, most: int, seconds: float) -> None:
+        """Count one use of a share.
+
+        Args:
+            most: uses in a row of `seconds`.
+
+        Raises:
+            AnalyticsError: `busy`, with the seconds until the next is free.
+        """
+        uses = self._callers[caller()].shares.setdefault(share, deque())
+        now = time.monotonic()
+        while uses and uses[0] <= now - seconds:
+            uses.popleft()
+        if len(uses) >= most:
+            raise busy(f"That is more than {most} {share} in {seconds:g} seconds.", uses[0] + seconds - now)
+        uses.append(now)
+
+    async def _hold(self, name: str, known: _Open) -> None:
+        try:
+            async with self._opened(name) as known.app:
+                known.ready.set()
+                while known.uses or known.app.downloads.running or time.monotonic() - known.last_used < _IDLE:  # noqa: ASYNC110 - it ends when nothing happens
+                    await anyio.sleep(_IDLE / 10)
+                del self._callers[name]
+        except Exception as error:  # noqa: BLE001 - told to this caller; the others have parts of their own
+            _log.error("A caller's parts ended: %s", type(error).__name__)
+            known.error = error
+            self._callers.pop(name, None)
+            known.ready.set()
+
+
+def busy(what: str, seconds: float) -> AnalyticsError:
+    """The error of too much at once."""
+    wait = max(1, round(seconds))
+    return AnalyticsError("busy", what, f"Try again in {wait} seconds.", retryable=True, retry_after_seconds=wait)

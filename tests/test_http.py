@@ -1,0 +1,332 @@
+"""`serve --http`: who may call, from where, and that callers do not meet. A real process, raw requests, real tokens."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp", "--demo", "serve", "--http")
+KEY, STRANGER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "0"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Served:
+    """A server process and how to speak to it."""
+
+    def __init__(self, home: Path, **settings: str) -> None:
+        self.port = free_port()
+        self.home = home
+        environ = {f"SRC_ANALYTICS_{name.upper()}": value for name, value in settings.items()}
+        environ |= {"SRC_ANALYTICS_DATA_DIR": str(home), "PATH": os.environ["PATH"]}
+        self.process = subprocess.Popen(
+            [*COMMAND, f"127.0.0.1:{self.port}"], env=environ, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stderr is not None
+        self.log: list[str] = []
+        started = threading.Event()
+
+        def read(lines: Any) -> None:
+            for line in lines:
+                self.log.append(line)
+                if "Uvicorn running" in line:
+                    started.set()
+            started.set()
+
+        self.reader = threading.Thread(target=read, args=(self.process.stderr,))
+        self.reader.start()
+        started.wait(30)
+        assert self.process.poll() is None, "".join(self.log)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+    @property
+    def credential(self) -> str:
+        return (self.home / "http-credential").read_text()
+
+    def post(self, tool: str, arguments: dict[str, Any], token: str | None, **headers: str) -> httpx2.Response:
+        """Call a tool as the newest revision does."""
+        params = {"name": tool, "arguments": arguments, "_meta": META}
+        return self.send(
+            json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode(),
+            [
+                ("mcp-protocol-version", "2026-07-28"),
+                ("mcp-method", "tools/call"),
+                ("mcp-name", tool),
+                *([("authorization", f"Bearer {token}")] if token is not None else []),
+                *((name.replace("_", "-"), value) for name, value in headers.items()),
+            ],
+        )
+
+    def send(self, body: bytes, headers: list[tuple[str, str]], path: str = "/mcp") -> httpx2.Response:
+        usual = [("content-type", "application/json"), ("accept", "application/json, text/event-stream")]
+        return httpx2.post(f"http://127.0.0.1:{self.port}{path}", content=body, headers=[*usual, *headers])
+
+    def result(self, tool: str, arguments: dict[str, Any], token: str) -> Any:
+        answer = self.post(tool, arguments, token)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["result"]
+
+    def end(self) -> int:
+        self.process.terminate()
+        status = self.process.wait(10)
+        self.reader.join(10)
+        return status
+
+
+@contextmanager
+def served(home: Path, **settings: str) -> Iterator[Served]:
+    server = Served(home, **settings)
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("local")) as server:
+        yield server
+
+
+class _Keys(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        key = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())) | {"kid": "k1", "use": "sig"}
+        body = json.dumps({"keys": [key]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def issued(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server whose callers hold tokens of an issuer."""
+    keys = HTTPServer(("127.0.0.1", 0), _Keys)
+    thread = threading.Thread(target=keys.serve_forever)
+    thread.start()
+    settings = {
+        "public_url": "https://analytics-mcp.example/mcp",
+        "oauth_issuer": "https://issuer.example",
+        "oauth_keys_url": f"http://127.0.0.1:{keys.server_port}/keys",
+        "exports_per_hour": "2",
+    }
+    try:
+        with served(tmp_path_factory.mktemp("issued"), **settings) as server:
+            yield server
+    finally:
+        keys.shutdown()
+        thread.join()
+        keys.server_close()
+
+
+def token(subject: str = "alice", *, key: Any = KEY, algorithm: str = "RS256", **claims: Any) -> str:
+    body = {
+        "iss": "https://issuer.example",
+        "aud": "https://analytics-mcp.example/mcp",
+        "sub": subject,
+        "exp": int(time.time()) + 600,
+        "scope": "analytics:read",
+    } | claims
+    kept = {name: value for name, value in body.items() if value is not None}
+    return jwt.encode(kept, key, algorithm=algorithm, headers={"kid": "k1"})
+
+
+def test_the_local_credential_opens_the_server_and_nothing_else_does(local: Served) -> None:
+    assert local.result("list_exports", {}, local.credential)["structuredContent"]["exports"] == []
+    assert (local.home / "http-credential").stat().st_mode & 0o777 == 0o600
+    for wrong in (None, "x", "%E9", local.credential[:-1], local.credential + "x"):
+        refused = local.post("list_exports", {}, wrong)
+        assert refused.status_code == 401
+        assert 'scope="analytics:read"' in refused.headers["www-authenticate"]
+    twice = local.post("list_exports", {}, local.credential, Authorization=f"Bearer {local.credential}")
+    assert twice.status_code == 401
+    assert local.send(b"{}", [], path=f"/mcp?access_token={local.credential}").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 421),
+        ({"host": "127.0.0.1:{port}@evil.example"}, 421),
+        ({"host": "localhost:1"}, 421),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://localhost:{port}@evil.example"}, 403),
+        ({"origin": "https://127.0.0.1:{port}"}, 403),
+        ({"content-encoding": "gzip"}, 415),
+        ({"origin": "http://127.0.0.1:{port}"}, 200),
+        ({"host": "localhost:{port}"}, 200),
+    ],
+)
+def test_hosts_origins_and_codings(local: Served, headers: dict[str, str], status: int) -> None:
+    placed = {name: value.format(port=local.port) for name, value in headers.items()}
+    assert local.post("list_exports", {}, local.credential, **placed).status_code == status
+
+
+def test_a_request_is_bounded_and_cannot_be_smuggled(local: Served) -> None:
+    known = [("authorization", f"Bearer {local.credential}")]
+    assert local.send(b"x" * (1 << 20) + b"y", known).status_code == 413
+    with socket.create_connection(("127.0.0.1", local.port)) as raw:
+        raw.sendall(
+            f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{local.port}\r\nAuthorization: Bearer {local.credential}\r\n"
+            "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode()
+        )
+        assert raw.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_whoever_holds_connections_open_gives_way(local: Served) -> None:
+    held = [socket.create_connection(("127.0.0.1", local.port)) for _ in range(300)]
+    try:
+        for connection in held:
+            connection.sendall(b"POST /mcp HT")
+        assert local.result("list_exports", {}, local.credential)["isError"] is False
+        held[0].settimeout(30)
+        with suppress(ConnectionResetError):
+            assert held[0].recv(10) == b""
+    finally:
+        for connection in held:
+            connection.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_an_sdk_client_works_in_both_eras(local: Served, mode: Any) -> None:
+    headers = {"Authorization": f"Bearer {local.credential}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+        transport = streamable_http_client(local.url, http_client=http)
+        async with Client(transport, mode=mode) as client:
+            assert len((await client.list_tools()).tools) == 11
+            answer = await client.call_tool("query_usage", {"metrics": ["active_users"]})
+            assert not answer.is_error
+            assert answer.structured_content is not None
+            assert answer.structured_content["rows"][0][0] > 0
+            assert (await client.read_resource("analytics://exports")).contents
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        token(exp=int(time.time()) - 120),
+        token(nbf=int(time.time()) + 600),
+        token(aud="https://other.example/mcp"),
+        token(aud="https://analytics-mcp.example/mcp/"),
+        token(aud=None),
+        token(iss="https://other.example"),
+        token(sub=None),
+        token(key=STRANGER),
+        token(key="", algorithm="none"),
+        token(key="k" * 64, algorithm="HS256"),
+        "a.b.c",
+        "x" * 20_000,
+    ],
+)
+def test_tokens_of_others_are_refused(issued: Served, refused: str) -> None:
+    answer = issued.post("list_exports", {}, refused)
+    assert answer.status_code == 401
+    assert "oauth-protected-resource" in answer.headers["www-authenticate"]
+    assert issued.post("list_exports", {}, token()).status_code == 200
+
+
+def test_the_metadata_name_the_issuer_without_a_token(issued: Served) -> None:
+    answer = httpx2.get(f"http://127.0.0.1:{issued.port}/.well-known/oauth-protected-resource/mcp")
+    assert answer.json()["authorization_servers"] == ["https://issuer.example"]
+    assert answer.json()["resource"] == "https://analytics-mcp.example/mcp"
+
+
+def test_scopes(issued: Served) -> None:
+    assert issued.post("list_exports", {}, token(scope="other")).status_code == 403
+    refused = issued.post("list_tokens", {}, token())
+    assert refused.status_code == 403
+    assert 'scope="analytics:read analytics:tokens"' in refused.headers["www-authenticate"]
+    allowed = issued.result("list_tokens", {}, token("carol", scope="analytics:read analytics:tokens"))
+    assert allowed["isError"] is False
+
+
+def test_an_older_client_without_the_scope_is_told(issued: Served) -> None:
+    known = [("authorization", f"Bearer {token('dan')}"), ("mcp-protocol-version", "2025-11-25")]
+
+    def ask(method: str, params: dict[str, Any], *session: tuple[str, str]) -> httpx2.Response:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        return issued.send(json.dumps(body).encode(), [*known, *session])
+
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+    session = ("mcp-session-id", ask("initialize", client).headers["mcp-session-id"])
+    answer = ask("tools/call", {"name": "list_tokens", "arguments": {}}, session)
+    assert "[forbidden]" in answer.text
+    stolen = [("authorization", f"Bearer {token('eve')}"), ("mcp-protocol-version", "2025-11-25"), session]
+    body = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
+    assert issued.send(json.dumps(body).encode(), stolen).status_code == 404
+
+
+def test_callers_do_not_see_each_others_exports(issued: Served) -> None:
+    arguments = {"granularity": "by_user_month", "start_date": "2026-01-01", "end_date": "2026-02-28"}
+    export = issued.result("export_csv", arguments, token("alice"))["structuredContent"]["export"]
+    assert len(issued.result("list_exports", {}, token("alice"))["structuredContent"]["exports"]) == 1
+    assert issued.result("list_exports", {}, token("bob"))["structuredContent"]["exports"] == []
+    absent = [
+        issued.result("query_export", {"export_id": name, "sql": "SELECT 1"}, token("bob"))["content"]
+        for name in (export["id"], "0" * 32)
+    ]
+    assert absent[0] == absent[1]
+    assert "[not_found]" in absent[0][0]["text"]
+    held = issued.result("query_export", {"export_id": export["id"], "sql": "SELECT 1"}, token("alice"))
+    assert held["isError"] is False
+
+
+def test_one_caller_cannot_take_the_others_share(issued: Served) -> None:
+    arguments = {"granularity": "by_user_month", "start_date": "2026-01-01", "end_date": "2026-01-31"}
+    answers = [issued.result("export_csv", arguments, token("greedy")) for _ in range(3)]
+    assert [answer["isError"] for answer in answers] == [False, False, True]
+    error = answers[2]["structuredContent"]["error"]
+    assert error["code"] == "busy"
+    assert 3500 <= error["retry_after_seconds"] <= 3600
+    assert issued.result("export_csv", arguments, token("modest"))["isError"] is False
+
+
+def test_it_ends_on_a_signal_and_logs_no_credential(tmp_path: Path) -> None:
+    server = Served(tmp_path, log_level="DEBUG")
+    server.result("list_exports", {}, server.credential)
+    credential = server.credential
+    server.end()
+    assert credential not in "".join(server.log)
+    assert "tool=list_exports outcome=ok" in "".join(server.log)
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:8080", "192.0.2.1:80", "8080", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:1/x"]
+)
+def test_an_address_that_cannot_be_served_stops_the_start(tmp_path: Path, address: str) -> None:
+    environ = {"SRC_ANALYTICS_DATA_DIR": str(tmp_path)}
+    ended = subprocess.run([*COMMAND, address], env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert "127.0.0.1" in ended.stderr
