@@ -1,10 +1,11 @@
 """Print what this server costs, as ratios measured side by side in one run, and write it as JSON.
 
-python -m bench [start export query pandas busy upstream size]
+python -m bench [start export query pandas busy upstream size http growth]
     [--rows 1000000] [--rate 50000000] [--runs 5] [--data DIR] [--json FILE]
 """
 
 import argparse
+import asyncio
 import gzip as gzip_file
 import json
 import platform
@@ -15,11 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .data import report
-from .server import COMMAND, DEMO, Server, demo, running, upstream
+from .http import ERAS, calls_per_second, pair
+from .server import COMMAND, DEMO, Children, Server, demo, running, upstream
 
 HELLO = """
 from mcp.server import MCPServer
@@ -232,6 +235,40 @@ def size(table: Table, home: Path, options: argparse.Namespace) -> None:
     table.add("typical answer, longest", max(map(len, answers)) / 1e3, csv / 1e3, "kB", "")
 
 
+def http(table: Table, home: Path, options: argparse.Namespace) -> None:
+    """Calls per second over HTTP against a bare server on the same SDK, in turn."""
+    with pair(home, _SETTINGS) as targets:
+        for era in ERAS:
+            for clients in (1, 16, 64):
+                runs = [
+                    [asyncio.run(calls_per_second(target, era, clients, 3)) for target in targets] for _ in range(2)
+                ]
+                ours, bare = (max(run[n] for run in runs) for n in (0, 1))
+                table.add(f"tools/call a second, {era}, {clients} clients", ours, bare, "/s", ">= 0.90 x")
+
+
+def growth(table: Table, home: Path, options: argparse.Namespace) -> None:
+    """How time and memory grow with the rows of an export; each figure against the one a tenth its size."""
+    before: list[float] = []
+    for rows in (10_000, 100_000, 1_000_000, 10_000_000):
+        csv = report(options.data / f"{rows}.csv", rows)
+        kept = _SETTINGS | {"data_dir": str(home / f"growth-{rows}")}
+        with upstream(str(csv)) as url, running(home, kept | {"url": url}) as server:
+            rest = server.memory()["VmRSS"]
+            children = Children(server.process.pid)
+            seconds = timed(lambda: server.call("export_csv"))
+            above, below = server.memory()["VmHWM"] - rest, children.most()
+            asked = QUESTIONS["by language"][0] | {"period": "all_time"}
+            server.call("query_usage", **asked)
+            question = min(timed(partial(server.call, "query_usage", **asked)) for _ in range(3))
+        now = [seconds, question, above, below]
+        for number, (what, unit) in enumerate(
+            (("export", "s"), ("question by language", "s"), ("server above rest", "MB"), ("largest child", "MB"))
+        ):
+            table.add(f"{rows:,} rows: {what}", now[number], before[number] if before else None, unit, "")
+        before = now
+
+
 def query(table: Table, home: Path, options: argparse.Namespace) -> None:
     """Questions on a kept export against the bare engine in process on the same files."""
     import duckdb
@@ -265,7 +302,7 @@ def _question(
 
 SECTIONS = {
     "start": start, "export": export, "query": query, "pandas": pandas, "busy": busy, "upstream": ten_questions,
-    "size": size,
+    "size": size, "http": http, "growth": growth,
 }  # fmt: skip
 
 

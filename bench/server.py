@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,47 @@ class Server:
         return {name: int(value.split()[0]) / 1024 for name, value in found.items()}
 
 
+class Children:
+    """Watches how much memory a process's children take, ten times a second."""
+
+    def __init__(self, parent: int) -> None:
+        self._parent = parent
+        self._most = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def most(self) -> float:
+        """MB resident of the largest child so far; ends the watch."""
+        self._ended.set()
+        self._thread.join()
+        return self._most
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.1):
+            for task in Path(f"/proc/{self._parent}/task").glob("*/children"):
+                for child in task.read_text().split():
+                    with suppress(OSError):
+                        pages = int(Path(f"/proc/{child}/statm").read_text().split()[1])
+                        self._most = max(self._most, pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+
+
+def environment(home: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    """What a server is started with: these settings and a home of its own."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("SRC_ANALYTICS_")}
+    given = {"SRC_ANALYTICS_" + name.upper(): value for name, value in settings.items()}
+    return kept | given | {"HOME": str(home), "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+
+
 @contextmanager
 def running(home: Path, settings: Mapping[str, str], command: tuple[str, ...] = COMMAND) -> Iterator[Server]:
     """Start a server, shake hands, and end it."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SRC_ANALYTICS_")}
-    environment |= {"SRC_ANALYTICS_" + name.upper(): value for name, value in settings.items()}
-    environment |= {"HOME": str(home), "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(home, settings),
     )
     server = Server(process)
     about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "0"}}

@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Callable
 
+import anyio
 import pytest
 
 from sourcegraph_analytics_mcp.settings import Settings
@@ -166,6 +167,48 @@ async def test_a_silent_upstream_times_out(make_settings: Make) -> None:
         async with connected(settings) as client:
             error = await refused(client, "export_csv")
     assert error["code"] == "upstream_timeout"
+
+
+async def test_a_drip_is_not_waited_for(make_settings: Make) -> None:
+    async def drip(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: 900000\r\n\r\n")
+        while True:
+            await exchange.send(b"I")
+            await anyio.sleep(0.02)
+
+    async with (
+        scripted_upstream(drip) as fake,
+        connected(make_settings(fake.url, read_timeout="0.4", deadline="60")) as client,
+    ):
+        error = await refused(client, "export_csv")
+        assert error["code"] == "upstream_timeout"
+        assert "too slowly" in error["message"]
+        assert (await call(client, "list_exports"))["exports"] == []
+
+
+async def test_a_report_that_cannot_fit_is_refused_before_it_is_downloaded(make_settings: Make) -> None:
+    async def announce(exchange: Exchange) -> None:
+        await exchange.send(f"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: {10**17}\r\n\r\n".encode())
+        await exchange.send(b"Instance user ID,Searches\r\n")
+
+    async with (
+        scripted_upstream(announce) as fake,
+        connected(make_settings(fake.url, max_export_bytes=str(10**18))) as client,
+    ):
+        error = await refused(client, "export_csv")
+        assert error["code"] == "store_full"
+        assert "needs about 190,734,863,281 MB" in error["message"]
+
+
+async def test_control_characters_are_counted(make_settings: Make) -> None:
+    body = b'Instance user ID,Username,Searches\r\n1,a\x00\x1b[2J,1\r\n2,"b\tc\nd\x7f",2\r\n'
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(framed(body))
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        assert "3 control characters are in the data; shown as visible escapes." in export["warnings"]
 
 
 async def test_an_export_over_the_size_limit_leaves_nothing(make_settings: Make) -> None:

@@ -71,6 +71,16 @@ async def test_the_operator_can_have_the_secret_shown(make_settings: Make, upstr
     assert answer["secret"] == secret_of(upstream)
 
 
+async def test_the_check_says_when_the_token_expires_and_warns_in_time(make_settings: Make, upstream: Served) -> None:
+    for days, warned in ((30, False), (5, True)):
+        async with connected(make_settings(upstream.url, access_token="")) as client:
+            created = await call(client, "create_token", display_name=f"for {days} days", expires_in_days=days)
+            checks = (await call(client, "check_connection"))["checks"]
+        detail = next(check["detail"] for check in checks if check["name"] == "access token")
+        assert f"expires {created['token']['expires_at'][:10]}" in detail
+        assert ("make another with create_token now" in detail) is warned
+
+
 async def test_without_a_place_for_secrets_nothing_is_posted(
     make_settings: Make, upstream: Served, tmp_path: Path
 ) -> None:

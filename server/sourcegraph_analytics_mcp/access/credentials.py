@@ -1,6 +1,7 @@
 """The two credentials: the session cookie for token management, the access token for everything else."""
 
 import stat
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -63,8 +64,18 @@ class Configured:
         found = await self._find()
         if found is None:
             return None
-        mark = fingerprint(found[1].get_secret_value())
-        return next((t.id for t in reversed(self._store.tokens()) if t.fingerprint == mark), None)
+        stored = self._stored(found[1])
+        return stored.id if stored else None
+
+    async def expires_at(self) -> datetime | None:
+        """When the token in use expires; None where that is not known, or never."""
+        found = await self._find()
+        stored = self._stored(found[1]) if found else None
+        return stored.expires_at if stored else None
+
+    def _stored(self, secret: SecretStr) -> StoredToken | None:
+        mark = fingerprint(secret.get_secret_value())
+        return next((token for token in reversed(self._store.tokens()) if token.fingerprint == mark), None)
 
     def use(self, token: StoredToken, secret: SecretStr) -> None:
         """Use a token that was just made, unless the operator has set one."""

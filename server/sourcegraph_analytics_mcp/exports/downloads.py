@@ -145,6 +145,7 @@ class Downloads:
     async def _export(self, download: Download, staging: Staging) -> Export:
         async def receive(report: Report) -> dict[str, object]:
             staging.clear()
+            self._store.room_for(report.length)
             return await _store_report(report, download, staging)
 
         facts = await self._analytics.report(download.request, self._limit, receive)

@@ -26,6 +26,7 @@ from ..errors import AnalyticsError
 from ..files import disk_error, private_folder, sync, write_private
 from .models import Export
 
+_ROOM_FOR_UNKNOWN = 256 << 20  # bytes
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -97,6 +98,24 @@ class Store:
             return Staging(self._staging / secrets.token_hex(16))
         except OSError as error:
             raise disk_error(error) from error
+
+    def room_for(self, size: int | None) -> None:
+        """Check that a report fits before it is downloaded: once as it comes, and as much again for its conversion.
+
+        Args:
+            size: bytes that upstream announces, None when it does not say.
+
+        Raises:
+            AnalyticsError: `store_full`, saying how much is needed.
+        """
+        needed = _ROOM_FOR_UNKNOWN if size is None else 2 * size
+        free = shutil.disk_usage(self._staging).free
+        if free < needed:
+            raise AnalyticsError(
+                "store_full",
+                f"The export needs about {needed >> 20:,} MB, and {free >> 20:,} MB are free.",
+                "Free disk space, delete exports (delete_export), or ask for fewer days; nothing was kept.",
+            )
 
     def commit(self, staging: Staging, export: Export) -> Export:
         """Make a staged export part of the store, in one rename; afterwards it survives a power cut."""

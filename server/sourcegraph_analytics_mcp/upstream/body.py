@@ -3,12 +3,14 @@
 httpx passes a gzip stream that was cut as if it were whole (measured on 0.28.1), so the raw bytes are decoded here.
 """
 
+import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 
-from .policy import broken, misread, too_large
+from .policy import broken, misread, silent, too_large
 
 _PIECE = 1 << 20  # bytes; one compressed read never grows to more than this at once
+_SLOWEST = 1024  # bytes a second
 _RATIO, _RATIO_FROM = 200, 10 << 20  # a body that inflates beyond this is a bomb, not a report
 
 
@@ -37,6 +39,26 @@ class Gunzip:
     def finish(self) -> None:
         if not self._fresh:
             raise broken("Upstream's compressed answer was cut short.")
+
+
+async def steady(raw: AsyncIterator[bytes], window: float) -> AsyncIterator[bytes]:
+    """Pass a body on while it comes faster than a drip, which a timeout between two reads never notices.
+
+    Args:
+        window: seconds over which the slowest rate that is accepted is averaged.
+
+    Raises:
+        Failed: `silent` below a kibibyte a second.
+    """
+    begun, received = time.monotonic(), 0
+    async for data in raw:
+        received += len(data)
+        elapsed = time.monotonic() - begun
+        if elapsed > window:
+            if received < _SLOWEST * elapsed:
+                raise silent("upstream_timeout", "The answer comes too slowly to be a report.")
+            begun, received = time.monotonic(), 0
+        yield data
 
 
 async def decoded(raw: AsyncIterator[bytes], encoding: str, limit: int) -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ import anyio
 
 from ..errors import AnalyticsError
 from ..settings import Settings
-from .body import decoded
+from .body import decoded, steady
 from .policy import (
     LONGEST_WAIT,
     Call,
@@ -134,7 +134,8 @@ class Http:
                 head_seen = True
                 if response.status_code not in request.success:
                     raise refusal(request.call, response.status_code, retry_after(response.headers.get("retry-after")))
-                return await receive(_answer(response, request, in_process=self._app is not None))
+                window = self._settings.read_timeout / 2
+                return await receive(_answer(response, request, window, in_process=self._app is not None))
         except httpx.TransportError as error:
             raise (self._cut(error) if head_seen else self._unanswered(error)) from None
 
@@ -182,7 +183,7 @@ class Http:
         return broken("The connection ended before the answer did.")
 
 
-def _answer(response: "httpx.Response", request: Request, *, in_process: bool) -> Answer:
+def _answer(response: "httpx.Response", request: Request, window: float, *, in_process: bool) -> Answer:
     length = response.headers.get("content-length", "")
     encoding = response.headers.get("content-encoding", "").strip().lower()
     chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
@@ -191,7 +192,7 @@ def _answer(response: "httpx.Response", request: Request, *, in_process: bool) -
         content_type=response.headers.get("content-type", "").lower(),
         length=int(length) if length.isdigit() else None,
         framed=in_process or length.isdigit() or chunked,
-        body=decoded(response.aiter_raw(), encoding, request.limit),
+        body=decoded(steady(response.aiter_raw(), window), encoding, request.limit),
         wire_bytes=lambda: response.num_bytes_downloaded,
     )
 

@@ -1,54 +1,91 @@
 """Convert a download while it arrives, in a process of its own."""
 
+import logging
+import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+import anyio.to_thread
+
 from ...errors import AnalyticsError
+from ...files import private_folder
 from ...upstream.models import Granularity
 from .process import Child, EngineFailed, start_child
 
+_log = logging.getLogger(__name__)
+
 
 class Ingestion:
-    """A conversion that follows a download."""
+    """A conversion that follows a download. Should its process die, the whole file is converted once more in another."""
 
     _STEP = 1 << 20  # bytes; the child hears of every whole mebibyte
 
-    def __init__(self, child: Child) -> None:
-        self._child = child
+    def __init__(self, source: Path, parts: Path, granularity: Granularity) -> None:
+        self._parts = parts
+        self._order = {"do": "ingest", "source": str(source), "parts": str(parts), "granularity": granularity}
+        self._child: Child | None = None
         self._told = 0
 
+    async def begin(self) -> None:
+        """Start the process."""
+        self._child = await start_child()
+        with suppress(EngineFailed):  # noticed when the file is whole
+            await self._child.tell(self._order)
+
+    async def end(self) -> None:
+        """End the process, whatever it does."""
+        if self._child is not None:
+            await self._child.end()
+
     async def grown(self, size: int) -> None:
-        """Say that the file now has `size` bytes."""
+        """Say that the file now has `size` bytes.
+
+        Raises:
+            AnalyticsError: when what came so far is not a strict report.
+        """
         if size - self._told >= self._STEP:
             self._told = size
-            await self._tell({"size": size})
+            with suppress(EngineFailed):
+                await self._tell({"size": size})
 
     async def finish(self, size: int) -> dict[str, Any]:
         """Say that the file is whole and return its description.
 
         Raises:
-            AnalyticsError: when it is not a strict report.
+            AnalyticsError: when it is not a strict report, or cannot be converted.
         """
+        try:
+            return await self._finish(size)
+        except EngineFailed as failed:
+            _log.warning("A conversion is begun again: %s", failed)
+        await self.end()
+        await anyio.to_thread.run_sync(_emptied, self._parts)
+        await self.begin()
+        try:
+            return await self._finish(size)
+        except EngineFailed as failed:
+            _log.warning("A conversion ended: %s", failed)
+            raise unreadable() from failed
+
+    async def _finish(self, size: int) -> dict[str, Any]:
+        assert self._child is not None
         await self._tell({"end": size})
-        while True:
-            answer = await self._hear()
-            if "done" in answer:
-                return cast(dict[str, Any], answer["done"])
+        return cast(dict[str, Any], (await self._child.hear())["done"])
 
     async def _tell(self, message: dict[str, Any]) -> None:
+        assert self._child is not None
         try:
             await self._child.tell(message)
         except EngineFailed:
-            while True:  # its last words say why
-                await self._hear()
+            await self._child.hear()  # its last words say why
+            raise
 
-    async def _hear(self) -> dict[str, Any]:
-        try:
-            return await self._child.hear()
-        except EngineFailed as failed:
-            raise unreadable() from failed
+
+def _emptied(folder: Path) -> None:
+    shutil.rmtree(folder)
+    private_folder(folder)
 
 
 def unreadable() -> AnalyticsError:
@@ -63,9 +100,9 @@ def unreadable() -> AnalyticsError:
 @asynccontextmanager
 async def ingestion(source: Path, parts: Path, granularity: Granularity) -> AsyncIterator[Ingestion]:
     """Run a conversion beside a download; leaving the block ends its process."""
-    child = await start_child()
+    conversion = Ingestion(source, parts, granularity)
     try:
-        await child.tell({"do": "ingest", "source": str(source), "parts": str(parts), "granularity": granularity})
-        yield Ingestion(child)
+        await conversion.begin()
+        yield conversion
     finally:
-        await child.end()
+        await conversion.end()

@@ -23,6 +23,7 @@ from .strict import FIRST_YEAR, LAST_YEAR, BadCsv, Read, records, rewrite
 SEGMENT = 8 << 20  # bytes; two at a time keep both cores busy and memory flat; 4 to 8 MiB are fastest (measured)
 _LONGEST_LINE = 4 << 20  # bytes
 _BLOCK = 1 << 20  # bytes read at once
+_CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\r\n")
 _BOM = b"\xef\xbb\xbf"
 
 _READ_AS: dict[Kind, str] = {
@@ -149,10 +150,12 @@ class Ingest:
         self._total.rows += read.rows
         self._total.unparsed.update(read.unparsed)
         self._total.invalid_utf8 += read.invalid_utf8
+        self._total.controls += read.controls
 
     def _convert(self, data: bytes, number: int) -> Read:
         part = self._parts / f"{number:05}.parquet"
         read = self._converted(data, number, part)
+        read.controls = len(data) - len(data.translate(None, _CONTROLS))
         read.check = (len(data), zlib.crc32(data), zlib.crc32(part.read_bytes()))
         return read
 
@@ -239,6 +242,8 @@ class Ingest:
             yield f"{count:,} cells of {name} are not a value of its kind; they count as blank."
         if self._total.invalid_utf8:
             yield f"{self._total.invalid_utf8:,} characters are not valid UTF-8; shown as \ufffd."
+        if self._total.controls:
+            yield f"{self._total.controls:,} control characters are in the data; shown as visible escapes."
 
 
 def _row_end(data: bytearray, start: int, *, first: bool) -> int:

@@ -44,9 +44,11 @@ class BadCsv(Exception):
 
 @dataclass
 class Read:
-    """What a segment held: rows, cells that did not parse by column, characters that were not valid UTF-8.
+    """What a segment held: rows, and cells that did not parse by column.
 
     Args:
+        invalid_utf8: characters that were not.
+        controls: control characters besides line ends and tabs.
         check: length and CRC-32 of its bytes, and CRC-32 of the Parquet part made of it.
     """
 
@@ -54,6 +56,7 @@ class Read:
     unparsed: Counter[str] = field(default_factory=Counter)
     invalid_utf8: int = 0
     check: tuple[int, int, int] = (0, 0, 0)
+    controls: int = 0
 
 
 def records(text: str) -> Iterator[list[str]]:

@@ -1,7 +1,7 @@
 """Credits, and whether everything that is configured works."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
@@ -58,6 +58,9 @@ def _flat(value: Any) -> object:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
+_SOON = timedelta(days=7)
+
+
 class CheckArguments(Arguments):
     instance_url: Instance = None
 
@@ -104,7 +107,16 @@ async def _token(app: App, asked: str | None) -> Check:
         await app.analytics.try_bearer(secret, app.settings.resolve_instance(asked))
     except AnalyticsError as error:
         return Check(name="access token", ok=False, detail=error.text)
-    return Check(name="access token", ok=True, detail=f"from {source}; upstream accepts it")
+    detail = f"from {source}; upstream accepts it"
+    return Check(name="access token", ok=True, detail=detail + _expiry(await app.credentials.expires_at()))
+
+
+def _expiry(moment: datetime | None) -> str:
+    """What to know of when a token expires: in time to make another."""
+    if moment is None:
+        return ""
+    soon = moment - datetime.now(UTC) < _SOON
+    return f"; expires {moment:%Y-%m-%d}" + (": make another with create_token now" if soon else "")
 
 
 async def _cookie(app: App) -> Check:
