@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,7 +61,8 @@ def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address:
         timeout_graceful_shutdown=_LAST_WORDS_WITHIN,
     )
     print(f"Serving http://{host}:{port}{PATH}. {told}", file=sys.stderr)  # noqa: T201
-    uvicorn.Server(config).run()
+    with suppress(KeyboardInterrupt):  # uvicorn has put everything away by then
+        uvicorn.Server(config).run()
     return 0
 
 

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Ingestion:
-    """A conversion that follows a download. Should its process die, the whole file is converted once more in another."""
+    """A conversion that follows a download. Should its process die, another begins again."""
 
     _STEP = 1 << 20  # bytes; the child hears of every whole mebibyte
 
