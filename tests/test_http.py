@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from sourcegraph_analytics_mcp.cli.main import run
+
 COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp", "--demo", "serve", "--http")
 KEY, STRANGER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
 META = {
@@ -325,8 +327,9 @@ def test_it_ends_on_a_signal_and_logs_no_credential(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "address", ["0.0.0.0:8080", "192.0.2.1:80", "8080", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:1/x"]
 )
-def test_an_address_that_cannot_be_served_stops_the_start(tmp_path: Path, address: str) -> None:
-    environ = {"SRC_ANALYTICS_DATA_DIR": str(tmp_path)}
-    ended = subprocess.run([*COMMAND, address], env=environ, capture_output=True, text=True, timeout=30, check=False)
-    assert ended.returncode == 2
-    assert "127.0.0.1" in ended.stderr
+def test_an_address_that_cannot_be_served_stops_the_start(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SRC_ANALYTICS_DATA_DIR", str(tmp_path))
+    assert run(["--demo", "serve", "--http", address]) == 2
+    assert "127.0.0.1" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from ..errors import AnalyticsError
-from ..files import disk_error
+from ..files import Disk, disk_error
 from ..upstream.analytics import Analytics, Report
 from ..upstream.models import ReportRequest
 from .columns import Field
@@ -23,7 +22,6 @@ from .models import Export
 from .store import Staging, Store
 
 _log = logging.getLogger(__name__)
-_SLOW_WRITE = 0.02  # seconds; a disk slower than this per piece gets its writes from a thread
 
 
 @dataclass
@@ -181,9 +179,9 @@ async def _store_report(report: Report, download: Download, staging: Staging) ->
     async with AsyncExitStack() as stack:
         convert = await stack.enter_async_context(ingestion(staging.csv, staging.parts, download.request.granularity))
         with _private_file(staging) as file:
-            write = _Writer(file.fileno())
+            disk = Disk()
             async for piece in report.body:
-                await write(piece)
+                await disk.run(_write_all, file.fileno(), piece)
                 download.bytes += len(piece)
                 download.rows += piece.count(b"\n")
                 download.fraction = min(1.0, report.wire_bytes() / report.length) if report.length else None
@@ -198,25 +196,11 @@ def _private_file(staging: Staging) -> BinaryIO:
     return cast(BinaryIO, os.fdopen(descriptor, "wb", buffering=0))
 
 
-class _Writer:
-    """Writes straight from the loop, which is cheapest (measured), until the disk proves slow; never a short write."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._slow = False
-
-    async def __call__(self, data: bytes) -> None:
-        if self._slow:
-            await anyio.to_thread.run_sync(self._all, data)
-            return
-        begun = time.monotonic()
-        self._all(data)
-        self._slow = time.monotonic() - begun > _SLOW_WRITE
-
-    def _all(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it: the system may take less at once without an error."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _hour(moment: datetime) -> datetime:

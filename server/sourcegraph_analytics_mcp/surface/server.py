@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import Any
 
 import anyio
-import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import NotificationOptions
@@ -187,7 +186,7 @@ class AnalyticsServer(MCPServer[App]):
         return self._tools[name]
 
     async def list_resources(self) -> list[ListedResource]:
-        kept = await anyio.to_thread.run_sync(self.running().store.exports)
+        kept = await self.running().store.listed()
         return [*await super().list_resources(), *listed(kept)]
 
     async def read_resource(self, uri: Any, context: Context[App, Any] | None = None) -> Any:

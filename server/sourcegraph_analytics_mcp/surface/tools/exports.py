@@ -110,7 +110,7 @@ class ListExportsAnswer(Answer):
 )  # fmt: skip
 async def list_exports(app: App, arguments: ListExportsArguments, call: Call) -> Reply:
     """List the exports that are kept and those still running, newest first."""
-    kept = await anyio.to_thread.run_sync(app.store.exports)
+    kept = await app.store.listed()
     start = 0
     if arguments.cursor is not None:
         ids = [export.id for export in kept]
