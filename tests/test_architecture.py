@@ -6,10 +6,11 @@ from pathlib import Path
 import sourcegraph_analytics_mcp
 
 PACKAGE = Path(sourcegraph_analytics_mcp.__file__).parent
-FLOOR = {"errors", "settings", "files", "loading"}
+FLOOR = {"errors", "settings", "files", "disk", "loading"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "disk": set(),
     "loading": set(),
     "settings": {"errors"},
     "upstream": FLOOR,
@@ -24,6 +25,7 @@ MAY_IMPORT = {
 }
 ONLY_IN = {
     "httpx": {"upstream/http.py"},
+    "httpcore": {"upstream/http.py"},
     "duckdb": {"exports/engine"},
     "keyring": {"access/secret_store.py"},
     "rich": {"cli", "demo/walkthrough.py"},

@@ -6,10 +6,12 @@ The list and its order are those of Sourcegraph's Analytics documentation; a new
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import AnalyticsError
-from ..upstream.models import Granularity
+
+if TYPE_CHECKING:  # conversions load this module, and should not load pydantic for a name (60 ms, measured)
+    from ..upstream.models import Granularity
 
 Kind = Literal["text", "flag", "day", "month", "count", "ratio"]
 
@@ -70,7 +72,7 @@ DOCUMENTED: tuple[Column, ...] = (
 BY_NAME = {column.name: column for column in DOCUMENTED}
 
 # The columns that only some grains have; every other documented column is in all of them.
-GRAIN_COLUMNS: dict[Granularity, frozenset[str]] = {
+GRAIN_COLUMNS: "dict[Granularity, frozenset[str]]" = {
     "by_user": frozenset(),
     "by_user_month": frozenset({"timestamp_month"}),
     "by_user_day": frozenset({"timestamp_date"}),
@@ -81,12 +83,12 @@ _TIME = {"timestamp_date", "timestamp_month"}
 _MOST_COLUMNS, _LONGEST_HEADER = 512, 1024
 
 
-def expected(granularity: Granularity) -> tuple[Column, ...]:
+def expected(granularity: "Granularity") -> tuple[Column, ...]:
     """The documented columns of a grain."""
     return tuple(c for c in DOCUMENTED if c.name not in _SOMETIMES or c.name in GRAIN_COLUMNS[granularity])
 
 
-def required(granularity: Granularity) -> frozenset[str]:
+def required(granularity: "Granularity") -> frozenset[str]:
     """The columns without which an export of that grain means nothing: who, and when."""
     return frozenset({"instance_user_id"}) | (GRAIN_COLUMNS[granularity] & _TIME)
 
@@ -98,7 +100,7 @@ def _folded(header: str) -> str:
 _SPELLINGS = {_folded(s): c for c in DOCUMENTED for s in (c.header, c.name, *c.also)}
 
 
-def recognise(headers: Sequence[str], granularity: Granularity) -> tuple[Field, ...]:
+def recognise(headers: Sequence[str], granularity: "Granularity") -> tuple[Field, ...]:
     """Map the headers of a file to fields, in file order; unknown ones are kept as text.
 
     Raises:
@@ -117,7 +119,7 @@ def recognise(headers: Sequence[str], granularity: Granularity) -> tuple[Field, 
     return fields
 
 
-def _field(header: str, position: int, granularity: Granularity) -> Field:
+def _field(header: str, position: int, granularity: "Granularity") -> Field:
     column = _SPELLINGS.get(_folded(header))
     if column is None:
         return Field(header, _invented(header, position), "text", known=False)

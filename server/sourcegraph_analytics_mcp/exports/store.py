@@ -22,8 +22,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ..disk import Disk
 from ..errors import AnalyticsError
-from ..files import Disk, disk_error, private_folder, sync, write_private
+from ..files import disk_error, private_folder, sync, write_private
 from .models import Export
 
 _ROOM_FOR_UNKNOWN = 256 << 20  # bytes

@@ -72,7 +72,7 @@ def running(download: Download) -> ExportEntry:
         end_date=request.end_date,
         created_at=_moment(download.started_at),
         row_count=max(download.rows - 1, 0),
-        byte_count=download.bytes,
+        byte_count=download.received,
         progress=download.fraction,
     )
 

@@ -21,9 +21,11 @@ async def wait_for(app: App, download: Download, call: Call) -> Export | None:
     async def report() -> None:
         while True:
             await anyio.sleep(_LOOK_EVERY)
-            done, total = (download.fraction * 100, 100.0) if download.fraction is not None else (download.bytes, None)
+            done, total = (
+                (download.fraction * 100, 100.0) if download.fraction is not None else (download.received, None)
+            )
             rows = plural(max(download.rows - 1, 0), "row")
-            await call.progress(done, total, f"{size(download.bytes)}, about {rows}")
+            await call.progress(done, total, f"{size(download.received)}, about {rows}")
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(report)

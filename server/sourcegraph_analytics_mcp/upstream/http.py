@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
-_LARGEST_DOCUMENT = 1 << 20
+_LARGEST_DOCUMENT = 1 << 20  # bytes
+_READ = 1 << 18  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +142,11 @@ class Http:
 
     def _client(self) -> "httpx.AsyncClient":
         if self._opened is None:
+            import httpcore
             import httpx
 
+            # Reads of 64 KiB split what the loop receives in quarters: a third of a download's CPU time (measured).
+            httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = _READ
             logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every URL at INFO
             logging.getLogger("httpcore").setLevel(logging.WARNING)  # it logs every header at DEBUG
             settings = self._settings

@@ -124,8 +124,13 @@ def _say(out: IO[str], message: dict[str, Any]) -> None:
     out.flush()
 
 
+def _as_data(error: Any) -> dict[str, str]:
+    return {"code": error.code, "message": error.message, "next_step": error.next_step}
+
+
 def _serve(lines: IO[str], out: IO[str]) -> None:
     from sourcegraph_analytics_mcp.errors import AnalyticsError
+    from sourcegraph_analytics_mcp.files import disk_error
 
     state: dict[str, Any] = {}
     for line in lines:
@@ -134,7 +139,9 @@ def _serve(lines: IO[str], out: IO[str]) -> None:
             done = _done(request, lines, state)
             _say(out, {"done": done})
         except AnalyticsError as error:
-            _say(out, {"error": {"code": error.code, "message": error.message, "next_step": error.next_step}})
+            _say(out, {"error": _as_data(error)})
+        except OSError as error:
+            _say(out, {"error": _as_data(disk_error(error))})
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
             traceback.print_exc(file=sys.stderr)
             _say(out, {"crash": type(error).__name__})

@@ -4,25 +4,29 @@ The file is cut at row ends into segments, two of which are converted at a time.
 strict reader; where that refuses it, or counts other rows than there are lines, `strict` decides.
 """
 
+import errno
 import hashlib
 import io
+import os
 import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from ...errors import AnalyticsError
-from ...upstream.models import Granularity
 from ..columns import Field, Kind, expected, recognise
 from .strict import FIRST_YEAR, LAST_YEAR, BadCsv, Read, records, rewrite
+from .syncing import Syncing
+
+if TYPE_CHECKING:
+    from ...upstream.models import Granularity
 
 SEGMENT = 8 << 20  # bytes; two at a time keep both cores busy and memory flat; 4 to 8 MiB are fastest (measured)
 _LONGEST_LINE = 4 << 20  # bytes
-_BLOCK = 1 << 20  # bytes read at once
 _CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\r\n")
 _BOM = b"\xef\xbb\xbf"
 
@@ -31,7 +35,7 @@ _READ_AS: dict[Kind, str] = {
 }  # fmt: skip
 # Each refuses by error() what the engine's cast would bend: 1.5 to 2, infinity to a date, NaN to a ratio.
 _KEEP_AS: dict[Kind, str] = {
-    "text": "nullif({c}, '')",
+    "text": "{c}",  # blank is NULL already, by the reader's options
     "flag": "{c}",
     "day": "CASE WHEN {c} IS NULL OR {c} "
     f"BETWEEN DATE '{FIRST_YEAR}-01-01' AND DATE '{LAST_YEAR}-12-31' THEN {{c}} "
@@ -56,91 +60,100 @@ class Ingest:
     """
 
     def __init__(
-        self, source: Path, parts: Path, granularity: Granularity, connection: duckdb.DuckDBPyConnection
+        self, source: Path, parts: Path, granularity: "Granularity", connection: duckdb.DuckDBPyConnection
     ) -> None:
-        self._file = source.open("rb")
+        self._source = source
+        self._file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         self._parts = parts
         self._granularity = granularity
         self._connection = connection
         self._pool = ThreadPoolExecutor(2, "convert")
-        self._running: deque[tuple[int, int, Future[Read]]] = deque()
+        self._syncing = Syncing()
+        self._running: deque[tuple[int, Future[Read]]] = deque()
         self._hash = hashlib.sha256()
-        self._buffer = bytearray()
-        self._read = 0
+        self._size = 0  # bytes of the file that are there
+        self._at = 0  # where the next segment begins in it
+        self._window = SEGMENT  # bytes looked at for the next row end
         self._fields: tuple[Field, ...] = ()
         self._segments: list[tuple[int, int]] = []  # where each segment begins in the file, and its rows
         self._checks: list[tuple[int, int, int]] = []
-        self._offset = 0  # of the buffer's first byte in the file
         self._total = Read()
 
     def advance(self, size: int) -> None:
         """Take in the file up to `size` bytes."""
-        while self._read < size:
-            block = self._file.read(min(_BLOCK, size - self._read))
-            self._read += len(block)
-            self._hash.update(block)
-            self._buffer += block
-            if not self._fields:
-                self._header(final=False)
-            if self._fields and len(self._buffer) >= SEGMENT:
-                self._cut()
+        self._size = size
+        while size - self._at >= self._window:
+            data = os.pread(self._file, self._window, self._at)
+            found = self._rows(data) if self._fields else self._header(data)
+            self._window = SEGMENT if found else 2 * self._window
 
     def finish(self) -> dict[str, Any]:
         """Convert what is left and describe the whole export.
 
         Raises:
             AnalyticsError: when the file is not a whole, strict report.
+            OSError: when the disk refuses.
         """
         if not self._fields:
-            self._header(final=True)
-        if self._buffer.strip(b"\r\n"):
-            self._submit(len(self._buffer))
-        elif not self._segments and not self._running:
-            self._submit(0)
+            self._header(self._rest(), final=True)
+        rest = self._rest()
+        if rest.strip(b"\r\n") or not (self._segments or self._running):
+            self._submit(rest)
+        else:
+            self._pass(rest)
         while self._running:
             self._collect()
         self._pool.shutdown()
+        self._syncing.finish()
+        os.close(self._file)
         return self._description()
 
-    def _header(self, *, final: bool) -> None:
-        """Read the first record once it is whole."""
-        start = len(_BOM) if self._buffer.startswith(_BOM) else 0
-        while self._buffer.startswith((b"\r", b"\n"), start):
+    def _rest(self) -> bytes:
+        return os.pread(self._file, self._size - self._at, self._at)
+
+    def _header(self, data: bytes, *, final: bool = False) -> bool:
+        """Read the first record, if it is whole."""
+        start = len(_BOM) if data.startswith(_BOM) else 0
+        while data.startswith((b"\r", b"\n"), start):
             start += 1
-        end = _row_end(self._buffer, start, first=True)
-        if end < 0 and not final:
-            if len(self._buffer) > _LONGEST_LINE:
-                raise _bad(0, "its header line is too long")
-            return
-        end = len(self._buffer) if end < 0 else end
+        end = _first_row_end(data, start) or (len(data) if final else 0)
+        if (end or len(data)) > _LONGEST_LINE:
+            raise _bad(0, "its header line is too long")
+        if not end and not final:
+            return False
         try:
-            header = next(records(self._buffer[start:end].decode("utf-8")), [])
+            header = next(records(data[start:end].decode("utf-8")), [])
         except (BadCsv, UnicodeDecodeError):
             raise _bad(0, "its header line cannot be read") from None
         self._fields = recognise(header, self._granularity)
-        self._drop(end)
+        self._pass(data[:end])
+        return True
 
-    def _cut(self) -> None:
-        end = _row_end(self._buffer, 0, first=False)
-        if end > 0:
-            self._submit(end)
-        elif len(self._buffer) > SEGMENT + _LONGEST_LINE:
+    def _rows(self, data: bytes) -> bool:
+        """Convert the rows that are whole, if any is."""
+        end = _last_row_end(data)
+        if end:
+            self._submit(data[:end])
+        elif len(data) > SEGMENT + _LONGEST_LINE:
+            while self._running:
+                self._collect()
             raise _bad(self._total.rows + 1, "it is too long, or its quotes do not match")
+        return end > 0
 
-    def _submit(self, end: int) -> None:
+    def _submit(self, data: bytes) -> None:
         while len(self._running) >= 2:
             self._collect()
         number = len(self._segments) + len(self._running)
-        data = bytes(memoryview(self._buffer)[:end])
-        self._running.append((self._offset, number, self._pool.submit(self._convert, data, number)))
-        self._drop(end)
+        self._running.append((self._at, self._pool.submit(self._convert, data, number)))
+        self._pass(data)
+        self._syncing.soon(self._source)
 
-    def _drop(self, end: int) -> None:
-        del self._buffer[:end]
-        self._offset += end
+    def _pass(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._at += len(data)
 
     def _collect(self) -> None:
-        offset, _, future = self._running.popleft()
+        offset, future = self._running.popleft()
         try:
             read = future.result()
         except BadCsv as error:
@@ -155,6 +168,7 @@ class Ingest:
     def _convert(self, data: bytes, number: int) -> Read:
         part = self._parts / f"{number:05}.parquet"
         read = self._converted(data, number, part)
+        self._syncing.soon(part)
         read.controls = len(data) - len(data.translate(None, _CONTROLS))
         read.check = (len(data), zlib.crc32(data), zlib.crc32(part.read_bytes()))
         return read
@@ -195,13 +209,15 @@ class Ingest:
                 f"COPY (SELECT {kept} FROM {source}) TO {_text(str(part))} (FORMAT parquet, COMPRESSION zstd)"
             )
             return int(done.fetchall()[0][0])
+        except duckdb.IOException as error:  # the disk's fault, not the data's
+            raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, "the engine cannot write") from None
         except duckdb.Error:
             return -1
 
     def _description(self) -> dict[str, Any]:
         return {
             "row_count": self._total.rows,
-            "byte_count": self._read,
+            "byte_count": self._size,
             "sha256": self._hash.hexdigest(),
             "fields": [{"header": f.header, "name": f.name, "kind": f.kind, "known": f.known} for f in self._fields],
             "segments": self._segments,
@@ -246,20 +262,23 @@ class Ingest:
             yield f"{self._total.controls:,} control characters are in the data; shown as visible escapes."
 
 
-def _row_end(data: bytearray, start: int, *, first: bool) -> int:
-    """Where the first (or last) whole row ends: after a line feed that is outside quotes; -1 for none."""
-    if first:
-        end = data.find(b"\n", start)
-        while end >= 0 and data.count(b'"', start, end) % 2:
-            end = data.find(b"\n", end + 1)
-    else:
-        end = data.rfind(b"\n")
-        quotes = data.count(b'"', 0, max(end, 0))
-        while end >= 0 and quotes % 2:
-            before = data.rfind(b"\n", 0, end)
-            quotes -= data.count(b'"', max(before, 0), end)
-            end = before
-    return end + 1 if end >= 0 else -1
+def _first_row_end(data: bytes, start: int) -> int:
+    """Where the first whole row ends: after a line feed that is outside quotes; 0 for none."""
+    end = data.find(b"\n", start)
+    while end >= 0 and data.count(b'"', start, end) % 2:
+        end = data.find(b"\n", end + 1)
+    return end + 1
+
+
+def _last_row_end(data: bytes) -> int:
+    """Where the last whole row ends; 0 for none."""
+    end = data.rfind(b"\n")
+    quotes = data.count(b'"', 0, max(end, 0))
+    while end >= 0 and quotes % 2:
+        before = data.rfind(b"\n", 0, end)
+        quotes -= data.count(b'"', max(before, 0), end)
+        end = before
+    return end + 1
 
 
 def _bad(row: int, reason: str) -> AnalyticsError:

@@ -124,7 +124,7 @@ def fetching(app: App, call: Call) -> Any:
         download = app.downloads.start(request)
         export = await wait_for(app, download, call)
         if export is None:
-            far = f"{plural(max(download.rows - 1, 0), 'row')}, {size(download.bytes)} so far"
+            far = f"{plural(max(download.rows - 1, 0), 'row')}, {size(download.received)} so far"
             raise AnalyticsError(
                 "busy",
                 f"The data for this is still being downloaded ({far}).",
