@@ -10,6 +10,8 @@ from ..usage.summary import Breakdown, Summary
 from .text import figure, plural, safe, size, table
 from .tool import Answer
 
+_LONGEST_HEADER = 64  # characters; what an absurd file calls a column must not fill an answer
+
 
 class ExportEntry(Answer):
     """One export as data; while it is running, the counts are what has arrived and `progress` is 0-1 where known."""
@@ -51,7 +53,7 @@ def complete(export: Export, *, reused: bool = False, with_path: bool = True) ->
         row_count=export.row_count,
         byte_count=export.byte_count,
         sha256=export.sha256,
-        columns=tuple(field.header for field in export.fields),
+        columns=tuple(field.header[:_LONGEST_HEADER] for field in export.fields),
         active_users=export.active_users,
         reused=reused,
         warnings=warnings(export),

@@ -18,7 +18,7 @@ from ..usage.metrics import METRICS
 from . import exports_text
 from .app import App
 from .notices import EXPORTS_URI
-from .text import formula_safe, plural, safe, table
+from .text import fitting, formula_safe, plural, safe, table
 
 METRICS_URI = "analytics://metrics"
 COLUMNS_URI = "analytics://columns"
@@ -114,6 +114,7 @@ async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:
     export = await anyio.to_thread.run_sync(app.store.get, export_id)
     shown = Shown(export.fields, app.questions.pseudonyms)
     rows = [shown.row(row) for row in await anyio.to_thread.run_sync(page, export, offset, limit)]
+    rows = rows[: max(fitting(rows), 1)]
     if not rows:
         return f"{export.title} has {plural(export.row_count, 'row')}; none from row {offset} on."
     after = offset + len(rows)

@@ -3,6 +3,7 @@
 Nothing is deleted, so that two different names never become equal; what cannot be seen is spelled out.
 """
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from datetime import date, datetime
 from typing import Any
 
 MAX_CELL = 200  # characters of one cell in a table
+MAX_ROWS = 40_000  # characters of all rows of an answer; clients put longer ones into files, or drop them
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _LOOKS_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180b\u180c\u180d\u180e")
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|]|(?<=http):(?=//)|(?<=https):(?=//)|(?<=\bwww)\.)", re.IGNORECASE)
@@ -96,6 +98,23 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], widest: int 
     lines = [f"| {' | '.join(cell(header) for header in headers)} |", f"|{'|'.join('---' for _ in headers)}|"]
     lines += [f"| {' | '.join(cell(value, widest) for value in row)} |" for row in rows]
     return "\n".join(lines)
+
+
+def fitting(rows: Iterable[Sequence[object]], widest: int = MAX_CELL) -> int:
+    """How many of these rows an answer can hold, as text and as data."""
+    length = count = 0
+    for row in rows:
+        shown = sum(len(cell(value, widest)) + 3 for value in row)
+        length += max(shown, len(json.dumps(safe_data(list(row)), ensure_ascii=False, default=str)))
+        if length > MAX_ROWS:
+            break
+        count += 1
+    return count
+
+
+def cut(length: int, unit: str = "row") -> str:
+    """What to say of rows that were left out because an answer cannot hold them."""
+    return f"Only {plural(length, unit)} fit into an answer; ask for fewer columns or groups, or filter."
 
 
 def size(count: int) -> str:

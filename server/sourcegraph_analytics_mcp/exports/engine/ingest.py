@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SEGMENT = 8 << 20  # bytes; two at a time keep both cores busy and memory flat; 4 to 8 MiB are fastest (measured)
 _LONGEST_LINE = 4 << 20  # bytes
+_MOST_NAMED = 20
 _CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\r\n")
 _BOM = b"\xef\xbb\xbf"
 
@@ -250,7 +251,8 @@ class Ingest:
         if missing:
             yield f"Columns that are documented but missing: {', '.join(missing)}."
         if unknown:
-            yield f"Columns that are not documented, kept as text: {', '.join(unknown)}."
+            more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+            yield f"Columns that are not documented, kept as text: {', '.join(unknown[:_MOST_NAMED])}{more}."
         nameless = self._total.unparsed.pop("instance_user_id", 0)
         if nameless:
             yield f"{nameless:,} rows have no Instance user ID; they count for no person."

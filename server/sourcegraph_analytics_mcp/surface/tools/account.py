@@ -35,10 +35,9 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
     if app.masked:
         given = without_emails(given)
     text = _as_text(given)
-    if len(text) > _MOST_TEXT:
-        raise AnalyticsError(
-            "result_too_large", f"The credits are {len(text):,} characters long.", "Ask for fewer days."
-        )
+    length = max(len(text), len(json.dumps(given, ensure_ascii=False)))
+    if length > _MOST_TEXT:
+        raise AnalyticsError("result_too_large", f"The credits are {length:,} characters long.", "Ask for fewer days.")
     asked = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     return Reply(f"Credits of {instance} as upstream gives them, {asked}.\n\n{text}", CreditsAnswer(credits=given))
 

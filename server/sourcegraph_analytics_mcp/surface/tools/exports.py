@@ -14,7 +14,7 @@ from .. import exports_text
 from ..app import App
 from ..call import Call
 from ..exports_text import ExportEntry
-from ..text import plural, size, table
+from ..text import fitting, plural, size, table
 from ..tool import Answer, Arguments, Day, Hints, Reply, tool
 from ..waiting import wait_for
 
@@ -117,9 +117,10 @@ async def list_exports(app: App, arguments: ListExportsArguments, call: Call) ->
         if arguments.cursor not in ids:
             raise invalid("That cursor is not of this list any more.", "Call list_exports without a cursor.")
         start = ids.index(arguments.cursor) + 1
-    page = kept[start : start + arguments.limit]
-    entries = [exports_text.running(d) for d in app.downloads.running] if start == 0 else []
-    entries += [exports_text.complete(export, with_path=not app.masked) for export in page]
+    entries = [exports_text.complete(e, with_path=not app.masked) for e in kept[start : start + arguments.limit]]
+    entries = entries[: fitting(list(entry.model_dump(mode="json").values()) for entry in entries)]
+    page = kept[start : start + len(entries)]
+    entries = ([exports_text.running(d) for d in app.downloads.running] if start == 0 else []) + entries
     more = page[-1].id if page and start + len(page) < len(kept) else None
     head = (
         f"{plural(len(kept), 'export')} kept." if kept or entries else "No exports are kept yet; export_csv makes one."

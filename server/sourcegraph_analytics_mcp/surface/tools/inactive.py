@@ -11,7 +11,7 @@ from ...usage.inactive import Inactive, find_inactive
 from ...usage.question import Need
 from ..app import App
 from ..call import Call
-from ..text import plural, table
+from ..text import fitting, plural, table
 from ..tool import Arguments, Hints, Reply, tool
 from .exports import Instance
 from .usage import TableAnswer, fetching
@@ -54,7 +54,7 @@ async def list_inactive_users(app: App, arguments: InactiveArguments, call: Call
 def _reply(found: Inactive, arguments: InactiveArguments) -> Reply:
     rows: list[list[Any]] = [[user, user_id, "lapsed", last] for user, user_id, last in found.lapsed]
     rows += [[seat, None, "never seen", None] for seat in found.never_seen or ()]
-    page = rows[: arguments.limit]
+    page = rows[: min(arguments.limit, fitting(rows[: arguments.limit]))]
     as_of = min(export.created_at for export in found.exports)
     freed = len(found.lapsed) - found.without_seat + len(found.never_seen or ())
     answer = InactiveAnswer(

@@ -11,7 +11,7 @@ from ...errors import AnalyticsError, invalid
 from ...upstream.models import Token
 from ..app import App
 from ..call import Call
-from ..text import plural, safe, table
+from ..text import fitting, plural, safe, table
 from ..tool import Answer, Arguments, Hints, Reply, tool
 
 _LONGEST = timedelta(days=366)
@@ -122,13 +122,16 @@ async def list_tokens(app: App, arguments: ListTokensArguments, call: Call) -> R
     expired = sum(token.is_expired for token in every)
     shown = [token for token in every if arguments.include_expired or not token.is_expired]
     entries = [_entry(token, in_use=token.id == in_use) for token in shown]
+    count = fitting(list(entry.model_dump().values()) for entry in entries)
+    if count < len(entries):
+        notes = [*notes, f"Listed: the first {count} of {len(entries):,}; the counts are over all."]
     answer = ListTokensAnswer(
-        tokens=entries, total=len(every), active=len(every) - expired, expired=expired, notes=notes
+        tokens=entries[:count], total=len(every), active=len(every) - expired, expired=expired, notes=notes
     )
     head = f"{plural(len(every), 'token')}: {answer.active} active, {expired} expired or revoked."
-    rows = [(t.id, t.display_name, t.created_at[:10], (t.expires_at or "never")[:10], _state(t)) for t in entries]
+    rows = [(t.id, t.display_name, t.created_at[:10], (t.expires_at or "never")[:10], _state(t)) for t in answer.tokens]
     body = f"\n\n{table(('id', 'name', 'created', 'expires', 'state'), rows)}" if rows else ""
-    return Reply(head + body + _noted(notes), answer, rows=len(entries))
+    return Reply(head + body + _noted(notes), answer, rows=count)
 
 
 def _noted(notes: list[str]) -> str:

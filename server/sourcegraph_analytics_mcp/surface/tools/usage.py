@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from ...usage.periods import Period, resolve
 from ...usage.question import TIME, Dimension, Question
 from ..app import App
 from ..call import Call
-from ..text import cell, figure, plural, size, table
+from ..text import cell, cut, figure, fitting, plural, size, table
 from ..tool import Answer, Arguments, Day, Figure, Hints, Reply, tool
 from ..waiting import wait_for
 from .exports import Instance
@@ -81,8 +82,20 @@ class UsageAnswer(TableAnswer):
 async def query_usage(app: App, arguments: QuestionArguments, call: Call) -> Reply:
     """Answer a question about usage in one call: metrics by time, person, team, client or language. Fetches the data it
     needs. Rates are 0-1. Definitions: analytics://metrics."""
-    found = await answered(app, arguments, call)
+    found = _cut(await answered(app, arguments, call))
     return Reply(_text(found), _data(found), rows=len(found.rows))
+
+
+def _cut(found: Found) -> Found:
+    """As many rows as an answer can hold."""
+    asked = found.question
+    latest = asked.order_by is None and asked.descending is None and bool(set(TIME) & set(asked.group_by))
+    rows = found.rows[::-1] if latest else found.rows  # the latest come last, and stay
+    count = fitting(rows)
+    if count == len(rows):
+        return found
+    rows = rows[:count][::-1] if latest else rows[:count]
+    return replace(found, rows=rows, notes=(*found.notes, cut(count)))
 
 
 async def answered(app: App, arguments: QuestionArguments, call: Call) -> Found:
