@@ -186,6 +186,22 @@ async def test_a_drip_is_not_waited_for(make_settings: Make) -> None:
         assert (await call(client, "list_exports"))["exports"] == []
 
 
+@pytest.mark.parametrize("endless", [b"HTTP/1.1 100 Continue\r\n\r\n", b"X"], ids=["interim answers", "one header"])
+async def test_a_head_that_never_ends_is_not_waited_for(make_settings: Make, endless: bytes) -> None:
+    async def drip(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\n" if endless == b"X" else b"")
+        while True:
+            await exchange.send(endless)
+            await anyio.sleep(0.02)
+
+    asked = {"read_timeout": "0.2", "connect_timeout": "0.1", "deadline": "60"}
+    async with scripted_upstream(drip) as fake, connected(make_settings(fake.url, **asked)) as client:
+        error = await refused(client, "export_csv")
+        assert error["code"] == "upstream_timeout"
+        assert "head" in error["message"]
+        assert len(fake.exchanges) == 3
+
+
 async def test_a_report_that_cannot_fit_is_refused_before_it_is_downloaded(make_settings: Make) -> None:
     async def announce(exchange: Exchange) -> None:
         await exchange.send(f"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: {10**17}\r\n\r\n".encode())

@@ -7,6 +7,7 @@ first request, so that nothing is loaded or contacted before it is asked.
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -125,13 +126,10 @@ class Http:
     async def _once(self, request: Request, receive: Callable[[Answer], Awaitable[T]]) -> T:
         import httpx
 
-        client = self._client()
         head_seen = False
-        name, value = request.credential
         try:
-            async with client.stream(
-                request.method, request.path, params=request.query, json=request.json, headers={name: value}
-            ) as response:
+            async with AsyncExitStack() as opened:
+                response = await self._head(request, opened)
                 head_seen = True
                 if response.status_code not in request.success:
                     raise refusal(request.call, response.status_code, retry_after(response.headers.get("retry-after")))
@@ -139,6 +137,19 @@ class Http:
                 return await receive(_answer(response, request, window, in_process=self._app is not None))
         except httpx.TransportError as error:
             raise (self._cut(error) if head_seen else self._unanswered(error)) from None
+
+    async def _head(self, request: Request, opened: AsyncExitStack) -> "httpx.Response":
+        """Send, and wait for the head of the answer: a drip of headers or interim answers does not hold it open."""
+        name, value = request.credential
+        sent = self._client().stream(
+            request.method, request.path, params=request.query, json=request.json, headers={name: value}
+        )
+        try:
+            with anyio.fail_after(self._settings.connect_timeout + self._settings.read_timeout):
+                return await opened.enter_async_context(sent)
+        except TimeoutError:
+            host = urlsplit(self._settings.url).netloc
+            raise silent("upstream_timeout", f"{host} did not finish the head of its answer in time.") from None
 
     def _client(self) -> "httpx.AsyncClient":
         if self._opened is None:
