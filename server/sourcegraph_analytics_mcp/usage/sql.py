@@ -3,11 +3,12 @@
 Everything that is put into the text is ours (column names, dates, aggregates); what users typed is bound as parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from ..exports.identities import PERSON
 from .metrics import Metric, Minutes
 from .people import NO_TEAM
 from .periods import Range
@@ -23,6 +24,7 @@ _STEP = {"day": "INTERVAL 1 DAY", "week": "INTERVAL 7 DAY", "month": "INTERVAL 1
 _COLUMN: dict[Dimension, str] = {
     "user": "instance_user_id", "team": f"coalesce(team, '{NO_TEAM}')", "client": "client_name", "language": "language",
 }  # fmt: skip
+_SUM_UP = {"active_sourcegraph_user": "bool_or"}  # what is not a number
 _COUNTED = ("people", "people per day", "days")  # of nobody there is 0, not nothing
 
 
@@ -76,8 +78,7 @@ def build(question: Question, now: Source, before: Source | None, terms: Terms, 
         split: columns whose sums come along, as `all_…` and, of rows without a language, as `blank_…`.
     """
     statement = Statement()
-    more = "".join(f", {figures}" for figures in blanks(split))
-    ctes = _aggregate("n", question, now, question.range, terms, statement, more=more)
+    ctes = _aggregate("n", question, now, question.range, terms, statement, split=split)
     earlier = question.earlier
     if before is not None and earlier is not None:
         days = earlier if not question.buckets_compared else Range(earlier.start, question.range.end, over=True)
@@ -125,29 +126,51 @@ def _aggregate(
     statement: Statement,
     *,
     shifted: bool = False,
-    more: str = "",
+    split: Sequence[str] = (),
 ) -> str:
     """One range grouped, with the ungrouped totals beside, as common table expressions."""
+    where = _row_filters(question, source, days, statement)
+    base = f"base_{name} AS ({_few_rows(question, source, terms, where, split, shifted=shifted)})"
     people = _people(name, question, source, terms, statement)
-    dimensions = "".join(f", {_expression(d, source, shifted)} AS {_key(d)}" for d in question.group_by)
     label = ", user_label" if _labels(question) else ""
-    where = _filters(question, source, days, statement)
-    join = f" LEFT JOIN people_{name} USING (instance_user_id)" if people else ""
-    rows = f"rows_{name} AS (SELECT {source.table}.*{dimensions}{label} FROM {source.table}{join} WHERE {where})"
+    team = f", {_COLUMN['team']} AS {_key('team')}" if "team" in question.group_by else ""
+    join = f" LEFT JOIN people_{name} USING ({PERSON})" if people else ""
+    meant = _people_filters(question, statement)
+    rows = f"rows_{name} AS (SELECT base_{name}.*{team}{label} FROM base_{name}{join} WHERE {meant})"
     groups = [_key(d) for d in question.group_by]
     total = f"grouping({groups[0]})" if groups else "1"
     sets = f" GROUP BY GROUPING SETS (({', '.join(groups)}), ())" if groups else ""
     span = _days(question, source, days, terms, shifted)
-    figures = ", ".join(f"{m.filled(terms.minutes, span)} AS {m.name}" for m in question.metrics)
+    figures = [f"{m.filled(terms.minutes, span)} AS {m.name}" for m in question.metrics]
     shown = "".join(f", {g}" for g in groups) + (", any_value(user_label) AS user_label" if label else "")
-    return f"{people}{rows}, {name} AS (SELECT {total} AS total{shown}, {figures}{more} FROM rows_{name}{sets})"
+    selected = f"{total} AS total{shown}, {', '.join([*figures, *blanks(split)])}"
+    return f"{base}, {people}{rows}, {name} AS (SELECT {selected} FROM rows_{name}{sets})"
+
+
+def _few_rows(
+    question: Question, source: Source, terms: Terms, where: str, split: Sequence[str], *, shifted: bool
+) -> str:
+    """The rows of a range; where no figure asks for days, summed up by group and person, which leaves few of them."""
+    keys = [f"{_expression(d, source, shifted)} AS {_key(d)}" for d in question.group_by if d != "team"]
+    needed = {column for metric in question.metrics for column in metric.columns(terms.minutes)} | set(split)
+    if source.time is None or "timestamp_date" in needed:
+        return f"SELECT {', '.join(['*', *keys])} FROM {source.table} WHERE {where}"
+    keys += ["language"] if split else []
+    keys += [PERSON] if PERSON in needed or _about_people(question) else []
+    sums = [f"{_SUM_UP.get(column, 'sum')}({column}) AS {column}" for column in sorted(needed - {PERSON})]
+    return f"SELECT {', '.join([*keys, *sums])} FROM {source.table} WHERE {where} GROUP BY ALL"
+
+
+def _about_people(question: Question) -> bool:
+    """Whether it takes to know who somebody is, besides counting them."""
+    return bool({"user", "team"} & set(question.group_by) or question.users or question.teams)
 
 
 def _people(name: str, question: Question, source: Source, terms: Terms, statement: Statement) -> str:
     """One line per person: a name to show and a team; people may be meant by any name they ever had in the data."""
-    teams = "team" in question.group_by or bool(question.teams)
-    if not (teams or "user" in question.group_by or question.users):
+    if not _about_people(question):
         return ""
+    teams = "team" in question.group_by or bool(question.teams)
     email = "user_email" if "user_email" in source.columns else "NULL::VARCHAR"
     username = "username" if "username" in source.columns else "NULL::VARCHAR"
     known = (
@@ -183,19 +206,23 @@ def _expression(dimension: Dimension, source: Source, shifted: bool) -> str:
     return f"CAST({bucket} + {_STEP[dimension]} AS DATE)" if shifted else bucket
 
 
-def _filters(question: Question, source: Source, days: Range, statement: Statement) -> str:
-    conditions = [within(source, days)]
-    for values, tested in (
-        (question.clients, "client_name"),
-        (question.languages, "language"),
-        (question.teams, _COLUMN["team"]),
-    ):
+def _row_filters(question: Question, source: Source, days: Range, statement: Statement) -> str:
+    """What a row itself tells: when, which client, which language."""
+    named = [(question.clients, "client_name"), (question.languages, "language")]
+    return " AND ".join([within(source, days), *_among(named, statement)])
+
+
+def _people_filters(question: Question, statement: Statement) -> str:
+    """What is known of a row's person."""
+    conditions = [*_among([(question.teams, _COLUMN["team"])], statement), *(["meant"] if question.users else [])]
+    return " AND ".join(conditions) or "true"
+
+
+def _among(named: Sequence[tuple[Sequence[str], str]], statement: Statement) -> Iterator[str]:
+    for values, tested in named:
         if values:
-            conditions.append(f"list_contains(?, lower({tested}))")
             statement.parameters.append([value.lower() for value in values])
-    if question.users:
-        conditions.append("meant")
-    return " AND ".join(conditions)
+            yield f"list_contains(?, lower({tested}))"
 
 
 def _days(question: Question, source: Source, days: Range, terms: Terms, shifted: bool) -> str:
