@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import BinaryIO, cast
@@ -18,7 +18,7 @@ from ..files import disk_error
 from ..upstream.analytics import Analytics, Report
 from ..upstream.models import ReportRequest
 from .columns import Field
-from .engine.conversion import ingestion
+from .engine.conversion import Ingestion, ingestion
 from .models import Export
 from .store import Staging, Store
 
@@ -161,12 +161,14 @@ class Downloads:
             await self._on_change()
 
     async def _export(self, download: Download, staging: Staging) -> Export:
-        async def receive(report: Report) -> dict[str, object]:
-            staging.clear()
-            self._store.room_for(report.length)
-            return await _store_report(report, download, staging)
+        async with ingestion(staging.csv, staging.parts, download.request.granularity) as conversion:
 
-        facts = await self._analytics.report(download.request, self._limit, receive)
+            async def receive(report: Report) -> dict[str, object]:
+                staging.clear()
+                self._store.room_for(report.length)
+                return await _store_report(report, download, staging, conversion)
+
+            facts = await self._analytics.report(download.request, self._limit, receive)
         facts["warnings"] = [*cast(list[str], facts["warnings"]), *_outside(download.request, facts)]
         stored = sum(path.stat().st_size for path in staging.folder.rglob("*") if path.is_file())
         export = Export.model_validate(
@@ -193,18 +195,19 @@ def _outside(request: ReportRequest, facts: dict[str, object]) -> Iterator[str]:
         yield f"Upstream sent data from {first} to {last}, which is more than the dates asked for."
 
 
-async def _store_report(report: Report, download: Download, staging: Staging) -> dict[str, object]:
+async def _store_report(
+    report: Report, download: Download, staging: Staging, conversion: Ingestion
+) -> dict[str, object]:
     """Write a report's bytes as they come, with its conversion running beside; returns the description."""
     download.begin()
-    async with AsyncExitStack() as stack:
-        convert = await stack.enter_async_context(ingestion(staging.csv, staging.parts, download.request.granularity))
-        with _private_file(staging) as file:
-            disk = Disk()
-            async for piece in report.body:
-                await disk.run(_write_all, file.fileno(), piece)
-                download.receive(piece, min(1.0, report.wire_bytes() / report.length) if report.length else None)
-                await convert.grown(download.received)
-        facts = await convert.finish(download.received)
+    disk = Disk()
+    with _private_file(staging) as file:
+        await conversion.begin()
+        async for piece in report.body:
+            await disk.run(_write_all, file.fileno(), piece)
+            download.receive(piece, min(1.0, report.wire_bytes() / report.length) if report.length else None)
+            await conversion.grown(download.received)
+    facts = await conversion.finish(download.received)
     facts["fields"] = [Field(**f) for f in facts["fields"]]
     return facts
 

@@ -26,11 +26,22 @@ class Ingestion:
         self._parts = parts
         self._order = {"do": "ingest", "source": str(source), "parts": str(parts), "granularity": granularity}
         self._child: Child | None = None
+        self._ordered = False
         self._told = 0
 
-    async def begin(self) -> None:
-        """Start the process."""
+    async def start(self) -> None:
+        """Start a process that waits for its order."""
         self._child = await start_child()
+        self._ordered = False
+
+    async def begin(self) -> None:
+        """Begin with a file that is there and has nothing in it yet."""
+        if self._ordered:
+            await self.end()
+            await self.start()
+        self._ordered = True
+        self._told = 0
+        assert self._child is not None
         with suppress(EngineFailed):  # noticed when the file is whole
             await self._child.tell(self._order)
 
@@ -60,7 +71,6 @@ class Ingestion:
             return await self._finish(size)
         except EngineFailed as failed:
             _log.warning("A conversion is begun again: %s", failed)
-        await self.end()
         await anyio.to_thread.run_sync(_emptied, self._parts)
         await self.begin()
         try:
@@ -99,10 +109,10 @@ def unreadable() -> AnalyticsError:
 
 @asynccontextmanager
 async def ingestion(source: Path, parts: Path, granularity: Granularity) -> AsyncIterator[Ingestion]:
-    """Run a conversion beside a download; leaving the block ends its process."""
+    """Have a process ready to convert a download; leaving the block ends it."""
     conversion = Ingestion(source, parts, granularity)
     try:
-        await conversion.begin()
+        await conversion.start()
         yield conversion
     finally:
         await conversion.end()
