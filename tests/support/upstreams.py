@@ -65,6 +65,7 @@ class Exchange:
     target: str
     headers: dict[str, str]
     stream: SocketStream
+    body: bytes = b""
 
     async def send(self, data: bytes) -> None:
         await self.stream.send(data)
@@ -96,10 +97,16 @@ async def scripted_upstream(handler: Handler) -> AsyncIterator[Scripted]:
                     received += await stream.receive()
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     return
-            head, *lines = received.split(b"\r\n\r\n")[0].decode().split("\r\n")
+            begin, _, body = received.partition(b"\r\n\r\n")
+            head, *lines = begin.decode().split("\r\n")
             method, target, _ = head.split(" ")
             headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
-            exchange = Exchange(len(exchanges) + 1, method, target, headers, stream)
+            while len(body) < int(headers.get("content-length", 0)):  # unread, it would turn the close into a reset
+                try:
+                    body += await stream.receive()
+                except (anyio.EndOfStream, anyio.BrokenResourceError):
+                    return
+            exchange = Exchange(len(exchanges) + 1, method, target, headers, stream, body)
             exchanges.append(exchange)
             try:
                 await handler(exchange)
