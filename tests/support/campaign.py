@@ -10,11 +10,13 @@ from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, 
 from sourcegraph_analytics_mcp.settings import Settings
 
 
-def arguments(description: str | None, count: int) -> argparse.Namespace:
-    """`--count` and `--seed` from the command line."""
+def arguments(description: str | None, count: int, **more: tuple[int, str]) -> argparse.Namespace:
+    """`--count` and `--seed` from the command line, and more numbers by name: what they are without one, and a word."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=count, help=f"how many cases ({count})")
     parser.add_argument("--seed", type=int, default=1, help="where the cases come from (1)")
+    for name, (number, word) in more.items():
+        parser.add_argument(f"--{name}", type=int, default=number, help=f"{word} ({number})")
     return parser.parse_args()
 
 
@@ -37,8 +39,8 @@ def reporter(name: str, asked: argparse.Namespace) -> Callable[..., int]:
 
     def report(wrong: list[Any], **counted: object) -> int:
         parts = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in counted.items())
-        print(f"{name} --count {asked.count} --seed {asked.seed}: {parts}, {len(wrong)} wrong; "
-              f"{time.monotonic() - begun:.0f} s")  # fmt: skip
+        options = " ".join(f"--{key} {value}" for key, value in vars(asked).items())
+        print(f"{name} {options}: {parts}, {len(wrong)} wrong; {time.monotonic() - begun:.0f} s")
         for line in wrong[:20]:
             print("  ", line)
         return 1 if wrong else 0

@@ -59,7 +59,7 @@ class Journal:
             os.fsync(descriptor)
             yield
         except AnalyticsError as error:
-            if error.code != "ambiguous":
+            if error.code not in ("ambiguous", "unverified"):
                 path.unlink(missing_ok=True)
             raise
         else:

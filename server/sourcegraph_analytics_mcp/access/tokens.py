@@ -27,8 +27,11 @@ from .credentials import Configured
 from .journal import Journal, Unsettled
 from .secret_store import Place, SecretStore, StoredToken
 
-_LOST: tuple[Outcome, ...] = ("silent", "broken", "misread", "busy", "failing", "gateway")  # a token may exist
+_LOST: tuple[Outcome, ...] = (  # a token may exist
+    "silent", "late", "broken", "misread", "busy", "failing", "gateway", "odd", "too_large",
+)  # fmt: skip
 _MOST_CREATES = 3  # an hour
+_LIVE = "Treat it as live: check list_tokens in a minute and revoke it again, or on the page /access-tokens."
 _CLOCK_SKEW = timedelta(minutes=5)
 
 
@@ -138,11 +141,22 @@ class TokenDesk:
             stored = await anyio.to_thread.run_sync(self._store.save, token, place)
             await self._check(token.secret)
         except AnalyticsError as error:
-            await self._revoke_and_verify(token.id)
-            message = f"{error.message} The new token {token.id} was revoked again; nothing usable remains."
-            raise AnalyticsError(error.code, message, error.next_step) from error
+            await self._undo(token.id, error)
         self._credentials.use(stored, token.secret)
         return Created(token, stored)
+
+    async def _undo(self, token_id: str, error: AnalyticsError) -> NoReturn:
+        """Leave nothing of a token that cannot be used; where that cannot be proved, say so, and try again later."""
+        await self._forget(token_id)
+        try:
+            await self._revoke_and_verify(token_id)
+        except AnalyticsError as failed:
+            message = (
+                f"{error.message} It could not be proved that the new token {token_id} is revoked ({failed.code})."
+            )
+            raise AnalyticsError("unverified", message, _LIVE, retryable=True) from error
+        message = f"{error.message} The new token {token_id} was revoked again; nothing usable remains."
+        raise AnalyticsError(error.code, message, error.next_step) from error
 
     async def _check(self, secret: SecretStr) -> None:
         """Make one authorised call with a fresh token, where there is an instance to ask about."""
@@ -208,22 +222,27 @@ class TokenDesk:
         try:
             await self._analytics.revoke_token(token_id)
         except Failed as failed:
-            if failed.outcome in ("unsent", "certificate", "asked_to_wait") or failed.error.code == "session_expired":
+            if _nothing_done(failed):
                 raise failed.error from None
             failure = failed.error
+        try:
+            if await self._shown_expired(token_id):
+                await self._forget(token_id)
+                return
+            what = f"The token list does not show token {token_id} as revoked."
+        except AnalyticsError as error:
+            what = f"The tokens cannot be listed ({error.code}), so nothing shows that token {token_id} is revoked."
+        said = f" Upstream answered the request with {failure.code}." if failure else ""
+        raise AnalyticsError("unverified", what + said, _LIVE, retryable=True)
+
+    async def _shown_expired(self, token_id: str) -> bool:
+        """Whether the list shows a token as expired, now or a little later."""
         for pause in self._pauses:
             await anyio.sleep(pause)
             state = next((token for token in await self.listed() if token.id == token_id), None)
             if state is not None and state.is_expired:
-                await self._forget(token_id)
-                return
-        said = f" Upstream answered the request with {failure.code}." if failure else ""
-        raise AnalyticsError(
-            "unverified",
-            f"The token list does not show token {token_id} as revoked.{said}",
-            "Treat it as live: check list_tokens in a minute and revoke it again, or on the page /access-tokens.",
-            retryable=True,
-        )
+                return True
+        return False
 
     async def _forget(self, token_id: str) -> None:
         await anyio.to_thread.run_sync(self._store.forget, token_id)
@@ -232,6 +251,13 @@ class TokenDesk:
 
 def _may_be_ours(token: Token, before: Set[str], display_name: str | None, asked_at: datetime) -> bool:
     return token.id not in before and token.display_name == display_name and token.created_at >= asked_at - _CLOCK_SKEW
+
+
+def _nothing_done(failed: Failed) -> bool:
+    """Whether a request to revoke has certainly changed nothing, so that its own error says it all."""
+    if failed.outcome == "refused":
+        return failed.error.code in ("session_expired", "forbidden")
+    return failed.outcome in ("unsent", "certificate", "asked_to_wait")
 
 
 def _unusable() -> AnalyticsError:

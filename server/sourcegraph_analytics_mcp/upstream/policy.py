@@ -16,8 +16,8 @@ from ..errors import AnalyticsError, Code
 Call = Literal["report", "read", "list", "create", "revoke"]  # read: credits and the user registry
 CALLS: tuple[Call, ...] = ("report", "read", "list", "create", "revoke")
 Outcome = Literal[
-    "unsent", "certificate", "silent", "broken", "misread", "redirect", "refused", "asked_to_wait", "busy", "failing",
-    "gateway", "too_large",
+    "unsent", "certificate", "silent", "late", "broken", "misread", "redirect", "refused", "asked_to_wait", "busy",
+    "failing", "gateway", "odd", "too_large",
 ]  # fmt: skip
 
 # The most requests one call may send when it keeps meeting this outcome. A create that may have left is never repeated.
@@ -26,6 +26,7 @@ ATTEMPTS: dict[Outcome, tuple[int, int, int, int, int]] = {
     "unsent":        (4,     4,   4,   2,     3),   # name, connection or TLS handshake failed: nothing left
     "certificate":   (1,     1,   1,   1,     1),   # nobody we can trust answered
     "silent":        (3,     3,   3,   1,     3),   # sent, and no (whole) answer head came
+    "late":          (2,     3,   3,   1,     3),   # the same, after the whole patience for an answer
     "broken":        (3,     3,   3,   1,     1),   # the body ended before its proven end
     "misread":       (1,     1,   1,   1,     1),   # whole, but not what was asked for
     "redirect":      (1,     1,   1,   1,     1),
@@ -34,8 +35,11 @@ ATTEMPTS: dict[Outcome, tuple[int, int, int, int, int]] = {
     "busy":          (3,     3,   3,   1,     3),   # 408, 425
     "failing":       (2,     3,   3,   1,     3),   # 500
     "gateway":       (4,     4,   4,   1,     3),   # 502, 503, 504, 520-524
+    "odd":           (2,     2,   2,   1,     2),   # any other 5xx that may change by itself
     "too_large":     (1,     1,   1,   1,     1),
 }  # fmt: skip
+
+_LASTING = (501, 505, 525, 526)  # not implemented, wrong HTTP, no TLS behind the edge: nothing was done, nor will be
 
 LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is handed back instead
 _CAP = 20.0  # seconds; largest backoff
@@ -114,7 +118,7 @@ def refusal(call: Call, status: int, wait: float | None) -> Failed:
     if status in (502, 503, 504, 520, 521, 522, 523, 524):
         return Failed("gateway", _unavailable(status), wait)
     if status >= 500:
-        return Failed("refused", _unavailable(status))
+        return Failed("refused" if status in _LASTING else "odd", _unavailable(status), wait)
     if status < 300:
         return Failed("misread", _error("upstream_not_csv", f"Upstream answered with status {status} and no data."))
     return Failed("refused", _client_error(call, status))
@@ -188,8 +192,9 @@ def broken(message: str) -> Failed:
 
 
 def silent(code: Code, message: str) -> Failed:
-    """Sent, and no whole answer."""
-    return Failed("silent", _error(code, message, retryable=True))
+    """Sent, and no whole answer; after a timeout a report is asked for once more, not twice."""
+    outcome: Outcome = "late" if code == "upstream_timeout" else "silent"
+    return Failed(outcome, _error(code, message, retryable=True))
 
 
 def unsent(message: str, next_step: str) -> Failed:
