@@ -2,7 +2,8 @@
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,10 @@ def reporter(name: str, asked: argparse.Namespace) -> Callable[..., int]:
         return 1 if wrong else 0
 
     return report
+
+
+def shared(work: Callable[[int], None], numbers: Iterable[int], jobs: int) -> None:
+    """Do all of it, so many at once, in threads (they wait for processes)."""
+    with ThreadPoolExecutor(jobs) as pool:
+        for _ in pool.map(work, numbers):
+            pass
