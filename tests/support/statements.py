@@ -1,4 +1,8 @@
-"""SQL that must work, SQL that must not, and SQL that never ends or eats the machine."""
+"""SQL that must work, SQL that must not, and SQL that never ends or eats the machine; and each in other shapes."""
+
+import random
+import re
+from collections.abc import Callable
 
 ORDINARY: list[str] = [
     "SELECT count(*) FROM usage",
@@ -137,3 +141,100 @@ BOMBS: list[str] = [
     "repeat('b', 99999))", "SELECT * FROM usage a CROSS JOIN usage b CROSS JOIN usage c ORDER BY random()",
     "SELECT " + "(" * 900 + "1" + ")" * 900 + " FROM range(100000000000)", "SELECT 1" + " + 1" * 5000,
 ]  # fmt: skip
+
+# Ways to write over what a query reads (security specification, D11); {path} is a file that the engine may know.
+OVERWRITES: list[str] = [
+    "COPY (SELECT 'pwn') TO '{path}' (FORMAT csv)", "COPY (SELECT 'pwn') TO '{path}' (FORMAT csv, USE_TMP_FILE false)",
+    "COPY (SELECT 1 AS a) TO '{path}' (FORMAT parquet, USE_TMP_FILE false)",
+    "COPY (SELECT 'pwn') TO '{path}.wal' (FORMAT csv, USE_TMP_FILE false)",
+    "COPY (SELECT 'pwn') TO '{path}.wal.checkpoint' (FORMAT csv, USE_TMP_FILE false)",
+    "COPY (SELECT 'pwn') TO '{path}.tmp/x' (FORMAT csv, USE_TMP_FILE false)",
+    "WITH x AS (COPY (SELECT 'pwn') TO '{path}' (FORMAT csv, USE_TMP_FILE false)) SELECT 1",
+    "WITH x AS MATERIALIZED (COPY usage TO '{path}' (USE_TMP_FILE false)) SELECT * FROM x, usage",
+    "EXPLAIN ANALYZE COPY (SELECT 'pwn') TO '{path}' (FORMAT csv, USE_TMP_FILE false)",
+    "COPY usage TO '{path}' (FORMAT csv, OVERWRITE_OR_IGNORE true, PARTITION_BY (language))",
+    "COPY (SELECT 1 AS a) TO '{path}' (FORMAT json, APPEND true)", "EXPORT DATABASE '{path}' (FORMAT csv)",
+    "ATTACH '{path}' AS a (READ_WRITE)", "PREPARE p AS COPY (SELECT 'pwn') TO '{path}' (USE_TMP_FILE false)",
+    "INSERT INTO '{path}' SELECT 'pwn'",
+]  # fmt: skip
+
+_NESTINGS = (
+    "({})", "SELECT * FROM ({})", "SELECT * FROM ({}) AS t", "WITH z AS ({}) SELECT * FROM z", "SELECT 1 UNION ALL {}",
+    "WITH z AS MATERIALIZED ({}) FROM z", "SELECT ({})", "SELECT EXISTS ({})", "SELECT * FROM usage WHERE 1 IN ({})",
+    "WITH RECURSIVE z AS ({} UNION ALL SELECT * FROM z) SELECT * FROM z LIMIT 9", "SELECT ARRAY({})",
+    "SELECT list_transform([1], lambda x: ({}))", "SELECT * FROM usage, LATERAL ({}) AS l", "EXPLAIN {}",
+    "{} EXCEPT SELECT 1", "SUMMARIZE {}", "EXPLAIN ANALYZE {}", "DESCRIBE {}", "PREPARE q AS {}", "SELECT 1; {}",
+    "{}; SELECT 1", "CREATE VIEW v AS {}", "SELECT CASE WHEN true THEN ({}) END", "FROM ({}) SELECT *",
+    "COPY ({}) TO 'x.csv'", "VALUES (({}))", "SELECT 1 ORDER BY ({})", "SELECT 1 LIMIT ({})",
+    "SELECT count(*) FILTER (WHERE ({}) IS NULL) FROM usage",
+)  # fmt: skip
+_SPACES = ("\t", "\n", "\r\n", "\f", "  ", "\u00a0", "\u2003", "/**/", "/* ; */", "--\n", "-- '\n", "/* /* */ */")
+_LITERALS = ("/etc/hostname", "file:///etc/passwd", "export.csv", "/proc/self/cmdline", "..", "", "a''b", "\\x00",
+             "/etc/passwd\u200b", "%2fetc%2fpasswd", "/ETC/../etc/passwd", "~/.bashrc", "*.csv", "{a,b}")  # fmt: skip
+_PIECES = re.compile(r"('(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")")
+_CALLED = re.compile(r"\b([a-z_][a-z0-9_]*)\(", re.IGNORECASE)
+_NUMBER = re.compile(r"\b\d+\b")
+
+
+def _outside(sql: str, change: Callable[[str], str]) -> str:
+    """Change what is not inside quotes."""
+    return "".join(part if part[:1] in "'\"" else change(part) for part in _PIECES.split(sql) if part)
+
+
+def _mixed_case(sql: str, rng: random.Random) -> str:
+    return _outside(sql, lambda part: "".join(rng.choice((c.lower(), c.upper())) for c in part))
+
+
+def _other_spaces(sql: str, rng: random.Random) -> str:
+    return _outside(sql, lambda part: "".join(rng.choice(_SPACES) if c == " " else c for c in part))
+
+
+def _nested(sql: str, rng: random.Random) -> str:
+    return rng.choice(_NESTINGS).replace("{}", sql.rstrip("; "), 1)
+
+
+def _quoted(sql: str, rng: random.Random) -> str:
+    return _outside(sql, lambda part: _CALLED.sub(lambda m: f'"{m[1]}"(' if rng.random() < 0.7 else m[0], part))
+
+
+def _qualified(sql: str, rng: random.Random) -> str:
+    place = rng.choice(("main.", "system.main.", "pg_catalog.", "memory.main.", '"main".', "temp.main.", "a."))
+    return _outside(sql, lambda part: _CALLED.sub(lambda m: f"{place}{m[0]}", part))
+
+
+def _other_literals(sql: str, rng: random.Random) -> str:
+    def text(part: str) -> str:
+        if part[:1] != "'":
+            return _NUMBER.sub(lambda m: rng.choice((m[0], "0", "-1", "9" * 20, "1e9")), part)
+        inner = part[1:-1]
+        return rng.choice(
+            (part, f"'{rng.choice(_LITERALS)}'", f"$${inner}$$", f"$a${inner}$a$", f"E'{inner}'", f"({part} || '')",
+             f"concat({part})", f"('x' || {part})[2:]")
+        )  # fmt: skip
+
+    return "".join(text(part) for part in _PIECES.split(sql) if part)
+
+
+_JOINTS = (
+    "{}; {}", "{} UNION ALL {}", "WITH a AS ({}) {}", "SELECT ({}), ({})", "SELECT * FROM ({}), ({})",
+    "{}\n/* */;\n{}", "WITH a AS ({}), b AS ({}) SELECT 1",
+)  # fmt: skip
+
+
+def _joined(sql: str, rng: random.Random) -> str:
+    return rng.choice(_JOINTS).format(sql.rstrip("; "), rng.choice(ATTACKS[:70]).rstrip("; "))
+
+
+def _ended(sql: str, rng: random.Random) -> str:
+    return sql + rng.choice((";", " ;;", " -- x", " /* x", "\n", "\u037e", ";\u200b", " \\g", "; --"))
+
+
+_CHANGES_OF = (_mixed_case, _other_spaces, _nested, _nested, _quoted, _qualified, _other_literals, _joined, _ended)
+_HARMLESS = (_mixed_case, _other_spaces, _ended)
+
+
+def mutated(sql: str, rng: random.Random, *, alike: bool = False) -> str:
+    """The statement in another shape; with `alike` only in shapes that mean the same."""
+    for change in rng.sample(_HARMLESS if alike else _CHANGES_OF, rng.choice((1, 2, 2, 3))):
+        sql = change(sql, rng)
+    return sql
