@@ -267,12 +267,13 @@ class Kept(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-def run(seed: int, count: int, steps: int) -> tuple[Counter[str], list[str]]:
+def run(seed: int, count: int, steps: int, shrink: int) -> tuple[Counter[str], list[str]]:
     """So many sequences; what was done, and what was wrong."""
     logging.disable()
     options = hypothesis.settings(
         max_examples=count, stateful_step_count=steps, deadline=None, database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
+        phases=(hypothesis.Phase.generate, *((hypothesis.Phase.shrink,) if shrink else ())),
     )  # fmt: skip
     try:
         run_state_machine_as_test(hypothesis.seed(seed)(Kept), settings=options)
@@ -283,9 +284,10 @@ def run(seed: int, count: int, steps: int) -> tuple[Counter[str], list[str]]:
 
 
 def main() -> int:
-    asked = arguments(__doc__, 200, steps=(30, "steps of each"), jobs=(2, "processes"))
+    asked = arguments(__doc__, 200, steps=(30, "steps of each"), jobs=(2, "processes"),
+                      shrink=(0, "1 makes a failure smaller, which takes long"))  # fmt: skip
     report_, wrong, counted = reporter("sequences", asked), list[str](), Counter[str]()
-    each = partial(run, count=-(-asked.count // asked.jobs), steps=asked.steps)
+    each = partial(run, count=-(-asked.count // asked.jobs), steps=asked.steps, shrink=asked.shrink)
     begun = datetime.now(UTC)
     with ProcessPoolExecutor(asked.jobs, get_context("spawn")) as pool:
         for found, bad in pool.map(each, [asked.seed * 1000 + job for job in range(asked.jobs)]):

@@ -9,18 +9,18 @@ import random
 import sys
 import tempfile
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from kills import checked
+from kills import checked, emptied
 
 from sourcegraph_analytics_mcp.demo.company import Company
-from support.campaign import arguments, named, reporter, settings
+from support.campaign import arguments, named, reporter, settings, shared
 from support.client import call, connected
 from support.stdio import COMMAND, spawned
 from support.upstreams import serve_company
@@ -54,31 +54,50 @@ def failing(url: str, home: Path, rng: random.Random) -> str:
             raw.process.wait(20)
 
 
-async def main() -> int:
-    asked = arguments(__doc__, 100)
-    report, wrong = reporter("syscalls", asked), list[str]()
-    rng = random.Random(asked.seed)
+async def first(url: str, home: Path) -> None:
+    """An export that must not be touched."""
+    async with connected(settings(url, home / "data")) as client:
+        await call(client, "export_csv")
+
+
+def failing_again_and_again(
+    job: int, url: str, folder: Path, share: list[int], seed: int
+) -> tuple[Counter[str], list[str]]:
+    """The faults of one home, one after the other; how they ended, and what was wrong."""
+    home, ends, wrong, known = folder / str(job), Counter[str](), list[str](), dict[str, str]()
+    home.mkdir()
+    anyio.run(first, url, home)
+    wrong += anyio.run(checked, url, home, known)
+    untouched = dict(known)
+    for number in share:
+        before = len(known)
+        ended = failing(url, home, random.Random(f"{seed}/{number}"))
+        ends[ended] += 1
+        wrong += [f"fault {number}: {line}" for line in anyio.run(checked, url, home, known)]
+        if ended == "answered" and len(known) != before + 1:
+            wrong.append(f"fault {number}: answered and not kept")
+        if len(known) > 8:
+            more = {export: mark for export, mark in known.items() if export not in untouched}
+            anyio.run(emptied, url, home, more)
+            known = dict(untouched)
+    return ends, wrong
+
+
+def main() -> int:
+    asked = arguments(__doc__, 100, jobs=(4, "homes at once"))
+    report, wrong, ends = reporter("syscalls", asked), list[str](), Counter(answered=0, refused=0, died=0)
     company = Company.made_up(datetime.now(UTC).date(), people=20, days=40)
-    known: dict[str, str] = {}
-    ends = dict.fromkeys(("answered", "refused", "died"), 0)
-    with tempfile.TemporaryDirectory() as folder, serve_company(company) as upstream:
-        home = Path(folder)
-        async with connected(settings(upstream.url, home / "data")) as client:
-            await call(client, "export_csv")  # the one that must not be touched
-        for number in range(asked.count):
-            before = len(known)
-            ended = await anyio.to_thread.run_sync(failing, upstream.url, home, rng)
-            ends[ended] += 1
-            wrong += [f"fault {number}: {line}" for line in await checked(upstream.url, home, known)]
-            if ended == "answered" and number and len(known) != before + 1:
-                wrong.append(f"fault {number}: answered and not kept")
-            if len(known) > 8:
-                async with connected(settings(upstream.url, home / "data")) as client:
-                    for export in list(known)[1:]:
-                        await call(client, "delete_export", export_id=export)
-                        del known[export]
+    with tempfile.TemporaryDirectory() as name, serve_company(company) as upstream:
+        shares = [list(range(job, asked.count, asked.jobs)) for job in range(asked.jobs)]
+
+        def one(job: int) -> None:
+            found, bad = failing_again_and_again(job, upstream.url, Path(name), shares[job], asked.seed)
+            ends.update(found)
+            wrong.extend(bad)
+
+        shared(one, range(asked.jobs), asked.jobs)
     return report(wrong, **ends)
 
 
 if __name__ == "__main__":
-    sys.exit(anyio.run(main))
+    sys.exit(main())
