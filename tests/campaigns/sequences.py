@@ -38,7 +38,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Company
 from sourcegraph_analytics_mcp.demo.reports import report
-from support.campaign import arguments, reporter, settings
+from support.campaign import arguments, reporter, settings, with_one_certificate
 from support.client import call, connected, refused
 from support.upstreams import Exchange, scripted_upstream
 
@@ -269,6 +269,7 @@ class Kept(RuleBasedStateMachine):
 
 def run(seed: int, count: int, steps: int, shrink: int) -> tuple[Counter[str], list[str]]:
     """So many sequences; what was done, and what was wrong."""
+    with_one_certificate()
     logging.disable()
     options = hypothesis.settings(
         max_examples=count, stateful_step_count=steps, deadline=None, database=None,

@@ -252,7 +252,10 @@ def _connection(rng: random.Random, secrets: tuple[str, ...], elsewhere: str) ->
             await anyio.sleep(0.002)  # or what was sent would be lost with it
             _reset(exchange)
 
-    return Trouble(f"{name} at {at:.3f}", row, rng.random() < 0.6 or row in ("broken", "harmless"), answer)
+    return Trouble(f"{name} at {at:.3f}", row, rng.random() < 0.6 or name in _WITH_A_HEAD, answer)
+
+
+_WITH_A_HEAD = ("reset in the body", "half a body", "drip", "1.0 with a length")  # so it has happened
 
 
 async def _stall(name: str, exchange: Exchange, head: bytes, cut: bytes) -> None:
