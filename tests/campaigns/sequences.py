@@ -119,6 +119,8 @@ class Kept(RuleBasedStateMachine):
         same = {i for i, facts in self.exports.items() if facts == (grain, ago, began)}
         if self.fault is not None and (refresh or not same):
             self.portal.call(lambda: refused(self.client, "export_csv", **asked))
+            done["refused"] += 1
+            self.fault = None if refresh else self.fault  # most steps need an upstream that is well
             return
         export = self._call("export_csv", **asked)["export"]
         if hour() == began:  # else either is right
@@ -127,6 +129,11 @@ class Kept(RuleBasedStateMachine):
         if not export["reused"]:
             done["exports"] += 1
             self.exports[export["id"]] = (grain, ago, began)
+
+    @precondition(lambda self: self.fault is None)
+    @rule(grain=st.sampled_from(GRAINS))
+    def export_again(self, grain: str) -> None:
+        self.export(grain, 10, refresh=True)
 
     @rule(ago=st.sampled_from((3, 10, 30)))
     def ask(self, ago: int) -> None:
@@ -150,9 +157,10 @@ class Kept(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         done["steps"] += 1
+        self.fault = None
         self._restarted()
 
-    @rule(fault=st.sampled_from((None, None, b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nInstance", b"junk",
+    @rule(fault=st.sampled_from((None, None, None, b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nInstance", b"junk",
                                  b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")))  # fmt: skip
     def break_upstream(self, fault: bytes | None) -> None:
         done["steps"] += 1
@@ -295,7 +303,8 @@ def main() -> int:
             counted += found
             wrong += bad
     seconds = (datetime.now(UTC) - begun).total_seconds()
-    return report_(wrong, steps=counted["steps"], calls=counted["calls"], exports=counted["exports"],
+    numbers = {name: counted[name] for name in ("steps", "calls", "exports", "refused")}
+    return report_(wrong, **numbers,
                    steps_a_second=round(counted["steps"] / seconds, 1))  # fmt: skip
 
 
