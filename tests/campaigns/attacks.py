@@ -234,15 +234,16 @@ async def _by_layers(place: Range, sql: str, judges: Judges, copies: Path, seen:
     if kind == "passed":
         await place.ask(sql, must_fail=False)
         return
-    parts = sorted(copies.glob("parts/*"))
+    whole = sorted((place.home / "exports" / place.export / "parts").iterdir())
+    parts = [copies / "parts" / part.name for part in whole]
     ran, said = judges.verdict(sql, parts)
     seen[f"{what}: {ran} without it"] += 1
     if shown(said, sql):
         place.wrong.append(f"{shown(said, sql)} seen without the gate: {sql[:160]}")
-    for part in parts:
-        source = place.home / "exports" / place.export / "parts" / part.name
-        if part.stat().st_size != source.stat().st_size:  # throwaway copies may be harmed; the next needs whole ones
+    for part, source in zip(parts, whole, strict=True):  # copies may be harmed, but the next query needs whole ones
+        if not part.is_file() or part.stat().st_size != source.stat().st_size:
             seen[f"{what}: harmed a throwaway copy"] += 1
+            part.unlink(missing_ok=True)
             shutil.copyfile(source, part)
 
 
