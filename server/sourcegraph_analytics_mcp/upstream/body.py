@@ -21,7 +21,7 @@ class Gunzip:
     def __init__(self) -> None:
         from isal import isal_zlib  # zlib's interface in a third of its time (measured); loaded when gzip comes
 
-        self._damaged: type[Exception] = isal_zlib.error
+        self._damaged: Any = isal_zlib.error
         self._begin: Callable[[], Any] = partial(isal_zlib.decompressobj, wbits=31)
         self._member = self._begin()
         self._fresh = True
