@@ -30,11 +30,6 @@ class Call:
         self._last_progress = (0.0, 0.0)
 
     @property
-    def session(self) -> Any:
-        """The connection, for announcements on older revisions."""
-        return self._context.session
-
-    @property
     def modern(self) -> bool:
         return is_version_at_least(self._context.protocol_version or "", _MODERN)
 

@@ -7,7 +7,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
 from typing import Any
 
 MAX_CELL = 200  # characters of one cell in a table
@@ -63,10 +62,6 @@ def cell(value: object, widest: int = MAX_CELL) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.2f}".rstrip("0").rstrip(".") if abs(value) >= 1 else f"{value:.4g}"
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M}"
-    if isinstance(value, date):
-        return value.isoformat()
     text = safe(str(value))
     if len(text) > widest:
         text = f"{text[: widest - 1]}…"

@@ -146,13 +146,7 @@ def bucket_start(dimension: Dimension, day: date) -> date:
 
 
 def bucket_end(dimension: Dimension, start: date) -> date:
-    """Its last day."""
-    match dimension:
-        case "week":
-            return start + timedelta(days=6)
-        case "month":
-            return add_months(start, 1) - timedelta(days=1)
-        case "quarter":
-            return add_months(start, 3) - timedelta(days=1)
-        case _:
-            return start
+    """The last day of the ISO week, month or quarter that begins on a day."""
+    if dimension == "week":
+        return start + timedelta(days=6)
+    return add_months(start, 1 if dimension == "month" else 3) - timedelta(days=1)
