@@ -1,20 +1,25 @@
 """The life of access tokens: stored and not shown, posted once, revoked only after a yes, verified by the list."""
 
+import fcntl
 import json
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import keyring
 import pytest
 from keyring.backends import fail
 from mcp import MCPError
-from mcp_types import ElicitResult
+from mcp_types import ElicitResult, ErrorData
 
-from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE
+from sourcegraph_analytics_mcp.access.journal import Journal
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_TOKEN
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from support.client import REVISIONS, answering, call, connected, refused, text
@@ -463,3 +468,245 @@ async def test_an_ambiguous_create_is_looked_up_again_at_the_next_call(make_sett
     assert error["code"] == "ambiguous"
     assert "(new-0) was revoked" in found["notes"][0]
     assert [t["is_expired"] for t in found["tokens"]] == [True]
+
+
+async def test_the_access_token_may_stand_in_a_file(make_settings: Make, upstream: Served, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{DEMO_TOKEN}\n")
+    file.chmod(0o600)
+    async with connected(make_settings(upstream.url, access_token="", access_token_file=file)) as client:
+        await call(client, "export_csv", granularity="by_user")
+        checks = (await call(client, "check_connection"))["checks"]
+    assert upstream.sent("GET", "/api/reports/")[0].headers["authorization"] == f"Bearer {DEMO_TOKEN}"
+    assert "from SRC_ANALYTICS_ACCESS_TOKEN_FILE" in next(c["detail"] for c in checks if c["name"] == "access token")
+
+
+async def test_without_an_access_token_none_of_the_listed_is_in_use(make_settings: Make, upstream: Served) -> None:
+    async with connected(make_settings(upstream.url, access_token="")) as client:
+        listed = await call(client, "list_tokens")
+    assert [token["in_use"] for token in listed["tokens"]] == [False] * 3
+
+
+async def test_without_an_instance_a_new_token_is_not_tried(make_settings: Make, upstream: Served) -> None:
+    async with connected(make_settings(upstream.url, access_token="", instance="")) as client:
+        await call(client, "create_token")
+    assert {request.path for request in upstream.ledger} == {"/api/service-access-tokens"}
+
+
+class Keyring(MemoryKeyring):
+    """A keyring whose entries of tokens are lost, or cannot be written or read; its probes are fine unless told."""
+
+    def __init__(self, trouble: str, *, with_probes: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trouble = trouble
+        self.with_probes = with_probes
+
+    def get_password(self, service: str, username: str) -> str | None:
+        if self.trouble == "locked" and self._concerns(username):
+            raise PermissionError("locked")
+        return super().get_password(service, username)
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        if self.trouble == "full" and self._concerns(username):
+            raise OSError("full")
+        lost = self.trouble == "forgetful" and self._concerns(username)
+        super().set_password(service, username, "something else" if lost else password)
+
+    def _concerns(self, username: str) -> bool:
+        return self.with_probes or not username.startswith("probe-")
+
+
+@pytest.fixture
+def use_keyring() -> Iterator[Callable[[Keyring], None]]:
+    yield keyring.set_keyring
+    keyring.set_keyring(fail.Keyring())  # type: ignore[no-untyped-call]
+    MemoryKeyring.kept.clear()
+
+
+@pytest.mark.parametrize("trouble", ["forgetful", "full", "locked"])
+async def test_a_keyring_that_does_not_keep_is_noticed_before_anything_is_posted(
+    make_settings: Make, upstream: Served, use_keyring: Callable[[Keyring], None], trouble: str
+) -> None:
+    use_keyring(Keyring(trouble, with_probes=True))
+    async with connected(make_settings(upstream.url, access_token="")) as client:
+        error = await refused(client, "create_token")
+    assert error["code"] == "secret_store_unavailable"
+    assert upstream.sent("POST") == []
+
+
+@pytest.mark.parametrize("trouble", ["forgetful", "full"])
+async def test_a_token_whose_secret_cannot_be_kept_is_revoked_again(
+    make_settings: Make, upstream: Served, use_keyring: Callable[[Keyring], None], trouble: str
+) -> None:
+    use_keyring(Keyring(trouble))
+    async with connected(make_settings(upstream.url, access_token="")) as client:
+        error = await refused(client, "create_token")
+    assert error["code"] == "secret_store_unavailable"
+    assert "was revoked again" in error["message"]
+    assert upstream.desk.tokens[-1].revoked
+
+
+async def test_a_secret_that_the_keyring_does_not_give_is_a_missing_one(
+    make_settings: Make, upstream: Served, use_keyring: Callable[[Keyring], None]
+) -> None:
+    settings = make_settings(upstream.url, access_token="")
+    opened = Keyring("none")
+    use_keyring(opened)
+    async with connected(settings) as client:
+        await call(client, "create_token")
+    opened.trouble = "locked"
+    async with connected(settings) as client:
+        assert (await refused(client, "export_csv"))["code"] == "auth_missing"
+
+
+async def test_a_secret_whose_file_has_gone_is_a_missing_one(make_settings: Make, upstream: Served) -> None:
+    settings = make_settings(upstream.url, access_token="")
+    async with connected(settings) as client:
+        await call(client, "create_token")
+    for file in (settings.home / "secrets").iterdir():
+        file.unlink()
+    async with connected(settings) as client:
+        assert (await refused(client, "export_csv"))["code"] == "auth_missing"
+
+
+async def test_a_secret_that_somebody_changed_is_neither_sent_nor_shown(make_settings: Make, upstream: Served) -> None:
+    settings = make_settings(upstream.url, access_token="")
+    async with connected(settings) as client:
+        await call(client, "create_token")
+    sent = len(upstream.ledger)
+    next((settings.home / "secrets").iterdir()).write_text("planted\r\nX-More: planted")
+    async with connected(settings) as client:
+        error = await refused(client, "export_csv")
+    assert error["code"] == "internal"
+    assert "planted" not in json.dumps(error)
+    assert len(upstream.ledger) == sent
+
+
+async def test_nothing_is_posted_where_it_cannot_be_noted_first(make_settings: Make, upstream: Served) -> None:
+    settings = make_settings(upstream.url)
+    settings.home.mkdir()
+    (settings.home / "creates").write_text("in the way")
+    async with connected(settings) as client:
+        error = await refused(client, "create_token")
+    assert error["code"] == "store_corrupt"
+    assert upstream.sent("POST") == []
+
+
+async def test_a_create_that_upstream_refuses_left_nothing_to_look_for(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            await exchange.answer(_listed([]), content_type="application/json")
+        else:
+            await exchange.answer(b"", "403 Forbidden")
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url)
+        async with connected(settings) as client:
+            error = await refused(client, "create_token")
+    assert error["code"] == "forbidden"
+    assert [exchange.method for exchange in fake.exchanges] == ["GET", "POST"]
+    assert list((settings.home / "creates").iterdir()) == []
+
+
+async def test_a_token_whose_secret_cannot_be_sent_is_revoked(make_settings: Make) -> None:
+    desk = Desk()
+    desk.silent = False
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method != "POST":
+            await desk.answer(exchange)
+            return
+        desk.tokens.append({"id": "odd", "createdAt": datetime.now(UTC).isoformat(), "isExpired": False})
+        await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "two\nlines"}).encode(), "201 Created")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "create_token")
+    assert error["code"] == "upstream_schema_changed"
+    assert "(odd) was revoked" in error["message"]
+    assert desk.tokens[0]["isExpired"]
+
+
+@pytest.mark.parametrize(
+    ("status", "revoked", "code", "says"),
+    [
+        ("500 Internal Server Error", True, None, ""),
+        ("500 Internal Server Error", False, "unverified", "answered the request with upstream_unavailable"),
+        ("401 Unauthorized", False, "session_expired", "cookie"),
+    ],
+)
+async def test_only_the_list_decides_whether_a_revoke_worked(
+    make_settings: Make, status: str, revoked: bool, code: str | None, says: str
+) -> None:
+    token = {"id": ACTIVE, "createdAt": "2026-01-01T00:00:00Z", "isExpired": False}
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            await exchange.answer(_listed([token]), content_type="application/json")
+        else:
+            token["isExpired"] = revoked
+            await exchange.answer(b"", status)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        result = await client.call_tool("revoke_token", {"token_id": ACTIVE, "confirm": True})
+    content = result.structured_content or {}
+    if code is None:
+        assert content["outcome"] == "revoked"
+    else:
+        assert content["error"]["code"] == code
+        assert says in content["error"]["message"]
+
+
+async def test_what_another_upstream_was_asked_is_left_alone_and_a_cut_note_is_removed(
+    settings: Settings, upstream: Served
+) -> None:
+    notes = settings.home / "creates"
+    notes.mkdir(parents=True)
+    other: dict[str, Any] = {
+        "url": "https://other.example",
+        "name": None,
+        "asked_at": "2026-01-01T00:00:00+00:00",
+        "before": [],
+    }
+    (notes / "1.json").write_text(json.dumps(other))
+    (notes / "2.json").write_text('{"url": "https://ot')
+    async with connected(settings) as client:
+        assert (await call(client, "list_tokens"))["notes"] == []
+    assert [path.name for path in notes.iterdir()] == ["1.json"]
+
+
+async def test_a_note_that_a_sweep_takes_before_it_is_locked_is_made_again(tmp_path: Path) -> None:
+    """Another process may find the new file before its maker has locked it, and take it for a cut one."""
+    journal, done, taken = Journal(tmp_path / "creates", "https://a.example"), threading.Event(), [0]
+
+    def sweep() -> None:
+        while not done.is_set():
+            for path in (tmp_path / "creates").glob("*.json"):
+                with suppress(OSError), path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if not file.read():
+                        path.unlink()
+                        taken[0] += 1
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+        with anyio.fail_after(20):
+            while not taken[0]:
+                with journal.entry(None, datetime.now(UTC), set()):
+                    assert len(list((tmp_path / "creates").iterdir())) == 1
+                await anyio.lowlevel.checkpoint()
+    finally:
+        done.set()
+        sweeper.join()
+    assert list((tmp_path / "creates").iterdir()) == []
+
+
+@pytest.mark.parametrize("revision", ["2025-06-18", "2025-11-25"])
+async def test_a_client_that_fails_to_ask_revokes_nothing(settings: Settings, upstream: Served, revision: str) -> None:
+    async def answer(context: Any, parameters: Any) -> ErrorData:
+        return ErrorData(code=-32603, message="no window")
+
+    async with connected(settings, revision, elicitation_callback=answer) as client:
+        with pytest.raises(MCPError):
+            await client.call_tool("revoke_token", {"token_id": ACTIVE})
+    assert upstream.sent("DELETE") == []
