@@ -2,12 +2,33 @@
 
 import gzip
 import json
+import resource
+import socket
+import ssl
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from mcp import Client
 
+from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
+from sourcegraph_analytics_mcp.upstream.http import fetch_document
+from sourcegraph_analytics_mcp.upstream.policy import RetryBudget
 from support.client import call, connected, refused
 from support.upstreams import Exchange, scripted_upstream
 
@@ -17,6 +38,7 @@ Make = Callable[..., Settings]
 CSV = b"Instance user ID,Searches\n1,2\n2,3\n"
 PACKED = gzip.compress(CSV)
 GZIP = "Content-Encoding: gzip\r\n"
+DAY = timedelta(days=1)
 
 
 async def outcome(make_settings: Make, *answers: bytes) -> tuple[dict[str, object] | None, int, bool]:
@@ -287,3 +309,221 @@ async def test_a_cell_means_the_same_in_a_clean_report_and_beside_a_bad_one(make
                 export = (await call(client, "export_csv", granularity="by_user_day", refresh=True))["export"]
                 found.append((await call(client, "query_export", export_id=export["id"], sql=sql))["rows"])
     assert found == [[["2026-01-05", 10, "a\\u{000D}\\u{000A}b"]]] * 8 + [[[None, 10, "a\\u{000D}\\u{000A}b"]]] * 4
+
+
+ROW = b'%d,"' + (b"x" * 999 + b"\n") * 100 + b'",1\n'  # 100 kB; wherever it is cut, a cell with line breaks is
+
+
+@pytest.mark.parametrize(
+    ("rows", "blank_lines"), [(270, 0), (80, 3_000_000)], ids=["three segments", "a tail of blank lines"]
+)
+async def test_a_large_report_is_cut_between_rows(make_settings: Make, rows: int, blank_lines: int) -> None:
+    body = b"Instance user ID,Username,Searches\n" + b"".join(ROW % n for n in range(rows)) + b"\n" * blank_lines
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(body)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        sql = "SELECT count(*), count(DISTINCT instance_user_id), sum(searches), min(length(username)) FROM usage"
+        answered = await call(client, "query_export", export_id=export["id"], sql=sql)
+    assert export["row_count"] == rows
+    assert answered["rows"] == [[rows, rows, rows, 100_000]]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"Instance user ID," + b",".join(b"c%d" % n for n in range(600)) + b"\n", "too many columns"),
+        (b"Instance user ID," + b"c" * 2000 + b"\n", "absurd length"),
+        (b'"Instance user ID"x,Searches\n1,2\n', "header line cannot be read"),
+        (b"Instance user ID,\xff\xfe\n1,2\n", "header line cannot be read"),
+        (b"Instance user ID," + b"x" * 5_500_000, "header line is too long"),
+        (CSV + b'3,"' + b"x" * 14_000_000, "it is too long, or its quotes do not match"),
+        (b"Instance user ID,Username,Language\n" + b",".join([b"x" * 1_000_000] * 3) + b"\n", "the same way twice"),
+    ],
+    ids=["columns", "name", "quotes", "encoding", "header", "row", "cells"],
+)
+async def test_what_no_report_looks_like_is_refused_with_the_reason(
+    make_settings: Make, body: bytes, says: str
+) -> None:
+    error, _, kept = await outcome(make_settings, framed(body))
+    assert error is not None
+    assert says in str(error["message"])
+    assert not kept
+
+
+@pytest.mark.parametrize("odd", [b"\n\r\n" + CSV, CSV.replace(b"Searches", b'"Deep\nsearch"')])
+async def test_blank_lines_before_the_header_and_line_breaks_in_it_are_no_fault(
+    make_settings: Make, odd: bytes
+) -> None:
+    assert await outcome(make_settings, framed(odd)) == (None, 1, True)
+
+
+async def test_characters_that_are_not_utf8_are_counted(make_settings: Make) -> None:
+    body = b"Instance user ID,Username\n1,M\xfcller\n2,x\n"
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(body)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert "1 characters are not valid UTF-8; shown as \ufffd." in export["warnings"]
+
+
+async def test_months_and_days_that_do_not_exist_count_as_blank(make_settings: Make) -> None:
+    monthly = b"Instance user ID,Timestamp Month\n1,2026-02\n1,2026-03-09\n1,2026-13\n1,soon\n"
+    daily = b"Instance user ID,Timestamp Date\n1,2026-02-28\n1,2026-02-30\n"
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(monthly if "by_user_month" in exchange.target else daily)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        by_month = (await call(client, "export_csv", granularity="by_user_month"))["export"]
+        by_day = (await call(client, "export_csv", granularity="by_user_day"))["export"]
+        sql = "SELECT timestamp_month FROM usage WHERE timestamp_month IS NOT NULL ORDER BY 1"
+        months = await call(client, "query_export", export_id=by_month["id"], sql=sql)
+    assert months["rows"] == [["2026-02-01"], ["2026-03-01"]]
+    assert "2 cells of timestamp_month are not a value of its kind; they count as blank." in by_month["warnings"]
+    assert "1 cells of timestamp_date are not a value of its kind; they count as blank." in by_day["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "requests"),
+    [("408 Request Timeout", "upstream_unavailable", 3), ("410 Gone", "unsupported", 1)],
+)
+async def test_a_timeout_of_upstreams_own_is_tried_again_and_what_is_gone_is_not(
+    make_settings: Make, status: str, code: str, requests: int
+) -> None:
+    error, sent, _ = await outcome(make_settings, framed(b"", status=status))
+    assert error is not None
+    assert (error["code"], sent) == (code, requests)
+
+
+@pytest.mark.parametrize(
+    ("header", "handed_back"),
+    [("Wed, 21 Oct 2099 07:28:00 GMT", True), ("Wed, 21 Oct 2015 07:28:00 -0000", False), ("soon", False)],
+)
+async def test_a_wait_until_a_date_is_understood_and_nonsense_is_not_waited_for(
+    make_settings: Make, header: str, handed_back: bool
+) -> None:
+    answer = framed(b"", f"Retry-After: {header}\r\n", status="429 Too Many Requests")
+    error, sent, _ = await outcome(make_settings, answer)
+    assert error is not None
+    assert sent == (1 if handed_back else 3)
+    assert bool(error["retry_after_seconds"]) is handed_back
+
+
+def test_retries_of_the_last_minute_count_and_older_ones_do_not() -> None:
+    budget = RetryBudget(deque([time.monotonic() - 61] * 10))
+    assert [budget.take() for _ in range(11)] == [True] * 10 + [False]
+
+
+async def test_a_body_that_stops_coming_times_out(make_settings: Make) -> None:
+    async def stop(exchange: Exchange) -> None:
+        await exchange.send(framed(CSV, length=len(CSV) + 5))
+        await exchange.stream.receive()
+
+    async with scripted_upstream(stop) as fake, connected(make_settings(fake.url, read_timeout=0.1)) as client:
+        error = await refused(client, "export_csv", granularity="by_user")
+    assert error["code"] == "upstream_timeout"
+    assert "stopped coming for 0.1 seconds" in error["message"]
+
+
+async def test_a_request_has_a_deadline_with_all_its_retries(make_settings: Make) -> None:
+    async def say_nothing(exchange: Exchange) -> None:
+        await exchange.stream.receive()
+
+    async with scripted_upstream(say_nothing) as fake, connected(make_settings(fake.url, deadline=0.2)) as client:
+        error = await refused(client, "export_csv")
+    assert (error["code"], error["retryable"]) == ("upstream_timeout", True)
+    assert "after 0.2 seconds" in error["message"]
+
+
+async def test_a_body_that_is_slow_and_steady_is_waited_for(make_settings: Make) -> None:
+    body = b"Instance user ID,Searches\n" + b"1,2\n" * 4000
+
+    async def trickle(exchange: Exchange) -> None:
+        await exchange.send(framed(b"", length=len(body)))
+        for at in range(0, len(body), 4000):
+            await exchange.send(body[at : at + 4000])
+            await anyio.sleep(0.06)
+
+    async with scripted_upstream(trickle) as fake, connected(make_settings(fake.url, read_timeout=0.2)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert export["row_count"] == 4000
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(make_settings: Make, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path))
+    greeted: list[bool] = []
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+            greeted.append(bool(secured.recv(1)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        async with connected(make_settings(f"https://127.0.0.1:{listener.getsockname()[1]}")) as client:
+            error = await refused(client, "export_csv")
+        await anyio.to_thread.run_sync(thread.join)
+    assert error["code"] == "upstream_unavailable"
+    assert "certificate of 127.0.0.1" in error["message"]
+    assert not any(greeted)
+
+
+def self_signed(folder: Path) -> Path:
+    """A certificate of its own issue for loopback, with its key, in one file."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + DAY)
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    certificate = builder.add_extension(alternative, critical=False).sign(key, hashes.SHA256())
+    file = folder / "server.pem"
+    plain = serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    file.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain) + certificate.public_bytes(pem))
+    return file
+
+
+async def test_a_disk_that_is_full_is_said_and_nothing_is_left(make_settings: Make) -> None:
+    body = b"Instance user ID,Username\n" + b"1,%s\n" % (b"x" * 1000) * 8000
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, hard))  # the system refuses a longer file
+    try:
+        error, _, kept = await outcome(make_settings, framed(body))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error is not None
+    assert (error["code"], kept) == ("store_full", False)
+
+
+async def test_a_bug_ends_neither_the_server_nor_the_next_call(make_settings: Make) -> None:
+    async def broken(*_: Any) -> None:
+        raise KeyError("nobody foresaw this")
+
+    server = AnalyticsServer(make_settings("http://127.0.0.1:9"), broken)
+    async with Client(server, mode="2026-07-28") as client:
+        export = await refused(client, "export_csv")
+        buckets = await refused(client, "get_credits")
+        assert (await call(client, "list_exports"))["exports"] == []
+    assert (export["code"], buckets["code"]) == ("internal", "internal")
+    assert "nobody foresaw" not in json.dumps([export, buckets])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [framed(b"x", status="404 Not Found"), framed(b"x" * ((1 << 20) + 1)), framed(b"cut", length=99), b""],
+    ids=["not there", "too large", "cut", "nothing"],
+)
+async def test_a_document_that_is_not_whole_and_small_is_not_read(make_settings: Make, answer: bytes) -> None:
+    async def send(exchange: Exchange) -> None:
+        await exchange.send(answer)
+
+    async with scripted_upstream(send) as fake:
+        with pytest.raises(AnalyticsError) as error:
+            await fetch_document(make_settings(fake.url), f"{fake.url}/keys")
+    assert (error.value.code, error.value.retryable) == ("upstream_unavailable", True)
