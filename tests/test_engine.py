@@ -1,0 +1,187 @@
+"""The engine's processes may die at any moment; whoever waits for one is told, and the next call has another."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import sourcegraph_analytics_mcp
+from sourcegraph_analytics_mcp.settings import Settings
+from support.client import call, connected, refused
+from support.statements import BOMBS
+from support.upstreams import Exchange, Served, scripted_upstream
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[..., Settings]
+BODY = b"Instance user ID,Searches\n" + b"1,2\n" * 1000
+
+
+def engines() -> list[int]:
+    """The engine processes of this one."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return [int(c) for c in children if "child.py" in Path(f"/proc/{c}/cmdline").read_text(errors="replace")]
+
+
+async def an_engine() -> int:
+    while not (found := engines()):
+        await anyio.lowlevel.checkpoint()
+    return found[0]
+
+
+async def half(exchange: Exchange) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+    await exchange.send(head + BODY[:2000])
+
+
+async def test_a_conversion_whose_process_dies_is_begun_again(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await half(exchange)
+        os.kill(await an_engine(), signal.SIGKILL)
+        await exchange.send(BODY[2000:])
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert export["row_count"] == 1000
+    assert len(fake.exchanges) == 1
+
+
+async def test_a_conversion_whose_processes_all_die_is_given_up(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(BODY)
+
+    async def kill_every_engine() -> None:
+        while True:
+            os.kill(await an_engine(), signal.SIGKILL)
+            await anyio.lowlevel.checkpoint()
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url)
+        async with connected(settings) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(kill_every_engine)
+            error = await refused(client, "export_csv", granularity="by_user")
+            tasks.cancel_scope.cancel()
+        assert list((settings.home / "staging").iterdir()) == []
+    assert error["code"] == "upstream_bad_csv"
+    assert "could not be converted" in error["message"]
+
+
+async def test_what_is_wrong_is_heard_before_the_whole_report_has_come(make_settings: Make) -> None:
+    """The process refuses the header and ends while the download goes on."""
+    refused_early = anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n" + b"Name,Searches\n")
+        with anyio.fail_after(20):
+            while not refused_early.is_set():
+                await exchange.send(b"a,1\n" * 100_000)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "export_csv", granularity="by_user")
+        refused_early.set()
+    assert error["code"] == "upstream_schema_changed"
+
+
+async def test_a_question_whose_process_dies_fails_and_the_next_has_another(settings: Settings) -> None:
+    asked = {"metrics": ["searches"], "period": "all_time"}
+    async with connected(settings) as client:
+        before = await call(client, "query_usage", **asked)
+        os.kill(await an_engine(), signal.SIGSTOP)  # so that it dies while it is asked
+        async with anyio.create_task_group() as tasks:
+            failed: list[dict[str, Any]] = []
+
+            async def ask() -> None:
+                failed.append(await refused(client, "query_usage", **asked))
+
+            tasks.start_soon(ask)
+            for _ in range(50):
+                await anyio.lowlevel.checkpoint()
+            os.kill(await an_engine(), signal.SIGKILL)
+        after = await call(client, "query_usage", **asked)
+    assert [error["code"] for error in failed] == ["internal"]
+    assert after["totals"] == before["totals"]
+
+
+async def test_data_that_the_engine_cannot_read_is_a_failure_and_no_figure(settings: Settings) -> None:
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        asked = {"metrics": ["searches"], "period": "all_time"}
+        before = await call(client, "query_usage", **asked)
+        part = Path(export["path"]).parent / "parts" / "00000.parquet"
+        kept = part.read_bytes()
+        part.write_bytes(b"no parquet")  # after this process has seen that it was whole
+        error = await refused(client, "query_usage", **asked)
+        part.write_bytes(kept)
+        after = await call(client, "query_usage", **asked)
+    assert error["code"] == "internal"
+    assert str(settings.home) not in json.dumps(error)
+    assert after["totals"] == before["totals"]
+
+
+async def test_a_query_whose_process_dies_says_so(make_settings: Make, upstream: Served) -> None:
+    failed: list[dict[str, Any]] = []
+    async with connected(make_settings(upstream.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        while engines():
+            await anyio.lowlevel.checkpoint()
+
+        async def ask() -> None:
+            failed.append(await refused(client, "query_export", export_id=export["id"], sql=BOMBS[0]))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            os.kill(await an_engine(), signal.SIGKILL)
+    assert failed[0]["code"] == "sql_memory"
+
+
+async def test_queries_beyond_those_that_wait_are_turned_away(make_settings: Make, upstream: Served) -> None:
+    turned_away: list[dict[str, Any]] = []
+    async with connected(make_settings(upstream.url, sql_timeout=60)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        async with anyio.create_task_group() as tasks:
+
+            async def ask() -> None:
+                result = await client.call_tool("query_export", {"export_id": export["id"], "sql": BOMBS[0]})
+                turned_away.append((result.structured_content or {})["error"])
+                tasks.cancel_scope.cancel()
+
+            for _ in range(11):  # two run, eight wait
+                tasks.start_soon(ask)
+    assert [(error["code"], error["retryable"]) for error in turned_away] == [("busy", True)]
+
+
+PATH = json.dumps([str(Path(sourcegraph_analytics_mcp.__file__).parents[1]), *sys.path])
+SCRIPT = Path(sourcegraph_analytics_mcp.__file__).parent / "exports" / "engine" / "child.py"
+
+
+@pytest.mark.parametrize("begun", ["nothing", "a question", "a conversion"])
+def test_an_engine_ends_when_nobody_speaks_to_it_any_more(tmp_path: Path, begun: str) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "export.csv").write_bytes(BODY)
+    request: dict[str, dict[str, Any]] = {
+        "nothing": {},
+        "a question": {"do": "query", "tables": {}, "sql": "SELECT 1 AS one", "parameters": [], "mask": None},
+        "a conversion": {"do": "ingest", "source": str(tmp_path / "export.csv"), "granularity": "by_user"},
+    }
+    places = {"parts": str(tmp_path / "parts"), "scratch": str(tmp_path / "parts")}
+    line = json.dumps(request[begun] | places) + "\n" if begun != "nothing" else ""
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", str(SCRIPT), PATH],
+        input=line,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert ended.stderr == ""
+    assert [json.loads(answer) for answer in ended.stdout.splitlines()] == (
+        [{"done": {"columns": ["one"], "rows": [[1]]}}] if begun == "a question" else []
+    )
