@@ -134,6 +134,16 @@ def test_an_overlong_line_is_answered_and_costs_no_memory(tmp_path: Path, size: 
         assert resident(raw) - before < 16 << 20
 
 
+def test_an_overlong_line_that_never_ends_is_answered_too(tmp_path: Path) -> None:
+    with spawned(tmp_path, "--demo") as raw:
+        raw.handshake()
+        raw.write(b'{"jsonrpc": "2.0", "id": 71, "method": "' + b"x" * 1_100_000)
+        assert raw.process.stdin is not None
+        raw.process.stdin.close()
+        assert "longer than 1,048,576 bytes" in raw.answer(71)["error"]["message"]
+        assert raw.process.wait(5) == 0
+
+
 def test_changed_text_is_not_acted_on(tmp_path: Path, upstream: Served) -> None:
     with spawned(tmp_path, **settings_for(upstream, tmp_path)) as raw:
         raw.handshake()

@@ -1,0 +1,164 @@
+"""The command as a person uses it: what it asks, what it says when something is wrong, and its exit status."""
+
+import io
+import json
+import logging
+import os
+import pty
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from sourcegraph_analytics_mcp.cli.main import run
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE
+from support.stdio import COMMAND, spawned
+from support.upstreams import Served
+
+ACTIVE = "00000000-0000-0000-0000-000000000002"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home of its own; what the command changes in its process is put back."""
+    monkeypatch.setenv("SRC_ANALYTICS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+    handlers, mask = logging.root.handlers[:], os.umask(0o077)
+    yield tmp_path
+    os.umask(mask)
+    logging.root.handlers[:] = handlers
+
+
+@pytest.mark.parametrize(
+    ("typed", "status", "says"),
+    [("y\n", 0, "confirms it"), ("n\n", 1, "did not confirm"), ("", 1, "did not confirm")],
+    ids=["yes", "no", "nobody there"],
+)
+def test_a_revoke_asks_the_person_at_the_terminal(
+    typed: str, status: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    assert run(["--demo", "token", "revoke", ACTIVE]) == status
+    shown = capsys.readouterr().out
+    assert "Revoke access token" in shown
+    assert says in " ".join(shown.split())
+
+
+def test_a_secret_that_is_not_kept_here_cannot_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--demo", "token", "reveal", ACTIVE]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "No secret of that token is stored here" in shown.err
+
+
+@pytest.mark.parametrize("flags", [[], ["--demo"]])
+def test_the_entry_for_claude_code_is_one_command(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*flags, "install", "claude-code"]) == 0
+    shown = capsys.readouterr().out
+    entry = json.loads(shown.removeprefix("claude mcp add-json sourcegraph-analytics '").strip().removesuffix("'"))
+    assert ("--demo" in entry["args"]) == bool(flags)
+    assert ("SRC_ANALYTICS_INSTANCE" in entry["env"]) != bool(flags)
+
+
+def private(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o600)
+
+
+@pytest.mark.parametrize(
+    ("variable", "make", "says"),
+    [
+        ("ACCESS_TOKEN_FILE", lambda path: None, "cannot be read"),
+        ("ACCESS_TOKEN_FILE", lambda path: private(path, b"\xff\xfe"), "cannot be read"),
+        ("ACCESS_TOKEN_FILE", lambda path: private(path, b"two words"), "cannot be part of a token"),
+        ("TEAMS_FILE", lambda path: private(path, b"ann@example.com\n"), "line 1"),
+        ("SEATS_FILE", lambda path: private(path, b"ann\nann\n"), "line 2"),
+    ],
+    ids=["no token file", "no text", "no token", "teams", "seats"],
+)
+def test_a_wrong_file_stops_the_start(
+    variable: str,
+    make: Callable[[Path], None],
+    says: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make(home / "file")
+    monkeypatch.setenv(f"SRC_ANALYTICS_{variable}", str(home / "file"))
+    assert run([]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"SRC_ANALYTICS_{variable}" in shown.err
+    assert says in shown.err
+    assert "two words" not in shown.err
+
+
+def test_the_installed_command_is_the_module(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (command,) = entry_points(group="console_scripts", name="sourcegraph-analytics-mcp")
+    monkeypatch.setattr(sys, "argv", ["sourcegraph-analytics-mcp", "--demo", "install", "cursor"])
+    with pytest.raises(SystemExit) as ended:
+        command.load()()
+    assert ended.value.code == 0
+    assert '"--demo"' in capsys.readouterr().out
+
+
+def test_serve_is_what_it_does_without_a_command(tmp_path: Path) -> None:
+    with spawned(tmp_path, "--demo", "serve") as raw:
+        raw.handshake()
+        assert raw.process.stdin is not None
+        raw.process.stdin.close()
+        assert raw.process.wait(5) == 0
+
+
+@pytest.mark.parametrize(("cookie", "status"), [(DEMO_COOKIE, 0), ("two words", 2)], ids=["right", "wrong"])
+def test_login_takes_the_cookie_unseen_and_keeps_a_token(
+    tmp_path: Path, upstream: Served, cookie: str, status: int
+) -> None:
+    environment = {
+        "HOME": str(tmp_path),
+        "SRC_ANALYTICS_URL": upstream.url,
+        "SRC_ANALYTICS_INSTANCE": DEMO_INSTANCE,
+        "SRC_ANALYTICS_DATA_DIR": str(tmp_path / "data"),
+        "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
+    }
+    keyboard, terminal = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "login", "--days", "7"], stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        asked = b""
+        while not asked.endswith(b"(hidden): "):
+            asked += process.stderr.read(1)
+        os.write(keyboard, f"{cookie}\n".encode())
+        shown, complained = process.communicate(timeout=20)
+    os.set_blocking(keyboard, False)
+    with pytest.raises(BlockingIOError):  # nothing was echoed
+        os.read(keyboard, 1000)
+    os.close(keyboard)
+    os.close(terminal)
+    assert process.returncode == status, complained
+    assert cookie.encode() not in shown + complained
+    assert len(list((tmp_path / "data").glob("secrets/*"))) == (0 if status else 1)
+    assert len(upstream.sent("POST")) == (0 if status else 1)
+
+
+def test_a_walk_that_goes_wrong_ends_there_and_fails(tmp_path: Path) -> None:
+    def without_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))  # bytes; no secret fits
+
+    done = subprocess.run(
+        [*COMMAND, "demo"], env={"HOME": str(tmp_path)}, capture_output=True, timeout=60, check=False,
+        preexec_fn=without_room,
+    )  # fmt: skip
+    shown = done.stdout.decode()
+    assert done.returncode == 1
+    assert "secret_store_unavailable" in shown
+    assert "Export the usage" not in shown
