@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from mcp import MCPError
 from mcp_types import ResourceLink
 
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.reports import report
+from sourcegraph_analytics_mcp.exports.engine.questions import Questions
+from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.usage.metrics import Minutes
+from sourcegraph_analytics_mcp.usage.summary import Summaries
 from support.client import REVISIONS, call, connected, read, refused, text
 from support.upstreams import Exchange, Served, scripted_upstream
 
@@ -318,3 +323,83 @@ async def test_days_nobody_asked_for_are_said(make_settings: Callable[..., Setti
         dates = {"granularity": "by_user_day", "start_date": "2026-02-01"}
         export = (await call(client, "export_csv", **dates))["export"]
     assert "2026-01-31 to 2026-02-01, which is more than the dates asked for" in export["warnings"][-1]
+
+
+async def test_a_cancelled_call_does_not_stop_what_another_waits_for(make_settings: Callable[..., Settings]) -> None:
+    begun, finish = anyio.Event(), anyio.Event()
+    exports: list[dict[str, Any]] = []
+
+    async def answer(exchange: Exchange) -> None:
+        begun.set()
+        await finish.wait()
+        await exchange.answer(b"Instance user ID,Searches\n1,2\n")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+
+        async def export() -> None:
+            exports.append((await call(client, "export_csv", granularity="by_user"))["export"])
+
+        async with anyio.create_task_group() as patient, anyio.create_task_group() as hasty:
+            patient.start_soon(export)
+            hasty.start_soon(client.call_tool, "export_csv", {"granularity": "by_user"})
+            await begun.wait()
+            while len(hasty._tasks) < 1:  # type: ignore[attr-defined]
+                await anyio.lowlevel.checkpoint()
+            hasty.cancel_scope.cancel()
+            finish.set()
+    assert [export["row_count"] for export in exports] == [1]
+    assert len(fake.exchanges) == 1
+
+
+async def test_the_latest_summaries_are_kept_and_never_mixed_up(settings: Settings) -> None:
+    async with connected(settings) as client:
+        for granularity in ("by_user", "by_user_month"):
+            await call(client, "export_csv", granularity=granularity)
+    months, users = Store(settings.home, 30, 1 << 40).exports()
+    questions = Questions(settings.home / "staging")
+    summaries = Summaries(questions, Minutes())
+    try:
+        first = await summaries.of(months)
+        assert await summaries.of(months) is first
+        for number in range(64):
+            other = await summaries.of(users.model_copy(update={"id": f"{number:032x}"}))
+        again = await summaries.of(months)  # made anew, as it was too long ago
+    finally:
+        await questions.aclose()
+    assert again == first != other
+    assert again is not first
+
+
+async def test_a_range_that_is_not_over_or_open_is_said_as_such(settings: Settings) -> None:
+    async with connected(settings) as client:
+        dates = {"start_date": START.isoformat(), "end_date": "2199-12-31"}
+        ahead = (await call(client, "export_csv", granularity="by_user", **dates))["export"]
+        await call(client, "export_csv", granularity="by_user", start_date=START.isoformat())
+        listed = text(await client.call_tool("list_exports", {}))
+    assert f"The range ends after {TODAY}, the day of the export; later days are not in it." in ahead["warnings"]
+    assert f"{START} to 2199-12-31" in listed
+    assert f"{START} to …" in listed
+
+
+async def test_links_can_be_left_out_for_clients_that_choke_on_them(
+    make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    async with connected(make_settings(upstream.url, resource_links="0")) as client:
+        result = await client.call_tool("export_csv", {"granularity": "by_user"})
+    assert [block for block in result.content if isinstance(block, ResourceLink)] == []
+    assert "analytics://exports/" in text(result)
+
+
+async def test_before_the_first_export_there_is_a_word_on_how_to_make_one(settings: Settings) -> None:
+    async with connected(settings) as client:
+        assert "export_csv makes one" in await read(client, "analytics://exports")
+
+
+async def test_a_csv_too_large_to_hand_over_is_refused_with_other_ways(make_settings: Callable[..., Settings]) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"Instance user ID,Username\n" + b"1,%s\n" % (b"x" * 500_000) * 11)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        with pytest.raises(MCPError, match="read a page of rows, or ask query_usage"):
+            await read(client, export["csv_uri"])

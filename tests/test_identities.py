@@ -169,3 +169,28 @@ async def test_a_damaged_key_is_said_and_nothing_is_shown(make_settings: Make, t
         error = await refused(client, "query_usage", metrics=["searches"], group_by=["user"])
     assert error["code"] == "store_corrupt"
     assert "pseudonyms" in error["message"]
+
+
+async def test_a_row_without_a_person_has_no_pseudonym(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"Instance user ID,Searches\n1,2\n,3\n")
+
+    async with (
+        scripted_upstream(answer) as fake,
+        connected(make_settings(fake.url, identities="pseudonyms")) as client,
+    ):
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        rows = (await read(client, f"{export['summary_uri']}/rows")).splitlines()[-2:]
+    assert rows[0].startswith("| person-")
+    assert rows[1] == "|  | 3 |"
+
+
+async def test_without_a_place_for_the_key_nothing_is_shown(make_settings: Make, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "keys").write_text("in the way")
+    async with (
+        scripted_upstream(upstream) as fake,
+        connected(make_settings(fake.url, identities="pseudonyms")) as client,
+    ):
+        error = await refused(client, "query_usage", metrics=["searches"])
+    assert error["code"] == "store_corrupt"

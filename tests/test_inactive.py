@@ -121,3 +121,44 @@ async def test_people_files_may_have_headers_blank_lines_and_a_byte_order_mark(t
         read_seats(tmp_path / "seats.csv")
     with pytest.raises(SettingsError, match="cannot be read"):
         read_seats(tmp_path / "nothing.csv")
+
+
+async def told(make_settings: Make, registry: str, status: str = "200 OK", **more: object) -> dict[str, object]:
+    """What is said of two people, one of them lapsed, when upstream answers with this registry."""
+
+    async def answer(exchange: Exchange) -> None:
+        if "user-registry" in exchange.target:
+            await exchange.answer(registry.encode(), status)
+        elif "granularity=by_user_month" in exchange.target:
+            await exchange.answer(b"Instance user ID,Timestamp Month\n1,2026-01\n2,2024-02\n")
+        else:
+            await exchange.answer(b"Instance user ID\n1\n")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **more)) as client:
+        found: dict[str, object] = await call(client, "list_inactive_users")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("registry", "status"), [("oops", "500 Internal Server Error"), ("Name,Bot\n1,true\n", "200 OK")]
+)
+async def test_a_registry_that_fails_or_says_something_else_is_no_reason_to_fail(
+    make_settings: Make, registry: str, status: str
+) -> None:
+    found = await told(make_settings, registry, status)
+    assert found["rows"] == [["2", "2", "lapsed", "2024-02"]]
+    assert "does not tell which users are service accounts" in str(found["notes"])
+
+
+async def test_where_nobody_is_a_service_account_none_is_mentioned(make_settings: Make) -> None:
+    found = await told(make_settings, "Instance user ID,Service Account\n1,false\n2,false\n")
+    assert found["inactive"] == 1
+    assert "service account" not in str(found["notes"])
+
+
+async def test_the_lapsed_without_a_seat_free_none(make_settings: Make, tmp_path: Path) -> None:
+    seats = tmp_path / "seats.csv"
+    seats.write_text("1\n")
+    found = await told(make_settings, "", "404 Not Found", seats_file=seats)
+    assert (found["inactive"], found["seats_freed"]) == (1, 0)
+    assert "1 of the lapsed are not on the seat list." in str(found["notes"])

@@ -132,3 +132,25 @@ async def test_instructions_in_cells_are_shown_as_data(make_settings: Callable[.
     assert "\\u{202E}" in shown
     assert "\\[click\\](http\\://evil" in shown
     assert result.structured_content["rows"] == [[hostile.replace("\u202e", "\\u{202E}")]]
+
+
+@pytest.mark.parametrize(
+    ("sql", "code", "says"),
+    [
+        ("SELECT '" + "x" * 17_000 + "'", "sql_rejected", "longer than 16,384 characters"),
+        ("SELECT 'a' \0 'b'", "sql_rejected", "NUL"),
+        ("SELECT 1; SELECT 2", "sql_rejected", "exactly one statement"),
+        ("DROP VIEW usage", "sql_rejected", "only a SELECT"),
+        ("SELEC 1", "sql_failed", "syntax error"),
+        ('WITH "/etc/passwd" AS (SELECT 1) SELECT 1', "sql_rejected", "plain name"),
+        ("SHOW TABLES", "sql_rejected", "DESCRIBE and SUMMARIZE"),
+        ("SELECT ?", "sql_rejected", "parameters"),
+    ],
+)
+async def test_a_query_that_is_refused_learns_why(
+    queried: tuple[Client, str, Path], sql: str, code: str, says: str
+) -> None:
+    client, export_id, _ = queried
+    error = await refused(client, "query_export", export_id=export_id, sql=sql)
+    assert error["code"] == code
+    assert says in error["message"]

@@ -6,11 +6,16 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Activity, Company, Person
+from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.usage.metrics import BY_NAME, Minutes
+from sourcegraph_analytics_mcp.usage.notes import notes
 from sourcegraph_analytics_mcp.usage.periods import resolve
+from sourcegraph_analytics_mcp.usage.question import Question
 from support.agreement import agree
 from support.client import call, connected, refused, text
 from support.upstreams import Exchange, Served, scripted_upstream
@@ -253,3 +258,64 @@ async def test_period_words(period: Any, today: date, start: date | None, end: d
 async def test_the_period_before(period: Any, today: date, start: date, end: date) -> None:
     found = resolve(period, None, None, today).before()
     assert (found.start, found.end) == (start, end)
+
+
+async def test_a_question_whose_data_takes_long_is_answered_when_asked_again(make_settings: Make) -> None:
+    finish = anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        await finish.wait()
+        await exchange.answer(b"Instance user ID,Searches\n1,3\n")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, answer_within=0.1)) as client:
+        busy = await refused(client, "query_usage", metrics=["searches"])
+        finish.set()
+        while (result := await client.call_tool("query_usage", {"metrics": ["searches"]})).is_error:
+            assert "[busy]" in text(result)
+    assert (busy["code"], busy["retryable"]) == ("busy", True)
+    assert (result.structured_content or {})["totals"] == [3]
+    assert len(fake.exchanges) == 1
+
+
+async def test_what_upstream_no_longer_has_a_column_for_is_refused(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"Instance user ID,Timestamp Date,Searches\n1,2026-01-01,3\n")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "query_usage", metrics=["searches"], group_by=["client"])
+    assert (error["code"], error["next_step"]) == ("unsupported", "Ask without client.")
+
+
+async def test_months_compared_from_monthly_data_say_how_many_there_are(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        await call(client, "export_csv", granularity="by_user_month")
+        answer = await call(client, "query_usage", metrics=["searches"], period="last_month", compare_to_previous=True)
+    assert len(upstream.sent("GET", "/api/reports/by-")) == 1
+    assert any("months with data: 1." in note for note in answer["notes"])
+
+
+async def test_a_quarter_that_is_cut_off_is_said(settings: Settings) -> None:
+    year = TODAY.year - 1
+    async with connected(settings) as client:
+        answer = await call(
+            client,
+            "query_usage",
+            metrics=["searches"],
+            group_by=["quarter"],
+            start_date=f"{year}-01-01",
+            end_date=f"{year}-05-15",
+        )
+    assert f"The last quarter is only counted until {year}-05-15." in answer["notes"]
+
+
+async def test_just_after_midnight_the_last_hour_of_yesterday_may_be_missing(
+    settings: Settings, upstream: Served
+) -> None:
+    async with connected(settings) as client:
+        await call(client, "export_csv", granularity="by_user")
+    (export,) = Store(settings.home, 30, 1 << 40).exports()
+    question = Question("a.example", (BY_NAME["searches"],), (), resolve("last_7_days", None, None, TODAY))
+    for hour, said in ((0, True), (1, False)):
+        made = export.model_copy(update={"created_at": datetime(TODAY.year, TODAY.month, TODAY.day, hour, tzinfo=UTC)})
+        told = list(notes(question, [made], (None, None), TODAY, Minutes()))
+        assert ("the last hour of yesterday may be missing" in " ".join(told)) is said

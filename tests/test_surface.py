@@ -4,20 +4,25 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
-from mcp import MCPError
+from mcp import Client, MCPError
 from mcp_types import PromptReference, ResourceTemplateReference
+from pydantic import BaseModel
 
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
 from sourcegraph_analytics_mcp.errors import CODES
+from sourcegraph_analytics_mcp.exports.columns import DOCUMENTED, SQL_TYPES
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.prompts import parse
 from sourcegraph_analytics_mcp.surface.server import _INSTRUCTIONS as INSTRUCTIONS
+from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
+from sourcegraph_analytics_mcp.surface.tool import compact_schema
 from sourcegraph_analytics_mcp.usage.metrics import METRICS
 from support.client import REVISIONS, call, connected, read, refused, text
-from support.upstreams import Served
+from support.upstreams import Exchange, Served, scripted_upstream
 
 pytestmark = pytest.mark.anyio
 
@@ -254,3 +259,93 @@ async def test_a_new_export_is_announced_to_modern_listeners(settings: Settings)
 
 def test_the_codes_are_a_closed_list() -> None:
     assert len(CODES) == len(set(CODES)) == 31
+
+
+async def test_the_columns_are_a_resource(settings: Settings) -> None:
+    async with connected(settings) as client:
+        shown = await read(client, "analytics://columns")
+    for column in DOCUMENTED:
+        assert f"| {column.name} | {SQL_TYPES[column.kind]} | {column.header} |" in shown
+
+
+async def test_instances_and_choices_of_prompts_complete(
+    make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    async def completed(client: Client, argument: str) -> list[str]:
+        reference = PromptReference(name="time_saved")
+        return (await client.complete(reference, {"name": argument, "value": ""})).completion.values
+
+    listed = make_settings(upstream.url, instances="a.example,b.example", instance="a.example")
+    for settings, known in ((make_settings(upstream.url), [DEMO_INSTANCE]), (listed, ["a.example", "b.example"])):
+        async with connected(settings) as client:
+            assert await completed(client, "instance_url") == known
+            assert "last_quarter" in await completed(client, "period")
+
+
+async def test_a_prompts_argument_is_bounded_and_may_be_left_out_only_where_it_has_a_default(
+    settings: Settings,
+) -> None:
+    async with connected(settings) as client:
+        filled = await client.get_prompt("time_saved", {"period": "last_year"})
+        with pytest.raises(MCPError, match="too long"):
+            await client.get_prompt("time_saved", {"period": "x" * 1001})
+    assert "last_year" in filled.model_dump_json()
+    front = "+++\ntitle = 'x'\ndescription = 'y'\n[arguments.team]\ndescription = 'whose'\n+++\nAbout $team."
+    with pytest.raises(MCPError, match="'team' is required: whose"):
+        parse("dropped_in", front).filled({})
+
+
+async def test_a_missing_argument_and_text_that_is_none_are_refused_in_words(settings: Settings) -> None:
+    async with connected(settings) as client:
+        missing = await refused(client, "query_export", export_id="0" * 32)
+        broken = await refused(client, "query_export", export_id="0" * 32, sql="\ud800")
+    assert '"sql" is required' in missing["message"]
+    assert "not valid JSON" in broken["message"]
+
+
+async def test_credits_longer_than_an_answer_may_be_are_refused(make_settings: Callable[..., Settings]) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(json.dumps({"note": "x" * 21_000}).encode(), content_type="application/json")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "get_credits")
+    assert (error["code"], error["next_step"]) == ("result_too_large", "Ask for fewer days.")
+
+
+@pytest.mark.filterwarnings("ignore:resources/subscribe", "ignore:resources/unsubscribe")
+async def test_who_no_longer_subscribes_is_not_told(settings: Settings) -> None:
+    announced: list[str] = []
+    changed = anyio.Event()
+
+    async def hear(message: Any) -> None:
+        announced.append(type(message).__name__)
+        if "ResourceListChangedNotification" in announced:
+            changed.set()
+
+    async with connected(settings, "2025-11-25", message_handler=hear) as client:
+        await client.subscribe_resource("analytics://exports")
+        await client.unsubscribe_resource("analytics://exports")
+        await call(client, "export_csv", granularity="by_user")
+        with anyio.fail_after(5):
+            await changed.wait()
+        await call(client, "list_exports")
+    assert "ResourceUpdatedNotification" not in announced
+
+
+async def test_clients_that_have_gone_do_not_hold_up_those_who_stay(settings: Settings) -> None:
+    server = AnalyticsServer(settings)
+    for _ in range(70):  # more than are remembered
+        async with Client(server, mode="legacy") as gone:
+            await call(gone, "list_exports")
+    async with Client(server, mode="legacy") as client:
+        with anyio.fail_after(20):
+            await call(client, "export_csv", granularity="by_user")
+            await call(client, "export_csv", granularity="by_user", refresh=True)
+
+
+def test_an_answer_that_may_be_null_says_so_in_its_schema() -> None:
+    class Maybe(BaseModel):
+        kind: Literal["bar", "line"] | None
+
+    schema = compact_schema(Maybe, answer=True)
+    assert schema["properties"]["kind"] == {"type": ["string", "null"], "enum": ["bar", "line", None]}

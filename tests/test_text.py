@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from sourcegraph_analytics_mcp.surface.text import cell, formula_safe, safe, table
+from sourcegraph_analytics_mcp.surface.text import cell, formula_safe, safe, size, table
 
 HOSTILE = [
     "\x1b[2J", "\x9b31m", "a\x00b", "a\rb", "line\nbreak", "\u202etxt.exe", "\u2066x\u2069", "zero\u200bwidth",
@@ -66,3 +66,10 @@ def test_long_cells_are_cut_and_say_so() -> None:
     assert len(cell("x" * 5000)) == 200
     assert cell("x" * 5000).endswith("…")
     assert json.dumps(cell("\ud800"))
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(999, "999 bytes"), (12_345, "12.3 kB"), (5_000_000, "5.0 MB"), (2_500_000_000, "2.5 GB")]
+)
+def test_bytes_are_said_in_the_unit_that_fits(count: int, words: str) -> None:
+    assert size(count) == words

@@ -271,3 +271,18 @@ async def test_a_restart_forgets_what_happened(tiny: Company, clock: Clock) -> N
         upstream.restart()
         assert upstream.ledger == []
         assert await listed(client) == before
+
+
+async def test_it_starts_and_stops_with_the_server_that_serves_it(app: Starlette) -> None:
+    said: list[str] = []
+    asked = iter(("lifespan.startup", "lifespan.shutdown"))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": next(asked)}
+
+    async def send(message: Any) -> None:
+        said.append(message["type"])
+
+    await app({"type": "lifespan"}, receive, send)
+    assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert ledger(app) == []
