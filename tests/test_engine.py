@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -72,6 +73,28 @@ async def test_a_conversion_whose_processes_all_die_is_given_up(make_settings: M
         assert list((settings.home / "staging").iterdir()) == []
     assert error["code"] == "upstream_bad_csv"
     assert "could not be converted" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "room", "code"),
+    [(1000, 1000, "store_full"), (1, 100, "store_corrupt")],
+    ids=["no room for the rows", "no room for what the engine makes of them"],
+)
+async def test_a_conversion_that_the_disk_refuses_says_so(make_settings: Make, rows: int, room: int, code: str) -> None:
+    body = b"Instance user ID,Searches\n" + b"1,2\n" * rows
+
+    async def answer(exchange: Exchange) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        await exchange.send(head + body[:20])
+        resource.prlimit(await an_engine(), resource.RLIMIT_FSIZE, (room, room))  # bytes of a file
+        await exchange.send(body[20:])
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url)
+        async with connected(settings) as client:
+            error = await refused(client, "export_csv", granularity="by_user")
+        assert list((settings.home / "staging").iterdir()) == []
+    assert error["code"] == code
 
 
 async def test_what_is_wrong_is_heard_before_the_whole_report_has_come(make_settings: Make) -> None:

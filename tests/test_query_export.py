@@ -154,3 +154,13 @@ async def test_a_query_that_is_refused_learns_why(
     error = await refused(client, "query_export", export_id=export_id, sql=sql)
     assert error["code"] == code
     assert says in error["message"]
+
+
+async def test_a_zoned_time_is_shown_or_it_is_said_how_to_show_it(queried: tuple[Client, str, Path]) -> None:
+    client, export_id, _ = queried
+    sql = "SELECT TIMESTAMPTZ '2026-01-01 00:00:00+00' AS t"
+    result: Any = await client.call_tool("query_export", {"export_id": export_id, "sql": sql})
+    if result.is_error:  # DuckDB 1.5
+        assert "cast it to DATE or VARCHAR" in result.content[0].text
+    else:
+        assert result.structured_content["rows"] == [["2026-01-01T00:00:00+00:00"]]
