@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,12 @@ BODY = b"Instance user ID,Searches\n" + b"1,2\n" * 1000
 
 def engines() -> list[int]:
     """The engine processes of this one."""
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    return [int(c) for c in children if "child.py" in Path(f"/proc/{c}/cmdline").read_text(errors="replace")]
+    found = []
+    for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            if "child.py" in Path(f"/proc/{child}/cmdline").read_text(errors="replace"):
+                found.append(int(child))
+    return found
 
 
 async def an_engine() -> int:
@@ -61,7 +66,8 @@ async def test_a_conversion_whose_processes_all_die_is_given_up(make_settings: M
 
     async def kill_every_engine() -> None:
         while True:
-            os.kill(await an_engine(), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(await an_engine(), signal.SIGKILL)
             await anyio.lowlevel.checkpoint()
 
     async with scripted_upstream(answer) as fake:

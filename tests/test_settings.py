@@ -33,3 +33,9 @@ def test_a_wrong_setting_is_named(given: dict[str, str], variable: str, says: st
     assert str(error.value).startswith(f"SRC_ANALYTICS_{variable} cannot be used: ")
     assert says in str(error.value)
     assert "planted" not in str(error.value)
+
+
+def test_settings_for_http_that_belong_together_are_taken() -> None:
+    settings = read(**HTTP, STATE_KEY="k" * 32)
+    assert settings.public_url == HTTP["PUBLIC_URL"]
+    assert settings.state_key is not None

@@ -135,7 +135,8 @@ async def test_an_export_without_its_files_is_damaged(settings: Settings, damage
 
 @pytest.mark.anyio
 async def test_a_data_directory_that_others_could_read_is_made_private(settings: Settings) -> None:
-    settings.home.mkdir(mode=0o755)
+    settings.home.mkdir()
+    settings.home.chmod(0o755)
     async with connected(settings) as client:
         await call(client, "export_csv", granularity="by_user")
     assert settings.home.stat().st_mode & 0o777 == 0o700
