@@ -221,7 +221,7 @@ async def test_a_head_that_never_ends_is_not_waited_for(make_settings: Make, end
         error = await refused(client, "export_csv")
         assert error["code"] == "upstream_timeout"
         assert "head" in error["message"]
-        assert len(fake.exchanges) == 3
+        assert len(fake.exchanges) == 2
 
 
 async def test_a_report_that_cannot_fit_is_refused_before_it_is_downloaded(make_settings: Make) -> None:

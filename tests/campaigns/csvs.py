@@ -129,7 +129,7 @@ def main() -> int:
     kinds = ["text", "text", "flag", "day", "count", "ratio", "text"]
     for number in range(asked.count):
         rng = random.Random(f"{asked.seed}/{number}")
-        ingest.SEGMENT = rng.choice((64, 300, 1 << 20))  # so that small files are cut too
+        ingest.SEGMENT = rng.choice((128, 300, 1 << 20))  # so that small files are cut too
         data, rows = made(rng)
         wanted = [tuple(understood(kind, cell) for kind, cell in zip(kinds, row, strict=True)) for row in rows]
         with tempfile.TemporaryDirectory() as folder:

@@ -242,7 +242,7 @@ def outcome(switch: Switch, copy: Path) -> str:
         return f"cannot be switched off: its code is there {source.count(switch.on)} times"
     path.write_text(source.replace(switch.on, switch.off))
     tests = [str(copy / "tests" / name) for name in switch.tests.split()]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"PYTHONPATH": f"{copy / 'server'}"}
     ended = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=300, check=False)
     path.write_text(source)

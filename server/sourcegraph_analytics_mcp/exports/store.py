@@ -200,8 +200,12 @@ class Store:
                 total -= export.stored_bytes
 
     def _names(self) -> Iterator[str]:
-        with suppress(FileNotFoundError):
+        try:
             yield from (entry.name for entry in os.scandir(self._exports) if _ID.match(entry.name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise disk_error(error) from error
 
     def _read(self, name: str) -> Export | None:
         folder = self._exports / name

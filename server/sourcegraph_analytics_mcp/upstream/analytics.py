@@ -1,7 +1,7 @@
 """The Analytics API, one method per call. Cookie and bearer never meet in one request."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol, TypeVar
@@ -16,6 +16,7 @@ from .policy import Failed, login_page, misread
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 _TOKENS = "/api/service-access-tokens"
+_DEEPEST = 50  # levels of an answer whose shape is not documented
 
 
 class Credentials(Protocol):
@@ -91,10 +92,7 @@ class Analytics:
         """
 
         async def checked(answer: Answer) -> T:
-            if not answer.framed:
-                raise misread(
-                    "Upstream does not say where the report ends, so a cut one would look whole.", "upstream_incomplete"
-                )
+            _refuse_endless(answer)
             return await receive(Report(_csv_only(answer.body), answer.length, answer.wire_bytes))
 
         path = "/api/reports/by-user-client-date"
@@ -118,6 +116,7 @@ class Analytics:
         """The credit buckets as upstream gives them: JSON where it is JSON, else text (the shape is not documented)."""
 
         async def receive(answer: Answer) -> Any:
+            _refuse_endless(answer)
             return _json_or_text(await read_whole(answer, "read"))
 
         query = dated_query(instance_url, start, end)
@@ -127,6 +126,7 @@ class Analytics:
         """The user registry as CSV text, or None where upstream does not have it (it is not documented)."""
 
         async def receive(answer: Answer) -> str:
+            _refuse_endless(answer)
             return (await read_whole(answer, "read")).decode("utf-8-sig", errors="replace")
 
         query = {"instanceURL": instance_url}
@@ -168,6 +168,14 @@ async def _csv_only(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         raise misread("Upstream answered with an empty body, which is not a report.")
 
 
+def _refuse_endless(answer: Answer) -> None:
+    """Refuse a body that ends with the connection; JSON of ours proves its own end."""
+    if not answer.framed:
+        raise misread(
+            "Upstream does not say where its answer ends, so a cut one would look whole.", "upstream_incomplete"
+        )
+
+
 def _visible(head: bytes) -> bytes:
     return head.removeprefix(b"\xef\xbb\xbf").lstrip()
 
@@ -189,6 +197,22 @@ def _parsed(model: type[M], body: bytes) -> M:
 def _json_or_text(body: bytes) -> Any:
     text = body.decode("utf-8-sig", errors="replace")
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    except RecursionError:
+        raise _too_deep() from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return value
+    raise _too_deep()
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _too_deep() -> Failed:
+    return misread("Upstream's answer is nested too deeply to be data.", "upstream_schema_changed")

@@ -169,7 +169,7 @@ class Http:
                 timeout=timeout,
                 limits=httpx.Limits(max_connections=16, max_keepalive_connections=4),
                 follow_redirects=False,
-                verify=_trust() if settings.url.startswith("https") else True,
+                verify=_trust() if settings.url.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
                 transport=httpx.ASGITransport(self._app) if self._app else None,
             )
         return self._opened
@@ -235,7 +235,7 @@ async def fetch_document(settings: Settings, address: str) -> bytes:
     """
     import httpx
 
-    trust = _trust() if address.startswith("https") else True
+    trust = _trust() if address.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     gone = AnalyticsError("upstream_unavailable", "The document cannot be read.", "Check its address.", retryable=True)
     try:
         async with httpx.AsyncClient(verify=trust, timeout=settings.connect_timeout, follow_redirects=False) as client:

@@ -109,14 +109,8 @@ def _done(request: dict[str, Any], lines: IO[str], state: dict[str, Any]) -> dic
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: dates as ISO text, whole decimals as integers."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return float(value) if value % 1 else int(value)
+    """A value of our own statements as JSON can hold it: dates as ISO text."""
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _say(out: IO[str], message: dict[str, Any]) -> None:

@@ -90,7 +90,6 @@ class Ingestion:
             await self._child.tell(message)
         except EngineFailed:
             await self._child.hear()  # its last words say why
-            raise
 
 
 def _emptied(folder: Path) -> None:

@@ -12,6 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +86,10 @@ class Ingest:
         self._size = size
         while size - self._at >= self._window:
             data = os.pread(self._file, self._window, self._at)
-            found = self._rows(data) if self._fields else self._header(data)
-            self._window = SEGMENT if found else 2 * self._window
+            if not self._fields:
+                self._header(data)
+                continue
+            self._window = SEGMENT if self._rows(data) else 2 * self._window
 
     def finish(self) -> dict[str, Any]:
         """Convert what is left and describe the whole export.
@@ -106,29 +109,28 @@ class Ingest:
             self._collect()
         self._pool.shutdown()
         self._syncing.finish()
+        for left in self._parts.glob("*.made"):
+            left.unlink(missing_ok=True)
         os.close(self._file)
         return self._description()
 
     def _rest(self) -> bytes:
         return os.pread(self._file, self._size - self._at, self._at)
 
-    def _header(self, data: bytes, *, final: bool = False) -> bool:
-        """Read the first record, if it is whole."""
+    def _header(self, data: bytes, *, final: bool = False) -> None:
+        """Read the first record, which a segment must hold."""
         start = len(_BOM) if data.startswith(_BOM) else 0
         while data.startswith((b"\r", b"\n"), start):
             start += 1
         end = _first_row_end(data, start) or (len(data) if final else 0)
-        if (end or len(data)) > _LONGEST_LINE:
+        if end > _LONGEST_LINE or not (end or final):
             raise _bad(0, "its header line is too long")
-        if not end and not final:
-            return False
         try:
             header = next(records(data[start:end].decode("utf-8")), [])
         except (BadCsv, UnicodeDecodeError):
             raise _bad(0, "its header line cannot be read") from None
         self._fields = recognise(header, self._granularity)
         self._pass(data[:end])
-        return True
 
     def _rows(self, data: bytes) -> bool:
         """Convert the rows that are whole, if any is."""
@@ -175,19 +177,27 @@ class Ingest:
         return read
 
     def _converted(self, data: bytes, number: int, part: Path) -> Read:
-        segment = self._parts / f"segment-{number}.csv"
-        try:
-            lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
-            if lines:
-                segment.write_bytes(data)
-                if self._load(segment, part) == lines:
-                    return Read(rows=lines)
+        lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
+        with self._attempt(number, "fast") as (segment, made):
+            segment.write_bytes(data)
+            if lines and self._load(segment, made) == lines:
+                made.rename(part)
+                return Read(rows=lines)
+        with self._attempt(number, "strict") as (segment, made):
             text = io.StringIO(newline="")
             read = rewrite(data, self._fields, text)
             segment.write_text(text.getvalue(), encoding="utf-8", newline="")
-            if self._load(segment, part, "\\n") != read.rows:
+            if self._load(segment, made, "\\n") != read.rows:
                 raise BadCsv(1, "it cannot be read the same way twice")
+            made.rename(part)
             return read
+
+    @contextmanager
+    def _attempt(self, number: int, name: str) -> Iterator[tuple[Path, Path]]:
+        """Files of one attempt; of its own, because the engine may remove those of a failed one late (measured)."""
+        segment, made = (self._parts / f"{number}-{name}.{kind}" for kind in ("csv", "made"))
+        try:
+            yield segment, made
         finally:
             segment.unlink(missing_ok=True)
 

@@ -1,6 +1,5 @@
 """Put our own statements to a warm engine process."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -27,20 +26,12 @@ class Questions:
         self._lock = anyio.Lock()
 
     async def ask(
-        self,
-        tables: Mapping[str, Sequence[Path]],
-        sql: str,
-        parameters: Sequence[Any] = (),
-        *,
-        within: float = math.inf,
+        self, tables: Mapping[str, Sequence[Path]], sql: str, parameters: Sequence[Any] = ()
     ) -> list[dict[str, Any]]:
         """Run one statement over Parquet files, each list of them visible as a table.
 
-        Args:
-            within: seconds; the process is killed at the end of them.
-
         Raises:
-            AnalyticsError: `internal` when the engine fails, `sql_timeout` after `within`.
+            AnalyticsError: `internal` when the engine fails.
         """
         request = {
             "do": "query",
@@ -51,25 +42,22 @@ class Questions:
             "mask": self.pseudonyms.key if self.pseudonyms else None,
         }
         async with self._lock:
-            answer = await self._exchange(request, within)
+            answer = await self._exchange(request)
         return [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]
 
-    async def _exchange(self, request: dict[str, Any], within: float) -> dict[str, Any]:
+    async def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         finished = False
         try:
-            with anyio.fail_after(None if within == math.inf else within):
-                if self._child is None or not self._child.alive:
-                    self._child = await start_child()
-                await self._child.tell(request)
-                answer = await self._child.hear()
-                finished = True
-                return cast(dict[str, Any], answer["done"])
+            if self._child is None or not self._child.alive:
+                self._child = await start_child()
+            await self._child.tell(request)
+            answer = await self._child.hear()
+            finished = True
+            return cast(dict[str, Any], answer["done"])
         except EngineFailed as failed:
             raise AnalyticsError(
                 "internal", "The data engine failed.", "Try again; if it stays so, report it."
             ) from failed
-        except TimeoutError:
-            raise AnalyticsError("sql_timeout", "The question took too long.", "Ask about fewer days.") from None
         finally:
             if not finished:  # a half-done conversation cannot be continued
                 await self.aclose()

@@ -31,6 +31,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         rows = result.fetchmany(limit + 1)
     except Refused as refused:
         return {"failed": "sql_rejected", "message": str(refused)}
+    except RecursionError:
+        return {"failed": "sql_rejected", "message": "the query is nested too deeply"}
     except (duckdb.OutOfMemoryException, MemoryError):
         return {"failed": "sql_memory", "message": "the query needs more memory than it may have"}
     except (duckdb.Error, ValueError, OverflowError) as error:
