@@ -4,8 +4,8 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import anyio
 import anyio.abc
@@ -53,6 +53,11 @@ class _Open:
         self.last_used = time.monotonic()
         self.shares: dict[str, deque[float]] = {}
 
+    def leave(self) -> None:
+        """One use less."""
+        self.uses -= 1
+        self.last_used = time.monotonic()
+
 
 class Callers:
     """The parts of each caller, opened by the first request and closed when idle.
@@ -74,9 +79,8 @@ class Callers:
             raise RuntimeError("the caller is not there")
         return known.app
 
-    @asynccontextmanager
-    async def present(self) -> AsyncIterator[None]:
-        """Keep the caller's parts open meanwhile.
+    async def enter(self) -> Callable[[], None]:
+        """Keep the caller's parts open until the function that this returns is called.
 
         Raises:
             AnalyticsError: `busy` when too many callers are there at once.
@@ -90,13 +94,14 @@ class Callers:
             self._tasks.start_soon(self._hold, name, known)
         known.uses += 1
         try:
-            await known.ready.wait()
+            if not known.ready.is_set():
+                await known.ready.wait()
             if known.error is not None:
                 raise known.error
-            yield
-        finally:
-            known.uses -= 1
-            known.last_used = time.monotonic()
+        except BaseException:
+            known.leave()
+            raise
+        return known.leave
 
     def take(self, share: str, most: int, seconds: float) -> None:
         """Count one use of a share.

@@ -110,11 +110,16 @@ class AnalyticsServer(MCPServer[App]):
 
     async def _as_caller(self, ctx: Any, call_next: Any) -> Any:
         assert self._callers is not None
+        if ctx.method == "tools/call":
+            return await call_next(ctx)  # which enters by itself, to fail as tools do
         try:
-            async with self._callers.present():
-                return await call_next(ctx)
+            leave = await self._callers.enter()
         except AnalyticsError as error:
             raise MCPError(code=INTERNAL_ERROR, message=error.text) from None
+        try:
+            return await call_next(ctx)
+        finally:
+            leave()
 
     def running(self) -> App:
         """What the request being answered works with."""
@@ -135,9 +140,13 @@ class AnalyticsServer(MCPServer[App]):
             raise RuntimeError("tools are called by clients")
         begun = time.monotonic()
         call = Call(context)
-        self._remember(context)
+        if not call.modern:
+            self._notices.remember(context.session)
         outcome, rows = "cancelled", 0
+        leave: Callable[[], None] | None = None
         try:
+            if self._callers is not None:
+                leave = await self._callers.enter()
             tool = self._tool(name)
             self._admit(name)
             answer = await tool.run(self.running(), tool.parse(arguments), call)
@@ -155,10 +164,13 @@ class AnalyticsServer(MCPServer[App]):
             _log.exception("A tool failed in a way nobody foresaw")
             return failed(AnalyticsError("internal", "The call failed.", "Try again; if it stays so, report it."))
         finally:
-            known = name if name in self._tools else "unknown"
-            elapsed = (time.monotonic() - begun) * 1000
-            _log.info("call tool=%s outcome=%s ms=%.0f rows=%d id=%s", known, outcome, elapsed, rows,
-                      safe(context.request_id)[:40])  # fmt: skip
+            if leave is not None:
+                leave()
+            if _log.isEnabledFor(logging.INFO):
+                known = name if name in self._tools else "unknown"
+                elapsed = (time.monotonic() - begun) * 1000
+                _log.info("call tool=%s outcome=%s ms=%.0f rows=%d id=%s", known, outcome, elapsed, rows,
+                          safe(context.request_id)[:40])  # fmt: skip
 
     def _admit(self, name: str) -> None:
         """Over HTTP, whether this caller may call that tool now.

@@ -1,4 +1,4 @@
-"""Connections that cannot be held open: a slow head is cut off, and the longest waiting gives way to newer ones."""
+"""Connections that cannot be held open: who is slow is cut off, and the longest waiting gives way to newer ones."""
 
 import asyncio
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_HEAD_WITHIN = 10.0  # seconds from a request's first byte, or the connection, to the end of its head
-_MOST_WAITING = 256
+# Seconds: from the connection, or a request's first byte, to the end of its head; and from there to its end.
+_WITHIN = {h11.IDLE: 10.0, h11.SEND_BODY: 30.0}
+_READ_WITHIN = 30.0  # seconds in which some of an answer must be taken
+_MOST = 448  # connections; beyond, those that wait for their client give way
 
 
 class Connection(H11Protocol):
@@ -15,35 +17,57 @@ class Connection(H11Protocol):
 
     _waiting: "dict[Connection, None]" = {}  # noqa: RUF012 - of the whole process, in order of age
     _timer: asyncio.TimerHandle | None = None
+    _awaited: Any = None  # what the timer is for
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._wait()
+        self._wait(h11.IDLE)
+        if len(self.connections) > _MOST:
+            next(iter(self._waiting))._give_up()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self._wait()
+        state = self.conn.their_state
+        if state in _WITHIN and not self.transport.is_closing():
+            self._wait(state)
         else:
             self._done_waiting()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE:
+            self._waiting[self] = None  # for the next request; until its first byte uvicorn has the time
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(_READ_WITHIN, self._give_up)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._done_waiting()
+        self.resume_writing()
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(_HEAD_WITHIN, self._give_up)
+    def _wait(self, state: Any) -> None:
+        if self._awaited is not state:
+            self._done_waiting()
+            self._awaited = state
+            self._timer = self.loop.call_later(_WITHIN[state], self._give_up)
             self._waiting[self] = None
-            if len(self._waiting) > _MOST_WAITING:
-                next(iter(self._waiting))._give_up()
 
     def _done_waiting(self) -> None:
         self._waiting.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer = self._awaited = None
 
     def _give_up(self) -> None:
         self._done_waiting()
+        self.connections.discard(self)  # at once, so that the newer one is served
         self.transport.abort()

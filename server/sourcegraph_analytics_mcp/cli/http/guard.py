@@ -1,12 +1,14 @@
 """What stands before the protocol: who calls, from where, and how much a request may be."""
 
 import json
+import logging
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-import anyio
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from starlette.requests import ClientDisconnect
 
 from .identity import READ, TOKENS, Identity
 
@@ -17,14 +19,16 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PATH = "/mcp"
 METADATA = f"/.well-known/oauth-protected-resource{PATH}"
-_BODY_WITHIN = 30.0  # seconds
+_NONE: list[bytes] = []
+_log = logging.getLogger(__name__)
 
 
 class Guard:
     """An ASGI application around the protocol's.
 
     Args:
-        app: the protocol's application.
+        app: the protocol's application, for its start and end and for paths that nobody serves.
+        protocol: what answers requests of the protocol.
         identity: decides who holds a bearer token.
         hosts: exact `Host` values that are served.
         origins: exact `Origin` values that are served; none sends no `Origin`.
@@ -36,6 +40,7 @@ class Guard:
     def __init__(
         self,
         app: App,
+        protocol: App,
         identity: Identity,
         hosts: Iterable[str],
         origins: Iterable[str],
@@ -44,6 +49,7 @@ class Guard:
         token_tools: Iterable[str],
     ) -> None:
         self._app = app
+        self._protocol = protocol
         self._identity = identity
         self._hosts = frozenset(host.encode() for host in hosts)
         self._origins = frozenset(origin.encode() for origin in origins)
@@ -55,42 +61,42 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        headers = Headers(scope["headers"])
         refused = self._misplaced(headers)
         if refused is not None:
             await _answer(send, *refused)
         elif scope["path"] == METADATA and self._metadata is not None:
             await _answer(send, 200, json.dumps(self._metadata), "application/json")
         elif (user := await self._user(headers)) is None:
-            await self._challenge(send, 401, "invalid_token" if _all(headers, b"authorization") else None)
+            await self._challenge(send, 401, "invalid_token" if headers.of(b"authorization") else None)
         elif not self._enough(user.scopes, headers):
             await self._challenge(send, 403, "insufficient_scope")
         else:
             await self._pass_on(user, scope, receive, send)
 
-    def _misplaced(self, headers: list[tuple[bytes, bytes]]) -> tuple[int, str] | None:
+    def _misplaced(self, headers: "Headers") -> tuple[int, str] | None:
         """The status and text for a request that nobody may send."""
-        hosts, origins = _all(headers, b"host"), _all(headers, b"origin")
+        hosts = headers.of(b"host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return 421, "This server does not serve that host."
-        if any(origin not in self._origins for origin in origins):
+        if any(origin not in self._origins for origin in headers.of(b"origin")):
             return 403, "This server does not serve that origin."
-        if _all(headers, b"content-length") and _all(headers, b"transfer-encoding"):
+        if headers.of(b"content-length") and headers.of(b"transfer-encoding"):
             return 400, "Send a length or chunks, not both."
-        if any(coding.strip().lower() != b"identity" for coding in _all(headers, b"content-encoding")):
+        if any(coding.strip().lower() != b"identity" for coding in headers.of(b"content-encoding")):
             return 415, "Send the body as it is, without Content-Encoding."
         return None
 
-    async def _user(self, headers: list[tuple[bytes, bytes]]) -> AuthenticatedUser | None:
-        given = _all(headers, b"authorization")
+    async def _user(self, headers: "Headers") -> AuthenticatedUser | None:
+        given = headers.of(b"authorization")
         if len(given) != 1 or given[0][:7].lower() != b"bearer ":
             return None
         token = await self._identity.of(given[0][7:].strip().decode("latin-1"))
         return None if token is None else AuthenticatedUser(token)
 
-    def _enough(self, scopes: list[str], headers: list[tuple[bytes, bytes]]) -> bool:
+    def _enough(self, scopes: list[str], headers: "Headers") -> bool:
         """Whether the scopes suffice, by the tool that the newest revision names in a header (the rest ask later)."""
-        named = any(name in self._token_tools for name in _all(headers, b"mcp-name"))
+        named = any(name in self._token_tools for name in headers.of(b"mcp-name"))
         return READ in scopes and (TOKENS in scopes or not named)
 
     async def _challenge(self, send: Send, status: int, error: str | None) -> None:
@@ -108,32 +114,32 @@ class Guard:
         scope["user"] = user
         known = auth_context_var.set(user)
         try:
-            await self._app(scope, _within(receive), send)
+            await (self._protocol if scope["path"] == PATH else self._app)(scope, receive, send)
+        except ClientDisconnect:
+            pass  # before the whole request had come: there is nobody to answer
+        except Exception:  # noqa: BLE001 - a bug must not show its insides
+            reference = secrets.token_hex(4)
+            _log.exception("A request failed in a way nobody foresaw, reference %s", reference)
+            await _answer(send, 500, f"The request failed; the server's log has more under {reference}.")
         finally:
             auth_context_var.reset(known)
 
 
-def _within(receive: Receive) -> Receive:
-    """A receiver that takes a body which is too slow in coming for a caller who has left."""
-    deadline = anyio.current_time() + _BODY_WITHIN
-    whole = False
+class Headers:
+    """The headers of a request by name, every value of each.
 
-    async def bounded() -> MutableMapping[str, Any]:
-        nonlocal whole
-        if whole:
-            return await receive()
-        with anyio.move_on_at(deadline):
-            message = await receive()
-            whole = not message.get("more_body", False)
-            return message
-        whole = True
-        return {"type": "http.disconnect"}
+    Args:
+        pairs: names in lower case, and values.
+    """
 
-    return bounded
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        self._values: dict[bytes, list[bytes]] = {}
+        for name, value in pairs:
+            self._values.setdefault(name, []).append(value)
 
-
-def _all(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
-    return [value for key, value in headers if key == name]
+    def of(self, name: bytes) -> list[bytes]:
+        """The values under a name; none if there is no such header."""
+        return self._values.get(name, _NONE)
 
 
 async def _answer(

@@ -54,11 +54,10 @@ class LocalCredential:
             raise disk_error(error) from None
         if len(self._secret) < 32:
             raise AnalyticsError("store_corrupt", f"{self.path.name} is damaged.", "Delete it and start again.")
+        self._holder = AccessToken(token="local", client_id="local", scopes=[READ, TOKENS])  # noqa: S106 - not a secret
 
     async def of(self, token: str) -> AccessToken | None:
-        if not hmac.compare_digest(token.encode(), self._secret.encode()):
-            return None
-        return AccessToken(token="local", client_id="local", scopes=[READ, TOKENS])  # noqa: S106 - not a secret
+        return self._holder if hmac.compare_digest(token.encode(), self._secret.encode()) else None
 
 
 class IssuedTokens:
@@ -89,9 +88,9 @@ class IssuedTokens:
                 leeway=_SKEW,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except (jwt.PyJWTError, ValueError, TypeError):
+            return _accepted(claims)
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             return None
-        return _accepted(claims)
 
     async def _key(self, name: str | None) -> "jwt.PyJWK | None":
         now = time.monotonic()

@@ -1,5 +1,6 @@
 """Serve many clients over streamable HTTP."""
 
+import gc
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -61,6 +62,8 @@ def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address:
         timeout_graceful_shutdown=_LAST_WORDS_WITHIN,
     )
     print(f"Serving http://{host}:{port}{PATH}. {told}", file=sys.stderr)  # noqa: T201
+    gc.freeze()
+    gc.enable()
     with suppress(KeyboardInterrupt):  # uvicorn has put everything away by then
         uvicorn.Server(config).run()
     return 0
@@ -91,7 +94,8 @@ def application(
         max_request_body_size=_LARGEST_BODY,
         transport_security=TransportSecuritySettings(allowed_hosts=sorted(hosts), allowed_origins=sorted(origins)),
     )
-    return Guard(inner, identity, hosts, origins, metadata, metadata_url, TOKEN_TOOLS)
+    protocol = server.session_manager.handle_request
+    return Guard(inner, protocol, identity, hosts, origins, metadata, metadata_url, TOKEN_TOOLS)
 
 
 def parsed(address: str) -> tuple[str, int]:
