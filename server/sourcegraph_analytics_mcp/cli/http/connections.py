@@ -9,7 +9,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 # Seconds: from the connection, or a request's first byte, to the end of its head; and from there to its end.
 _WITHIN = {h11.IDLE: 10.0, h11.SEND_BODY: 30.0}
 _READ_WITHIN = 30.0  # seconds in which some of an answer must be taken
-_MOST = 448  # connections; beyond, those that wait for their client give way
+_USUALLY, _AT_MOST = 448, 640  # connections; beyond, those that wait for their client give way
+_GRACE = 0.1  # seconds in which a new one's request is read, however many come with it
 
 
 class Connection(H11Protocol):
@@ -23,8 +24,10 @@ class Connection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._wait(h11.IDLE)
-        if len(self.connections) > _MOST:
-            next(iter(self._waiting))._give_up()
+        if len(self.connections) > _AT_MOST:
+            self._make_room()
+        elif len(self.connections) > _USUALLY:
+            self.loop.call_later(_GRACE, self._make_room)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -66,6 +69,10 @@ class Connection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = self._awaited = None
+
+    def _make_room(self) -> None:
+        if self._waiting and len(self.connections) > _USUALLY:
+            next(iter(self._waiting))._give_up()
 
     def _give_up(self) -> None:
         self._done_waiting()

@@ -8,7 +8,6 @@ from typing import Any
 
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from starlette.requests import ClientDisconnect
 
 from .identity import READ, TOKENS, Identity
 
@@ -19,6 +18,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PATH = "/mcp"
 METADATA = f"/.well-known/oauth-protected-resource{PATH}"
+LARGEST_BODY = 1 << 20
 _NONE: list[bytes] = []
 _log = logging.getLogger(__name__)
 
@@ -111,12 +111,17 @@ class Guard:
         )
 
     async def _pass_on(self, user: AuthenticatedUser, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await _whole(receive)
+        except EOFError:
+            return  # there is nobody to answer
+        if body is None:
+            await _answer(send, 413, "The request is larger than this server takes.")
+            return
         scope["user"] = user
         known = auth_context_var.set(user)
         try:
-            await (self._protocol if scope["path"] == PATH else self._app)(scope, receive, send)
-        except ClientDisconnect:
-            pass  # before the whole request had come: there is nobody to answer
+            await (self._protocol if scope["path"] == PATH else self._app)(scope, _again(body, receive), send)
         except Exception:  # noqa: BLE001 - a bug must not show its insides
             reference = secrets.token_hex(4)
             _log.exception("A request failed in a way nobody foresaw, reference %s", reference)
@@ -140,6 +145,37 @@ class Headers:
     def of(self, name: bytes) -> list[bytes]:
         """The values under a name; none if there is no such header."""
         return self._values.get(name, _NONE)
+
+
+async def _whole(receive: Receive) -> bytes | None:
+    """The body of a request, None when it is too large; so that one who leaves meanwhile has begun nothing.
+
+    Raises:
+        EOFError: when the client leaves first.
+    """
+    body = bytearray()  # which grows in place: a megabyte may come a byte at a time
+    while len(body) <= LARGEST_BODY:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise EOFError
+        body += message["body"]
+        if not message["more_body"]:
+            return bytes(body) if len(body) <= LARGEST_BODY else None
+    return None
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A receiver that gives a body that was received before, and then what comes."""
+    given = False
+
+    async def receiver() -> MutableMapping[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receiver
 
 
 async def _answer(

@@ -14,12 +14,11 @@ from ...settings import PREFIX, Settings, SettingsError
 from ...surface.server import AnalyticsServer
 from ...surface.tools import TOKEN_TOOLS
 from .connections import Connection
-from .guard import METADATA, PATH, Guard
+from .guard import LARGEST_BODY, METADATA, PATH, Guard
 from .identity import READ, TOKENS, Identity, IssuedTokens, LocalCredential
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_LARGEST_BODY = 1 << 20
-_MOST_REQUESTS = 512
+_MOST_REQUESTS = 768  # above what connections keep to, so that none is refused for another's sake
 _LAST_WORDS_WITHIN = 2  # seconds for open streams when the server ends
 
 
@@ -91,7 +90,7 @@ def application(
     server = AnalyticsServer(settings, upstream, over_http=True)
     inner = server.streamable_http_app(
         streamable_http_path=PATH,
-        max_request_body_size=_LARGEST_BODY,
+        max_request_body_size=LARGEST_BODY,
         transport_security=TransportSecuritySettings(allowed_hosts=sorted(hosts), allowed_origins=sorted(origins)),
     )
     protocol = server.session_manager.handle_request
