@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ from mcp_types import ResourceLink
 
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.reports import report
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
 from sourcegraph_analytics_mcp.exports.engine.questions import Questions
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface.app import open_app
+from sourcegraph_analytics_mcp.surface.notices import Notices
+from sourcegraph_analytics_mcp.upstream.models import ReportRequest
 from sourcegraph_analytics_mcp.usage.metrics import Minutes
 from sourcegraph_analytics_mcp.usage.summary import Summaries
 from support.client import REVISIONS, call, connected, read, refused, text
@@ -240,6 +245,34 @@ async def test_cancelling_the_call_stops_the_download(make_settings: Callable[..
             with anyio.CancelScope(shield=True), anyio.fail_after(5):
                 await closed.wait()
         assert list((settings.home / "staging").iterdir()) == []
+
+
+async def test_a_call_does_not_join_a_download_that_is_being_cancelled(
+    make_settings: Callable[..., Settings], company: Company
+) -> None:
+    begun = anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.number > 1:
+            await exchange.answer(sent_by_upstream(company, "by_user", None, None))
+            return
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nInstance user ID,Searches\n")
+        begun.set()
+        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            await exchange.stream.receive()
+
+    async with scripted_upstream(answer) as scripted, open_app(make_settings(scripted.url), Notices()) as app:
+        app.store.prepare()
+        request = ReportRequest(instance_url=DEMO_INSTANCE, granularity="by_user")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(app.downloads.wait, app.downloads.start(request), 10)
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+        fresh = app.downloads.start(request)
+        await app.downloads.wait(fresh, 10)
+        export = fresh.result()
+    assert export is not None
+    assert export.row_count == len(rows_of(sent_by_upstream(company, "by_user", None, None)))
 
 
 async def test_two_calls_share_one_download(settings: Settings, upstream: Served) -> None:

@@ -134,6 +134,7 @@ class Downloads:
         except anyio.get_cancelled_exc_class():
             if download.waiting == 1 and not download.left_running:
                 download.scope.cancel()
+                self._forget(download)  # who asks from now on must not join what is ending
             raise
         finally:
             download.waiting -= 1
@@ -155,10 +156,14 @@ class Downloads:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(staging.close)
-            self._running.pop(download.request, None)
+            self._forget(download)
             download.done.set()
         if download.export is not None:
             await self._on_change()
+
+    def _forget(self, download: Download) -> None:
+        if self._running.get(download.request) is download:
+            del self._running[download.request]
 
     async def _export(self, download: Download, staging: Staging) -> Export:
         async with ingestion(staging.csv, staging.parts, download.request.granularity) as conversion:
