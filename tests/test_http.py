@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,16 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from sourcegraph_analytics_mcp.cli.main import run
+from support.campaign import named
+from support.upstreams import Served as Upstream
 
-COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp", "--demo", "serve", "--http")
+COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
 KEY, STRANGER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
+PREFIX = "io.modelcontextprotocol"
 META = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "0"},
-    "io.modelcontextprotocol/clientCapabilities": {},
+    f"{PREFIX}/protocolVersion": "2026-07-28",
+    f"{PREFIX}/clientInfo": {"name": "test", "version": "0"},
+    f"{PREFIX}/clientCapabilities": {},
 }
 
 
@@ -40,13 +44,13 @@ def free_port() -> int:
 class Served:
     """A server process and how to speak to it."""
 
-    def __init__(self, home: Path, **settings: str) -> None:
+    def __init__(self, home: Path, *flags: str, **settings: str) -> None:
         self.port = free_port()
         self.home = home
         environ = {f"SRC_ANALYTICS_{name.upper()}": value for name, value in settings.items()}
         environ |= {"SRC_ANALYTICS_DATA_DIR": str(home), "PATH": os.environ["PATH"]}
         self.process = subprocess.Popen(
-            [*COMMAND, f"127.0.0.1:{self.port}"], env=environ, stderr=subprocess.PIPE, text=True
+            [*COMMAND, *flags, "serve", "--http", f"127.0.0.1:{self.port}"], env=environ, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stderr is not None
         self.log: list[str] = []
@@ -72,9 +76,16 @@ class Served:
     def credential(self) -> str:
         return (self.home / "http-credential").read_text()
 
-    def post(self, tool: str, arguments: dict[str, Any], token: str | None, **headers: str) -> httpx2.Response:
-        """Call a tool as the newest revision does."""
-        params = {"name": tool, "arguments": arguments, "_meta": META}
+    def post(
+        self,
+        tool: str,
+        arguments: dict[str, Any],
+        token: str | None,
+        more: dict[str, Any] | None = None,
+        **headers: str,
+    ) -> httpx2.Response:
+        """Call a tool as the newest revision does; `more` are parameters besides."""
+        params = {"name": tool, "arguments": arguments, "_meta": META} | (more or {})
         return self.send(
             json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode(),
             [
@@ -90,8 +101,8 @@ class Served:
         usual = [("content-type", "application/json"), ("accept", "application/json, text/event-stream")]
         return httpx2.post(f"http://127.0.0.1:{self.port}{path}", content=body, headers=[*usual, *headers])
 
-    def result(self, tool: str, arguments: dict[str, Any], token: str) -> Any:
-        answer = self.post(tool, arguments, token)
+    def result(self, tool: str, arguments: dict[str, Any], token: str, more: dict[str, Any] | None = None) -> Any:
+        answer = self.post(tool, arguments, token, more)
         assert answer.status_code == 200, answer.text
         return answer.json()["result"]
 
@@ -104,11 +115,12 @@ class Served:
 
 @contextmanager
 def served(home: Path, **settings: str) -> Iterator[Served]:
-    server = Served(home, **settings)
+    server = Served(home, "--demo", **settings)
     try:
         yield server
     finally:
         server.end()
+    assert "Traceback" not in "".join(server.log)
 
 
 @pytest.fixture(scope="module")
@@ -131,24 +143,28 @@ class _Keys(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def issued(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server whose callers hold tokens of an issuer."""
+def issuer() -> Iterator[dict[str, str]]:
+    """An issuer's published keys, and the settings of servers that accept its tokens."""
     keys = HTTPServer(("127.0.0.1", 0), _Keys)
-    thread = threading.Thread(target=keys.serve_forever)
+    thread = threading.Thread(target=keys.serve_forever, args=(0.05,))
     thread.start()
-    settings = {
-        "public_url": "https://analytics-mcp.example/mcp",
-        "oauth_issuer": "https://issuer.example",
-        "oauth_keys_url": f"http://127.0.0.1:{keys.server_port}/keys",
-        "exports_per_hour": "2",
-    }
     try:
-        with served(tmp_path_factory.mktemp("issued"), **settings) as server:
-            yield server
+        yield {
+            "public_url": "https://analytics-mcp.example/mcp",
+            "oauth_issuer": "https://issuer.example",
+            "oauth_keys_url": f"http://127.0.0.1:{keys.server_port}/keys",
+        }
     finally:
         keys.shutdown()
         thread.join()
         keys.server_close()
+
+
+@pytest.fixture(scope="module")
+def issued(tmp_path_factory: pytest.TempPathFactory, issuer: dict[str, str]) -> Iterator[Served]:
+    """A server whose callers hold tokens of an issuer."""
+    with served(tmp_path_factory.mktemp("issued"), exports_per_hour="2", **issuer) as server:
+        yield server
 
 
 def token(subject: str = "alice", *, key: Any = KEY, algorithm: str = "RS256", **claims: Any) -> str:
@@ -206,18 +222,70 @@ def test_a_request_is_bounded_and_cannot_be_smuggled(local: Served) -> None:
         assert raw.recv(100).startswith(b"HTTP/1.1 400")
 
 
-def test_whoever_holds_connections_open_gives_way(local: Served) -> None:
-    held = [socket.create_connection(("127.0.0.1", local.port)) for _ in range(300)]
+@pytest.mark.parametrize("begun", ["POST /mcp HT", "POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"])
+def test_whoever_holds_connections_open_gives_way(local: Served, begun: str) -> None:
+    with ExitStack() as held:
+        for _ in range(900):  # more than are served at once
+            held.enter_context(socket.create_connection(("127.0.0.1", local.port))).sendall(begun.encode())
+        for _ in range(3):
+            assert local.result("list_exports", {}, local.credential)["isError"] is False
+
+
+def test_a_client_that_leaves_before_its_request_is_whole_has_begun_nothing(local: Served) -> None:
+    """Nor does it leave a traceback: the log of the whole module has none."""
+    for era in ("2026-07-28", "2025-11-25"):
+        with socket.create_connection(("127.0.0.1", local.port)) as raw:
+            raw.sendall(
+                f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{local.port}\r\nContent-Type: application/json\r\n"
+                f"Authorization: Bearer {local.credential}\r\nMCP-Protocol-Version: {era}\r\n"
+                'Accept: application/json, text/event-stream\r\nContent-Length: 99\r\n\r\n{"jsonrpc"'.encode()
+            )
+    local.result("list_exports", {}, local.credential)
+
+
+def chunks(*pieces: bytes) -> Iterator[bytes]:
+    yield from pieces
+
+
+def test_chunks_count_too(local: Served) -> None:
+    known = {"authorization": f"Bearer {local.credential}", "content-type": "application/json"}
+    large = httpx2.post(local.url, content=chunks(*(b"x" * 1000 for _ in range(1100))), headers=known)
+    assert large.status_code == 413
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}).encode()
+    more = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2026-07-28"}
+    small = chunks(*(body[at : at + 1] for at in range(len(body))))
+    answer = httpx2.post(local.url, content=small, headers=known | more | {"mcp-method": "tools/list"})
+    assert answer.status_code == 200
+
+
+def test_two_servers_share_callers_exports_and_questions(
+    tmp_path: Path, issuer: dict[str, str], upstream: Upstream
+) -> None:
+    """What one has downloaded, the other shows; what one asks, the other takes the answer to."""
+    more = named(upstream.url, tmp_path, state_key="s" * 32, log_level="INFO") | issuer
+    with ThreadPoolExecutor() as starting:
+        pair = list(starting.map(lambda _: Served(tmp_path, **more), range(2)))
     try:
-        for connection in held:
-            connection.sendall(b"POST /mcp HT")
-        assert local.result("list_exports", {}, local.credential)["isError"] is False
-        held[0].settimeout(30)
-        with suppress(ConnectionResetError):
-            assert held[0].recv(10) == b""
+        alice = token(scope="analytics:read analytics:tokens")
+        kept = pair[0].result("export_csv", {"granularity": "by_user"}, alice)["structuredContent"]["export"]["id"]
+        shown = pair[1].result("list_exports", {}, alice)["structuredContent"]["exports"]
+        assert [export["id"] for export in shown] == [kept]
+
+        person: dict[str, Any] = {"_meta": META | {f"{PREFIX}/clientCapabilities": {"elicitation": {}}}}
+        active = next(one for one in upstream.desk.tokens if not upstream.desk.expired(one))
+        given = {"token_id": active.id}
+        question = pair[0].result("revoke_token", given, alice, person)
+        assert question["resultType"] == "input_required"
+        confirmed = {"confirmation": {"action": "accept", "content": {"confirm": True}}}
+        answer = person | {"inputResponses": confirmed, "requestState": question["requestState"]}
+        for other in ({"token_id": "another"}, given):
+            stolen = token("eve", scope="analytics:read analytics:tokens") if other is given else alice
+            assert "error" in pair[1].post("revoke_token", other, stolen, answer).json()
+        revoked = pair[1].result("revoke_token", given, alice, answer)
+        assert revoked["structuredContent"] == {"token_id": active.id, "outcome": "revoked", "verified": True}
     finally:
-        for connection in held:
-            connection.close()
+        for server in pair:
+            server.end()
 
 
 @pytest.mark.anyio
@@ -316,7 +384,7 @@ def test_one_caller_cannot_take_the_others_share(issued: Served) -> None:
 
 
 def test_it_ends_on_a_signal_and_logs_no_credential(tmp_path: Path) -> None:
-    server = Served(tmp_path, log_level="DEBUG")
+    server = Served(tmp_path, "--demo", log_level="DEBUG")
     server.result("list_exports", {}, server.credential)
     credential = server.credential
     server.end()

@@ -37,8 +37,8 @@ async def slowly(exchange: Exchange) -> None:
         await asyncio.sleep(0.05)
 
 
-async def drop(server: Site, era: str, name: str, rng: random.Random, export: str) -> tuple[float, float]:
-    """Call something and leave; when it was asked and when left, by the clock."""
+async def drop(server: Site, era: str, name: str, rng: random.Random, export: str) -> tuple[float, float, str]:
+    """Call something and leave; when it was asked and when left, by the clock, and what."""
     tool, given, longest = rng.choice(
         [
             ("export_csv", {"granularity": "by_user_day", "refresh": True}, 2.0),
@@ -51,7 +51,7 @@ async def drop(server: Site, era: str, name: str, rng: random.Random, export: st
         meta = {"progressToken": name} if rng.random() < 0.5 else {}
         await client.send("tools/call", {"name": tool, "arguments": given}, name, **meta)
         await asyncio.sleep(rng.uniform(0, longest))
-    return begun, time.time()
+    return begun, time.time(), tool + (" with progress" if meta else "")
 
 
 def ended(log: list[str]) -> dict[str, tuple[float, str]]:
@@ -69,7 +69,7 @@ async def campaign(server: Site, count: int, seed: int) -> tuple[list[str], dict
     async with server.client() as client:
         export = (await client.call("export_csv"))["structuredContent"]["export"]["id"]
         await client.call("query_usage", metrics=["searches"])
-    times: dict[str, tuple[float, float]] = {}
+    times: dict[str, tuple[float, float, str]] = {}
     for n in range(count):
         era = ERAS[n % 2]
         times[f"{era}/{n}"] = await drop(server, era, f"{era}/{n}", rng, export)
@@ -78,7 +78,7 @@ async def campaign(server: Site, count: int, seed: int) -> tuple[list[str], dict
                 await client.call("list_exports", "good")
     await asyncio.sleep(4)
     calls = ended(server.log)
-    for name, (begun, left) in times.items():
+    for name, (begun, left, what) in times.items():
         at, outcome = calls.get(name, (0.0, "never begun"))
         kind = f"{name.split('/')[0]} {outcome}"
         outcomes[kind] = outcomes.get(kind, 0) + 1
@@ -87,7 +87,7 @@ async def campaign(server: Site, count: int, seed: int) -> tuple[list[str], dict
         if name.startswith(ERAS[0]) and at - left > ENDS_WITHIN:
             wrong.append(f"{name} ended {at - left:.2f} s after its client had left")
         if name.startswith(ERAS[1]) and outcome not in ("ok", "never begun"):
-            wrong.append(f"{name} ended with {outcome}")
+            wrong.append(f"{name} ended with {outcome}: {what}, left after {left - begun:.3f} s, ended {at - left:.3f} s later")
     return wrong, outcomes
 
 

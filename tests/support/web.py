@@ -35,7 +35,8 @@ class Site:
         self._reader.start()
         if not self._listening.wait(30) or process.poll() is not None:
             raise RuntimeError("".join(self.log))
-        self.credential = (home / "http-credential").read_text()
+        own = home / "http-credential"
+        self.credential = own.read_text() if own.exists() else ""  # that of an issuer is given later
 
     def _read(self) -> None:
         assert self.process.stderr is not None

@@ -1,6 +1,8 @@
 """Connections that cannot be held open: who is slow is cut off, and the longest waiting gives way to newer ones."""
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 import h11
@@ -11,6 +13,7 @@ _WITHIN = {h11.IDLE: 10.0, h11.SEND_BODY: 30.0}
 _READ_WITHIN = 30.0  # seconds in which some of an answer must be taken
 _USUALLY, _AT_MOST = 448, 640  # connections; beyond, those that wait for their client give way
 _GRACE = 0.1  # seconds in which a new one's request is read, however many come with it
+_AT_ONCE = struct.pack("ii", 1, 0)  # without waiting for the client to take what is on its way to it
 
 
 class Connection(H11Protocol):
@@ -77,4 +80,6 @@ class Connection(H11Protocol):
     def _give_up(self) -> None:
         self._done_waiting()
         self.connections.discard(self)  # at once, so that the newer one is served
+        own: socket.socket = self.transport.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()

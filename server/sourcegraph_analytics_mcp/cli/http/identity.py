@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+import anyio
 import jwt
 from mcp.server.auth.provider import AccessToken
 
@@ -71,6 +72,7 @@ class IssuedTokens:
         self._settings = settings
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched = self._looked = float("-inf")
+        self._fetching = anyio.Lock()
 
     async def of(self, token: str) -> AccessToken | None:
         if len(token) > _LONGEST_TOKEN:
@@ -93,12 +95,18 @@ class IssuedTokens:
             return None
 
     async def _key(self, name: str | None) -> "jwt.PyJWK | None":
+        known = name in self._keys
+        if self._due(known=known) and not (known and self._fetching.locked()):
+            async with self._fetching:  # whoever knows no key yet waits for those on their way
+                if self._due(known=name in self._keys):
+                    await self._fetch()
+                    self._looked = time.monotonic()
+        return self._keys.get(name)
+
+    def _due(self, *, known: bool) -> bool:
         now = time.monotonic()
         stale = now - self._fetched > _KEYS_FRESH
-        if (stale or name not in self._keys) and now - self._looked > _KEYS_APART:
-            self._looked = now
-            await self._fetch()
-        return self._keys.get(name)
+        return (stale or not known) and now - self._looked > _KEYS_APART
 
     async def _fetch(self) -> None:
         """Read the issuer's keys; the older ones stay in use when that fails."""

@@ -1,0 +1,358 @@
+"""What serving over HTTP is made of, each part alone: connections, the guard, who calls, and their parts."""
+
+import base64
+import gc
+import json
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import anyio
+import h11
+import httpx2
+import jwt
+import pytest
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric import rsa
+from mcp.server.auth.middleware.auth_context import auth_context_var
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+
+from sourcegraph_analytics_mcp.cli.http import connections, identity
+from sourcegraph_analytics_mcp.cli.http.guard import Guard
+from sourcegraph_analytics_mcp.cli.http.identity import IssuedTokens, LocalCredential
+from sourcegraph_analytics_mcp.cli.main import run
+from sourcegraph_analytics_mcp.errors import AnalyticsError
+from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface import callers
+from sourcegraph_analytics_mcp.surface.callers import Callers
+
+pytestmark = pytest.mark.anyio
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+PUBLIC = {"public_url": "https://mcp.example/mcp", "oauth_issuer": "https://issuer.example"}
+
+
+# Connections
+
+
+@contextmanager
+def listening(monkeypatch: pytest.MonkeyPatch, app: Any, **limits: Any) -> Iterator[int]:
+    """Serve an application with our connections; the port."""
+    for name, value in limits.items():
+        monkeypatch.setattr(connections, name, value)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, http=connections.Connection, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+async def large(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with 40 MB in pieces, once the request is whole."""
+    while (message := await receive())["type"] == "http.request" and message["more_body"]:
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for left in reversed(range(40)):
+        await send({"type": "http.response.body", "body": b"x" * 1_000_000, "more_body": left > 0})
+
+
+@pytest.mark.parametrize("sent", ["", "POST / HT", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"])
+def test_whoever_sends_too_slowly_is_cut_off(sent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    within = {h11.IDLE: 0.1, h11.SEND_BODY: 0.1}
+    with (
+        listening(monkeypatch, large, _WITHIN=within) as port,
+        socket.create_connection(("127.0.0.1", port), 5) as slow,
+    ):
+        slow.sendall(sent.encode())
+        with suppress(ConnectionResetError):
+            assert slow.recv(1) == b""
+
+
+def test_whoever_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        listening(monkeypatch, large, _READ_WITHIN=0.1) as port,
+        socket.create_connection(("127.0.0.1", port), 5) as deaf,
+        socket.create_connection(("127.0.0.1", port), 5) as reader,
+    ):
+        for connection in (deaf, reader):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        received = 0
+        while piece := reader.recv(1 << 20):
+            received += len(piece)
+        assert received > 40_000_000
+        ended = select.poll()
+        ended.register(deaf, select.POLLHUP | select.POLLERR)
+        assert ended.poll(5000)
+
+
+def test_an_occupied_port_ends_the_start_and_the_collector_runs_while_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRC_ANALYTICS_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("SRC_ANALYTICS_LOG_LEVEL", "ERROR")
+    gc.disable()  # as the command does while it loads
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as ended:
+            run(["--demo", "serve", "--http", f"127.0.0.1:{taken.getsockname()[1]}"])
+        assert ended.value.code == 3
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+# Who calls
+
+
+class Issuer:
+    """Publishes keys; counts who reads them, and answers what it is told to."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.status = 200
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        self.reads += 1
+        self.may_answer.wait(5)
+        key = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())) | {"kid": "k1", "use": "sig"}
+        body = json.dumps({"keys": [key]}).encode()
+        handler.send_response(self.status)
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+
+@pytest.fixture
+def issuer() -> Iterator[tuple[Issuer, IssuedTokens]]:
+    """An issuer, and who accepts its tokens."""
+    keys = Issuer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            keys.answer(self)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    given = PUBLIC | {"oauth_keys_url": f"http://127.0.0.1:{server.server_port}/keys"}
+    try:
+        yield keys, IssuedTokens(Settings.from_env({f"SRC_ANALYTICS_{k.upper()}": v for k, v in given.items()}))
+    finally:
+        keys.may_answer.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def token(kid: str = "k1", **claims: Any) -> str:
+    exp = int(time.time()) + 600
+    body = {"iss": PUBLIC["oauth_issuer"], "aud": PUBLIC["public_url"], "sub": "alice", "exp": exp} | claims
+    return jwt.encode(body, KEY, algorithm="RS256", headers={"kid": kid})
+
+
+async def test_first_callers_wait_for_the_keys_that_one_of_them_fetches(issuer: tuple[Issuer, IssuedTokens]) -> None:
+    keys, accepted = issuer
+    keys.may_answer.clear()
+    found: list[AccessToken | None] = []
+
+    async def ask() -> None:
+        found.append(await accepted.of(token()))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(ask)
+        with anyio.fail_after(5):
+            while not keys.reads:
+                await anyio.lowlevel.checkpoint()
+        keys.may_answer.set()
+    assert [one.subject for one in found if one] == ["alice"] * 5
+    assert keys.reads == 1
+
+
+async def test_an_unknown_key_is_looked_for_once_a_minute(issuer: tuple[Issuer, IssuedTokens]) -> None:
+    keys, accepted = issuer
+    for kid in ("k1", "other", "../k1", "another"):
+        assert (await accepted.of(token(kid)) is not None) == (kid == "k1")
+    assert keys.reads == 1
+
+
+async def test_keys_stay_in_use_while_the_issuer_fails(
+    issuer: tuple[Issuer, IssuedTokens], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys, accepted = issuer
+    monkeypatch.setattr(identity, "_KEYS_APART", -1.0)
+    keys.status = 500
+    assert await accepted.of(token()) is None
+    keys.status = 200
+    assert await accepted.of(token()) is not None
+    monkeypatch.setattr(identity, "_KEYS_FRESH", -1.0)
+    keys.status = 500
+    assert await accepted.of(token()) is not None
+    assert keys.reads == 3
+    assert caplog.text.count("keys cannot be read") == 2
+
+
+def odd() -> Iterator[str]:
+    """Tokens that are signed as they must be and odd all the same, and one that only nests."""
+    yield from (token(exp=float("inf")), token(exp="soon"), token(scope=5), token(scp=[["a"]], scope=None))
+    deep = b'{"alg":"RS256","kid":' + b"[" * 9000
+    yield f"{base64.urlsafe_b64encode(deep).decode()}.e30.x"
+
+
+@pytest.mark.parametrize("given", list(odd()))
+async def test_odd_tokens_are_refused_or_have_no_scope(given: str, issuer: tuple[Issuer, IssuedTokens]) -> None:
+    found = await issuer[1].of(given)
+    assert found is None or identity.READ not in found.scopes
+
+
+def test_a_damaged_credential_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "http-credential").write_text("short")
+    with pytest.raises(AnalyticsError, match="store_corrupt"):
+        LocalCredential(tmp_path)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(AnalyticsError):
+        LocalCredential(blocked)
+
+
+# The guard
+
+
+async def test_a_bug_shows_nothing_but_a_reference(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("inside")
+
+    local = LocalCredential(tmp_path)
+    guard = Guard(broken, broken, local, ["a"], [], None, "", [])
+    headers = {"authorization": f"Bearer {local.path.read_text()}", "host": "a"}
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(guard)) as client:
+        answer = await client.post("http://a/mcp", headers=headers, content=b"{}")
+    assert answer.status_code == 500
+    assert "inside" not in answer.text
+    assert answer.text.split()[-1].rstrip(".") in caplog.text
+
+
+# Callers
+
+
+@contextmanager
+def calling(subject: str | None) -> Iterator[None]:
+    """As if this caller's request were being answered."""
+    known = AccessToken(token="t", client_id="c", scopes=["analytics:read"], subject=subject)  # noqa: S106
+    before = auth_context_var.set(AuthenticatedUser(known))
+    try:
+        yield
+    finally:
+        auth_context_var.reset(before)
+
+
+class Parts:
+    """What a caller has open, as far as callers look at it."""
+
+    def __init__(self) -> None:
+        self.downloads = self
+        self.running: list[object] = []
+
+
+class Opened:
+    """Opens parts, and knows whose are open."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Parts] = {}
+        self.error: Exception | None = None
+
+    @asynccontextmanager
+    async def __call__(self, name: str) -> AsyncIterator[Any]:
+        if self.error is not None:
+            raise self.error
+        self.open[name] = Parts()
+        try:
+            yield self.open[name]
+        finally:
+            del self.open[name]
+
+
+@asynccontextmanager
+async def some() -> AsyncIterator[tuple[Callers, Opened]]:
+    opened = Opened()
+    async with anyio.create_task_group() as tasks:
+        yield Callers(opened, tasks), opened
+        tasks.cancel_scope.cancel()
+
+
+async def until(what: Callable[[], bool]) -> None:
+    with anyio.fail_after(5):
+        while not what():
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_what_an_idle_caller_has_open_is_closed_but_not_under_a_call_or_a_download(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(callers, "_IDLE", 0.02)
+    async with some() as (known, opened):
+        with calling("alice"):
+            leave = await known.enter()
+            assert known.app() is next(iter(opened.open.values()))
+            await anyio.sleep(0.1)  # five times as long as it takes
+            assert len(opened.open) == 1
+            parts = next(iter(opened.open.values()))
+            parts.running.append("a download")
+            leave()
+            await anyio.sleep(0.1)
+            assert len(opened.open) == 1
+            parts.running.clear()
+            await until(lambda: not opened.open)
+            with pytest.raises(RuntimeError):
+                known.app()
+            (await known.enter())()
+            assert len(opened.open) == 1
+
+
+async def test_too_many_callers_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "_MOST_OPEN", 2)
+    async with some() as (known, _):
+        for subject in ("alice", "bob", "alice"):
+            with calling(subject):
+                await known.enter()
+        with calling("carol"), pytest.raises(AnalyticsError, match="busy"):
+            await known.enter()
+
+
+async def test_parts_that_fail_to_open_fail_that_call_and_are_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async with some() as (known, opened):
+        with calling("alice"):
+            opened.error = AnalyticsError("store_full", "There is no room.")
+            with pytest.raises(AnalyticsError, match="store_full"):
+                await known.enter()
+            opened.error = None
+            (await known.enter())()
+            assert len(opened.open) == 1
+    assert "A caller's parts ended" in caplog.text
+
+
+async def test_a_share_is_free_again_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with some() as (known, _):
+        with calling("alice"):
+            await known.enter()
+            for _ in range(2):
+                known.take("calls", 2, 60)
+            with pytest.raises(AnalyticsError, match="busy"):
+                known.take("calls", 2, 60)
+            known.take("calls", 2, -1)  # the uses before are older than that
