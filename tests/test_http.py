@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,25 @@ def test_a_client_that_leaves_before_its_request_is_whole_has_begun_nothing(loca
                 f"Authorization: Bearer {local.credential}\r\nMCP-Protocol-Version: {era}\r\n"
                 'Accept: application/json, text/event-stream\r\nContent-Length: 99\r\n\r\n{"jsonrpc"'.encode()
             )
+    local.result("list_exports", {}, local.credential)
+
+
+@pytest.mark.parametrize("begin", ["POST /mcp", "POST /else", "HEAD /mcp"])
+def test_chunks_that_are_none_are_refused_and_leave_no_traceback(local: Served, begin: str) -> None:
+    head = (
+        f"{begin} HTTP/1.1\r\nHost: 127.0.0.1:{local.port}\r\nAuthorization: Bearer {local.credential}\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", local.port)) as raw:
+        raw.sendall(f"{head}-1\r\n".encode())
+        assert raw.recv(12) == b"HTTP/1.1 400"
+    with socket.create_connection(("127.0.0.1", local.port)) as raw:
+        raw.sendall(head.replace("Bearer", "Basic").encode())
+        assert raw.recv(12) == b"HTTP/1.1 401"
+        raw.sendall(b"-1\r\n")  # when there is an answer already
+        with suppress(ConnectionResetError):
+            while raw.recv(1000):
+                pass
     local.result("list_exports", {}, local.credential)
 
 

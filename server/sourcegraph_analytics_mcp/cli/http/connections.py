@@ -45,6 +45,16 @@ class Connection(H11Protocol):
         if self.conn.their_state is h11.IDLE:
             self._waiting[self] = None  # for the next request; until its first byte uvicorn has the time
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, unless there is an answer already; whoever works on one works for nobody."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # there is an answer, or it must have no body
+            self.transport.close()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unread = self.loop.call_later(_READ_WITHIN, self._give_up)
