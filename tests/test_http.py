@@ -10,12 +10,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from mcp import Client
@@ -23,10 +21,11 @@ from mcp.client.streamable_http import streamable_http_client
 
 from sourcegraph_analytics_mcp.cli.main import run
 from support.campaign import named
+from support.issuer import published, token
 from support.upstreams import Served as Upstream
 
 COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
-KEY, STRANGER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
+STRANGER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 PREFIX = "io.modelcontextprotocol"
 META = {
     f"{PREFIX}/protocolVersion": "2026-07-28",
@@ -50,7 +49,10 @@ class Served:
         environ = {f"SRC_ANALYTICS_{name.upper()}": value for name, value in settings.items()}
         environ |= {"SRC_ANALYTICS_DATA_DIR": str(home), "PATH": os.environ["PATH"]}
         self.process = subprocess.Popen(
-            [*COMMAND, *flags, "serve", "--http", f"127.0.0.1:{self.port}"], env=environ, stderr=subprocess.PIPE, text=True
+            [*COMMAND, *flags, "serve", "--http", f"127.0.0.1:{self.port}"],
+            env=environ,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stderr is not None
         self.log: list[str] = []
@@ -129,35 +131,11 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield server
 
 
-class _Keys(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        key = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())) | {"kid": "k1", "use": "sig"}
-        body = json.dumps({"keys": [key]}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[dict[str, str]]:
-    """An issuer's published keys, and the settings of servers that accept its tokens."""
-    keys = HTTPServer(("127.0.0.1", 0), _Keys)
-    thread = threading.Thread(target=keys.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield {
-            "public_url": "https://analytics-mcp.example/mcp",
-            "oauth_issuer": "https://issuer.example",
-            "oauth_keys_url": f"http://127.0.0.1:{keys.server_port}/keys",
-        }
-    finally:
-        keys.shutdown()
-        thread.join()
-        keys.server_close()
+    """An issuer's published keys: the settings of servers that accept its tokens."""
+    with published() as settings:
+        yield settings
 
 
 @pytest.fixture(scope="module")
@@ -165,18 +143,6 @@ def issued(tmp_path_factory: pytest.TempPathFactory, issuer: dict[str, str]) -> 
     """A server whose callers hold tokens of an issuer."""
     with served(tmp_path_factory.mktemp("issued"), exports_per_hour="2", **issuer) as server:
         yield server
-
-
-def token(subject: str = "alice", *, key: Any = KEY, algorithm: str = "RS256", **claims: Any) -> str:
-    body = {
-        "iss": "https://issuer.example",
-        "aud": "https://analytics-mcp.example/mcp",
-        "sub": subject,
-        "exp": int(time.time()) + 600,
-        "scope": "analytics:read",
-    } | claims
-    kept = {name: value for name, value in body.items() if value is not None}
-    return jwt.encode(kept, key, algorithm=algorithm, headers={"kid": "k1"})
 
 
 def test_the_local_credential_opens_the_server_and_nothing_else_does(local: Served) -> None:
@@ -208,18 +174,37 @@ def test_the_local_credential_opens_the_server_and_nothing_else_does(local: Serv
 )
 def test_hosts_origins_and_codings(local: Served, headers: dict[str, str], status: int) -> None:
     placed = {name: value.format(port=local.port) for name, value in headers.items()}
-    assert local.post("list_exports", {}, local.credential, **placed).status_code == status
+    assert local.post("list_exports", {}, local.credential, None, **placed).status_code == status
 
 
-def test_a_request_is_bounded_and_cannot_be_smuggled(local: Served) -> None:
+def test_a_request_is_bounded(local: Served) -> None:
     known = [("authorization", f"Bearer {local.credential}")]
     assert local.send(b"x" * (1 << 20) + b"y", known).status_code == 413
-    with socket.create_connection(("127.0.0.1", local.port)) as raw:
-        raw.sendall(
-            f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{local.port}\r\nAuthorization: Bearer {local.credential}\r\n"
-            "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode()
-        )
-        assert raw.recv(100).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "POST /mcp HTTP/1.1|Host: {host}|Content-Length: 4|Transfer-Encoding: chunked||0||",
+        "POST /mcp HTTP/1.1|Host: {host}|Content-Length: 4|Content-Length: 5||null",
+        "POST /mcp HTTP/1.1|Host: {host}|Transfer-Encoding: gzip, chunked||0||",
+        "POST /mcp HTTP/1.1|Host: {host}|X: a| b||",
+        "POST /mcp HTTP/1.1|Host: {host}\nX: a||",
+        "POST /mcp HTTP/1.1|Host: {host}\n\n",
+        "POST /mcp HTTP/1.1|Host: {host}|X : a||",
+        "POST /mcp HTTP/1.1|Host: {host}|Host: {host}||",
+        "POST http://{host}/mcp HTTP/1.1|Host: {host}||",
+        "OPTIONS * HTTP/1.1|Host: {host}||",
+        "GET /mcp HTTP/1.1|Host: a||GET /mcp HTTP/1.1|Host: {host}\n\n",  # the second of two
+    ],
+)
+def test_a_request_cannot_be_smuggled(local: Served, head: str) -> None:
+    with socket.create_connection(("127.0.0.1", local.port), 5) as raw:
+        raw.sendall(head.format(host=f"127.0.0.1:{local.port}").replace("|", "\r\n").encode())
+        answer = b""
+        while b"HTTP/1.1 400" not in answer and (piece := raw.recv(1000)):
+            answer += piece
+        assert b"HTTP/1.1 400" in answer
 
 
 @pytest.mark.parametrize("begun", ["POST /mcp HT", "POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"])

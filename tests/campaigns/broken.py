@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
@@ -19,7 +20,19 @@ from support.web import ERAS, FREE, Site, site
 CR, END = b"\r\n", b"\r\n\r\n"
 GOOD_EVERY = 20
 ODD = (b"\x00", b"\r", b"\n", b" ", b"\t", b"\xff", b":", b"\x7f", b"\r\n ", b"\x0b", b"%0d%0a", b"x" * 70_000)
-METHODS = (b"GET", b"PUT", b"DELETE", b"OPTIONS", b"HEAD", b"TRACE", b"CONNECT", b"PRI", b"post", b"P\x00ST", b"X" * 200)
+METHODS = (
+    b"GET",
+    b"PUT",
+    b"DELETE",
+    b"OPTIONS",
+    b"HEAD",
+    b"TRACE",
+    b"CONNECT",
+    b"PRI",
+    b"post",
+    b"P\x00ST",
+    b"X" * 200,
+)
 TARGETS = (
     b"*", b"/", b"//mcp", b"/mcp/", b"/mcp/../mcp", b"/%6dcp", b"/mcp%00", b"/mcp?access_token=x", b"mcp", b"/\xff",
     b"http://evil.example/mcp", b"http://127.0.0.1:1/mcp", b"/.well-known/oauth-protected-resource/mcp", b"/" * 9000,
@@ -36,11 +49,61 @@ LINES = (
     b"X-Forwarded-Host: evil.example", b"Forwarded: host=evil.example", b"Content-Type: text/plain", b"Accept: x/y",
     b"MCP-Protocol-Version: 1", b"Mcp-Session-Id: x", b"Mcp-Method: tools/list", b"Last-Event-ID: 1", b"TE: trailers",
 )  # fmt: skip
-CHUNKS = (b"5\r\nhello\r\n0\r\n\r\n", b"5;x=" + b"y" * 9000 + b"\r\nhello\r\n0\r\n\r\n", b"-1\r\nx\r\n0\r\n\r\n", b"0x5\r\nhello\r\n0\r\n\r\n",
-          b"FFFFFFFFFFFFFFFFF\r\nx", b"5\nhello\n0\n\n", b"0\r\nHost: evil.example\r\n\r\n", b"5\r\nhelloXX0\r\n\r\n")  # fmt: skip
-BODIES = (b"", b"{}", b"[]", b"null", b"\xff\xfe", b"[" * 50_000, b'{"a":' * 20_000, b"1" * 5000, b'{"id":1e999}',
-          b'{"jsonrpc":"2.0","id":1,"method":"x"}', b'{"jsonrpc":"2.0","id":{},"method":"tools/list"}', b'"\\ud800"',
-          b'{"jsonrpc":"2.0","id":1,"result":{}}', b'{"jsonrpc":"2.0","method":"notifications/initialized"}')  # fmt: skip
+CHUNKS = (
+    b"5\r\nhello\r\n0\r\n\r\n", b"5;x=" + b"y" * 9000 + b"\r\nhello\r\n0\r\n\r\n", b"-1\r\nx\r\n0\r\n\r\n",
+    b"0x5\r\nhello\r\n0\r\n\r\n", b"FFFFFFFFFFFFFFFFF\r\nx", b"5\nhello\n0\n\n", b"5\r\nhelloXX0\r\n\r\n",
+    b"0\r\nHost: evil.example\r\n\r\n",
+)  # fmt: skip
+BODIES = (
+    b"", b"{}", b"[]", b"null", b"\xff\xfe", b"[" * 50_000, b'{"a":' * 20_000, b"1" * 5000, b'{"id":1e999}',
+    b'{"jsonrpc":"2.0","id":1,"method":"x"}', b'{"jsonrpc":"2.0","id":{},"method":"tools/list"}', b'"\\ud800"',
+    b'{"jsonrpc":"2.0","id":1,"result":{}}', b'{"jsonrpc":"2.0","method":"notifications/initialized"}',
+)  # fmt: skip
+
+
+@dataclass
+class Request:
+    """A request in parts, to be broken."""
+
+    method: bytes
+    target: bytes
+    version: bytes
+    lines: list[bytes]
+    body: bytes
+
+    def break_line(self, rng: random.Random) -> None:
+        """Something wrong with what stands before the body."""
+        match rng.randrange(7):
+            case 0:
+                self.method = rng.choice(METHODS)
+            case 1:
+                self.target = rng.choice(TARGETS)
+            case 2:
+                self.version = rng.choice((b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.1 x", b"", b"HTTP/9.9"))
+            case 3 | 4:
+                self.lines.insert(rng.randrange(len(self.lines) + 1), rng.choice(LINES))
+            case 5:
+                del self.lines[rng.randrange(len(self.lines))]
+            case 6:
+                self.lines *= rng.choice((1, 2, 60))
+
+    def break_body(self, rng: random.Random) -> None:
+        """Another body, in chunks or of about the length that is said."""
+        chunked = rng.random() < 0.5
+        self.body = rng.choice(CHUNKS if chunked else BODIES)
+        length = b"Content-Length: %d" % (len(self.body) + rng.choice((0, 0, 0, -1, 1)))
+        kept = rng.random() < 0.3
+        self.lines = [line for line in self.lines if kept or not line.startswith(b"Content-Length")]
+        self.lines.append(b"Transfer-Encoding: chunked" if chunked else length)
+
+    def sent(self, rng: random.Random) -> bytes:
+        """What goes over the wire: now and then with an odd byte, or cut."""
+        first = b" ".join((self.method, self.target, self.version))
+        whole = first + CR + CR.join(self.lines) + rng.choice((*[END] * 8, b"\n\n", CR)) + self.body
+        if rng.random() < 0.3:
+            at = rng.randrange(len(whole))
+            whole = whole[:at] + rng.choice(ODD) + whole[at + rng.randrange(2) :]
+        return whole[: rng.randrange(1, len(whole))] if rng.random() < 0.1 else whole
 
 
 def broken(server: Site, rng: random.Random) -> bytes:
@@ -50,33 +113,10 @@ def broken(server: Site, rng: random.Random) -> bytes:
     head, body = server.request("tools/list", {}, more).split(END, 1)
     first, *lines = head.split(CR)
     method, target, version = first.split(b" ")
+    request = Request(method, target, version, lines, body)
     for _ in range(rng.randint(1, 3)):
-        match rng.randrange(9):
-            case 0:
-                method = rng.choice(METHODS)
-            case 1:
-                target = rng.choice(TARGETS)
-            case 2:
-                version = rng.choice((b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.1 x", b"", b"HTTP/9.9"))
-            case 3 | 4:
-                lines.insert(rng.randrange(len(lines) + 1), rng.choice(LINES))
-            case 5:
-                del lines[rng.randrange(len(lines))]
-            case 6:
-                body = rng.choice(BODIES)
-                lines = [line for line in lines if not line.startswith(b"Content-Length")]
-                lines.append(b"Content-Length: %d" % (len(body) + rng.choice((0, 0, 0, -1, 1))))
-            case 7:
-                body = rng.choice(CHUNKS)
-                lines = [line for line in lines if not line.startswith(b"Content-Length") or rng.random() < 0.3]
-                lines.append(b"Transfer-Encoding: chunked")
-            case 8:
-                lines *= rng.choice((1, 2, 60))
-    whole = b" ".join((method, target, version)) + CR + CR.join(lines) + rng.choice((END, END, END, b"\n\n", CR)) + body
-    if rng.random() < 0.3:
-        at = rng.randrange(len(whole))
-        whole = whole[:at] + rng.choice(ODD) + whole[at + rng.randrange(2) :]
-    return whole[: rng.randrange(1, len(whole))] if rng.random() < 0.1 else whole
+        (request.break_body if rng.random() < 0.25 else request.break_line)(rng)
+    return request.sent(rng)
 
 
 async def sent(server: Site, request: bytes) -> bytes:

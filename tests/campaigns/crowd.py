@@ -129,7 +129,7 @@ async def good(server: Site) -> AsyncIterator[list[float]]:
 
 
 async def drip(server: Site, rng: random.Random, ended: asyncio.Event) -> None:
-    """Send a request a byte at a time, again and again: half of them a head, half a body, with a credential or without."""
+    """Send a request a byte at a time, again and again: a head or a body, with a credential or without."""
     known = {} if rng.random() < 0.5 else {"Authorization": "Bearer x"}
     whole = server.request("tools/call", {"name": "list_exports", "arguments": {}, "pad": "x" * 2000}, known)
     at = rng.choice((5, whole.index(b"\r\n\r\n") + 4))

@@ -87,7 +87,9 @@ async def campaign(server: Site, count: int, seed: int) -> tuple[list[str], dict
         if name.startswith(ERAS[0]) and at - left > ENDS_WITHIN:
             wrong.append(f"{name} ended {at - left:.2f} s after its client had left")
         if name.startswith(ERAS[1]) and outcome not in ("ok", "never begun"):
-            wrong.append(f"{name} ended with {outcome}: {what}, left after {left - begun:.3f} s, ended {at - left:.3f} s later")
+            wrong.append(
+                f"{name} ended with {outcome}: {what}, left after {left - begun:.3f} s, ended {at - left:.3f} s later"
+            )
     return wrong, outcomes
 
 

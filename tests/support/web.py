@@ -109,8 +109,9 @@ class Client:
         """Send one request; `meta` is more of its `_meta`."""
         headers = dict(self.headers)
         if self.era == ERAS[0]:
-            headers |= {"Mcp-Method": method}
-            headers |= {"Mcp-Name": str(params[key]) for key in ("name", "uri") if key in params}
+            headers["Mcp-Method"] = method
+            if named := params.get("name") or params.get("uri"):
+                headers["Mcp-Name"] = str(named)
         kept = (META if self.era == ERAS[0] else {}) | meta
         self.writer.write(self.site.request(method, params | ({"_meta": kept} if kept else {}), headers, number))
         await self.writer.drain()

@@ -1,6 +1,7 @@
 """Connections that cannot be held open: who is slow is cut off, and the longest waiting gives way to newer ones."""
 
 import asyncio
+import re
 import socket
 import struct
 from typing import Any
@@ -13,6 +14,7 @@ _WITHIN = {h11.IDLE: 10.0, h11.SEND_BODY: 30.0}
 _READ_WITHIN = 30.0  # seconds in which some of an answer must be taken
 _USUALLY, _AT_MOST = 448, 640  # connections; beyond, those that wait for their client give way
 _GRACE = 0.1  # seconds in which a new one's request is read, however many come with it
+_LOOSE = re.compile(rb"(?<!\r)\n|\n[ \t]")  # ends of lines that servers read differently, and lines that go on
 _AT_ONCE = struct.pack("ii", 1, 0)  # without waiting for the client to take what is on its way to it
 
 
@@ -44,6 +46,14 @@ class Connection(H11Protocol):
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE:
             self._waiting[self] = None  # for the next request; until its first byte uvicorn has the time
+
+    def handle_events(self) -> None:
+        if self.conn.their_state is h11.IDLE:
+            head = self.conn.trailing_data[0].partition(b"\r\n\r\n")[0]
+            if _LOOSE.search(head):
+                self.send_400_response("Invalid HTTP request received.")
+                return
+        super().handle_events()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, unless there is an answer already; whoever works on one works for nobody."""

@@ -62,7 +62,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope["headers"])
-        refused = self._misplaced(headers)
+        refused = self._misplaced(scope["path"], headers)
         if refused is not None:
             await _answer(send, *refused)
         elif scope["path"] == METADATA and self._metadata is not None:
@@ -74,8 +74,10 @@ class Guard:
         else:
             await self._pass_on(user, scope, receive, send)
 
-    def _misplaced(self, headers: "Headers") -> tuple[int, str] | None:
+    def _misplaced(self, path: str, headers: "Headers") -> tuple[int, str] | None:
         """The status and text for a request that nobody may send."""
+        if not path.startswith("/"):
+            return 400, "Send the path alone."
         hosts = headers.of(b"host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return 421, "This server does not serve that host."
