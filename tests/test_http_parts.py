@@ -265,8 +265,12 @@ class Parts:
     """What a caller has open, as far as callers look at it."""
 
     def __init__(self) -> None:
-        self.downloads = self
+        self.downloads = self.questions = self
         self.running: list[object] = []
+        self.ended = False
+
+    async def aclose(self) -> None:
+        self.ended = True
 
 
 class Opened:
@@ -322,6 +326,20 @@ async def test_what_an_idle_caller_has_open_is_closed_but_not_under_a_call_or_a_
                 known.app()
             (await known.enter())()
             assert len(opened.open) == 1
+
+
+async def test_engines_end_when_enough_others_have_called_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "_MOST_WARM", 1)
+    monkeypatch.setattr(callers, "_LOOK_EVERY", 0.01)
+    async with some() as (known, opened):
+        for subject in ("alice", "bob", "carol"):
+            with calling(subject):
+                leave = await known.enter()
+                if subject != "alice":  # who stays
+                    leave()
+        alice, bob, carol = opened.open.values()
+        await until(lambda: bob.ended)
+        assert not (alice.ended or carol.ended)
 
 
 async def test_too_many_callers_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:

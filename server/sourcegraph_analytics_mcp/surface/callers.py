@@ -17,6 +17,8 @@ from ..settings import Settings
 from .app import App
 
 _MOST_OPEN = 256
+_MOST_WARM = 8  # callers whose engines (33 MB each) wait for their next question
+_LOOK_EVERY = 15.0  # seconds
 _IDLE = 900.0  # seconds after which what a caller has open is closed
 _log = logging.getLogger(__name__)
 _OPERATOR = ""  # who calls over stdio, or holds this machine's credential
@@ -120,12 +122,19 @@ class Callers:
             raise busy(f"That is more than {most} {share} in {seconds:g} seconds.", uses[0] + seconds - now)
         uses.append(now)
 
+    def _cold(self, known: _Open) -> bool:
+        """Whether a caller does nothing while enough others have called since."""
+        since = sum(other.last_used > known.last_used for other in self._callers.values())
+        return not known.uses and since >= _MOST_WARM
+
     async def _hold(self, name: str, known: _Open) -> None:
         try:
             async with self._opened(name) as known.app:
                 known.ready.set()
                 while known.uses or known.app.downloads.running or time.monotonic() - known.last_used < _IDLE:  # noqa: ASYNC110 - it ends when nothing happens
-                    await anyio.sleep(_IDLE / 10)
+                    await anyio.sleep(min(_LOOK_EVERY, _IDLE / 10))
+                    if self._cold(known):
+                        await known.app.questions.aclose()  # the next question starts another engine
                 del self._callers[name]
         except Exception as error:  # noqa: BLE001 - told to this caller; the others have parts of their own
             _log.error("A caller's parts ended: %s", type(error).__name__)
