@@ -339,7 +339,8 @@ async def test_engines_end_when_enough_others_have_called_since(monkeypatch: pyt
                     leave()
         alice, bob, carol = opened.open.values()
         await until(lambda: bob.ended)
-        assert not (alice.ended or carol.ended)
+        assert not alice.ended
+        assert not carol.ended
 
 
 async def test_too_many_callers_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,6 +363,19 @@ async def test_parts_that_fail_to_open_fail_that_call_and_are_tried_again(caplog
             (await known.enter())()
             assert len(opened.open) == 1
     assert "A caller's parts ended" in caplog.text
+
+
+async def test_a_share_outlives_what_is_closed_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "_IDLE", 0.02)
+    async with some() as (known, opened):
+        with calling("alice"):
+            leave = await known.enter()
+            known.take("exports", 1, 3600)
+            leave()
+            await until(lambda: not opened.open)
+            await known.enter()
+            with pytest.raises(AnalyticsError, match="busy"):
+                known.take("exports", 1, 3600)
 
 
 async def test_a_share_is_free_again_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ _MOST_OPEN = 256
 _MOST_WARM = 8  # callers whose engines (33 MB each) wait for their next question
 _LOOK_EVERY = 15.0  # seconds
 _IDLE = 900.0  # seconds after which what a caller has open is closed
+_LONGEST_SHARE = 3600.0  # seconds
 _log = logging.getLogger(__name__)
 _OPERATOR = ""  # who calls over stdio, or holds this machine's credential
 
@@ -53,7 +54,6 @@ class _Open:
         self.ready = anyio.Event()
         self.uses = 0
         self.last_used = time.monotonic()
-        self.shares: dict[str, deque[float]] = {}
 
     def leave(self) -> None:
         """One use less."""
@@ -73,6 +73,7 @@ class Callers:
         self._opened = opened
         self._tasks = tasks
         self._callers: dict[str, _Open] = {}
+        self._shares: dict[tuple[str, str], deque[float]] = {}  # which outlive what is open
 
     def app(self) -> App:
         """What the request being answered works with."""
@@ -114,7 +115,7 @@ class Callers:
         Raises:
             AnalyticsError: `busy`, with the seconds until the next is free.
         """
-        uses = self._callers[caller()].shares.setdefault(share, deque())
+        uses = self._shares.setdefault((caller(), share), deque())
         now = time.monotonic()
         while uses and uses[0] <= now - seconds:
             uses.popleft()
@@ -131,16 +132,22 @@ class Callers:
         try:
             async with self._opened(name) as known.app:
                 known.ready.set()
-                while known.uses or known.app.downloads.running or time.monotonic() - known.last_used < _IDLE:  # noqa: ASYNC110 - it ends when nothing happens
+                while known.uses or known.app.downloads.running or time.monotonic() - known.last_used < _IDLE:
                     await anyio.sleep(min(_LOOK_EVERY, _IDLE / 10))
                     if self._cold(known):
                         await known.app.questions.aclose()  # the next question starts another engine
-                del self._callers[name]
+                self._forget(name, known)
         except Exception as error:  # noqa: BLE001 - told to this caller; the others have parts of their own
             _log.error("A caller's parts ended: %s", type(error).__name__)
             known.error = error
-            self._callers.pop(name, None)
+            self._forget(name, known)
             known.ready.set()
+
+    def _forget(self, name: str, known: _Open) -> None:
+        if self._callers.get(name) is known:  # by now there may be another
+            del self._callers[name]
+        past = time.monotonic() - _LONGEST_SHARE
+        self._shares = {share: uses for share, uses in self._shares.items() if uses and uses[-1] > past}
 
 
 def busy(what: str, seconds: float) -> AnalyticsError:
