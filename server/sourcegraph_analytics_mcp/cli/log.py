@@ -6,6 +6,7 @@ import sys
 
 from ..settings import Settings
 
+_SESSION = re.compile(r"(?<=\bsession )([0-9a-f]{8})[0-9a-f]{24}\b", re.IGNORECASE)  # whole, it is as good as a key
 _SECRET = re.compile(r"sams_at_[A-Za-z0-9._~+/=-]+")
 
 
@@ -20,7 +21,7 @@ class _OneLine(logging.Formatter):
         text = super().format(record)
         for secret in self._secrets:
             text = text.replace(secret, "[secret]")
-        text = _SECRET.sub("[secret]", text)
+        text = _SESSION.sub(r"\1...", _SECRET.sub("[secret]", text))
         return text.encode("unicode_escape").decode("ascii")
 
 
