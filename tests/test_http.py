@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -56,19 +56,25 @@ class Served:
         )
         assert self.process.stderr is not None
         self.log: list[str] = []
-        started = threading.Event()
-
-        def read(lines: Any) -> None:
-            for line in lines:
-                self.log.append(line)
-                if "Uvicorn running" in line:
-                    started.set()
-            started.set()
-
-        self.reader = threading.Thread(target=read, args=(self.process.stderr,))
+        self._heard = threading.Condition()
+        self.reader = threading.Thread(target=self._read, args=(self.process.stderr,))
         self.reader.start()
-        started.wait(30)
-        assert self.process.poll() is None, "".join(self.log)
+        assert self.hears(lambda line: "Uvicorn running" in line), "".join(self.log)
+
+    def _read(self, lines: Any) -> None:
+        for line in lines:
+            with self._heard:
+                self.log.append(line)
+                self._heard.notify_all()
+
+    def hears(self, what: Callable[[str], bool], times: int = 1) -> list[str]:
+        """The lines of the log that are so, once there are that many."""
+
+        def found() -> list[str]:
+            return [line for line in self.log if what(line)]
+
+        with self._heard:
+            return found() if self._heard.wait_for(lambda: len(found()) >= times, 30) else []
 
     @property
     def url(self) -> str:
@@ -168,6 +174,8 @@ def test_the_local_credential_opens_the_server_and_nothing_else_does(local: Serv
         ({"origin": "http://localhost:{port}@evil.example"}, 403),
         ({"origin": "https://127.0.0.1:{port}"}, 403),
         ({"content-encoding": "gzip"}, 415),
+        ({"host": "evil.example", "x-forwarded-host": "127.0.0.1:{port}"}, 421),
+        ({"x-forwarded-host": "evil.example", "x-forwarded-proto": "https", "forwarded": "host=evil.example"}, 200),
         ({"origin": "http://127.0.0.1:{port}"}, 200),
         ({"host": "localhost:{port}"}, 200),
     ],
@@ -334,6 +342,22 @@ def test_tokens_of_others_are_refused(issued: Served, refused: str) -> None:
     assert issued.post("list_exports", {}, token()).status_code == 200
 
 
+def test_the_log_says_who_called_without_a_name(issued: Served) -> None:
+    for subject in ("frank", "grace", "frank"):
+        issued.result("list_metrics", {}, token(subject))
+    lines = issued.hears(lambda line: "tool=unknown" in line, 3)
+    callers = [line.split(" caller=")[1].split()[0] for line in lines]
+    assert callers[0] == callers[2] != callers[1]
+    assert "frank" not in "".join(issued.log)
+
+
+def test_pages_of_other_origins_are_told_nothing(issued: Served) -> None:
+    asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+    answer = httpx2.options(issued.url, headers=asked)
+    assert answer.status_code == 403
+    assert not [name for name in answer.headers if name.startswith("access-control") or name == "server"]
+
+
 def test_the_metadata_name_the_issuer_without_a_token(issued: Served) -> None:
     answer = httpx2.get(f"http://127.0.0.1:{issued.port}/.well-known/oauth-protected-resource/mcp")
     assert answer.json()["authorization_servers"] == ["https://issuer.example"]
@@ -363,6 +387,9 @@ def test_an_older_client_without_the_scope_is_told(issued: Served) -> None:
     stolen = [("authorization", f"Bearer {token('eve')}"), ("mcp-protocol-version", "2025-11-25"), session]
     body = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
     assert issued.send(json.dumps(body).encode(), stolen).status_code == 404
+    told = issued.hears(lambda line: "Rejecting request for session" in line)
+    assert session[1][:8] in told[0]
+    assert session[1] not in "".join(issued.log)
 
 
 def test_callers_do_not_see_each_others_exports(issued: Served) -> None:
@@ -397,6 +424,7 @@ def test_it_ends_on_a_signal_and_logs_no_credential(tmp_path: Path) -> None:
     server.end()
     assert credential not in "".join(server.log)
     assert "tool=list_exports outcome=ok" in "".join(server.log)
+    assert " caller=operator id=1" in "".join(server.log)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from ..loading import without
 from ..settings import Settings
 from .app import App, open_app
 from .call import Call
-from .callers import Callers, may_manage_tokens, own
+from .callers import Callers, caller, may_manage_tokens, own
 from .completions import complete
 from .notices import Notices
 from .prompts import find, prompts
@@ -169,7 +169,8 @@ class AnalyticsServer(MCPServer[App]):
             if _log.isEnabledFor(logging.INFO):
                 known = name if name in self._tools else "unknown"
                 elapsed = (time.monotonic() - begun) * 1000
-                _log.info("call tool=%s outcome=%s ms=%.0f rows=%d id=%s", known, outcome, elapsed, rows,
+                who = f" caller={caller()[:12] or 'operator'}" if self._callers is not None else ""
+                _log.info("call tool=%s outcome=%s ms=%.0f rows=%d%s id=%s", known, outcome, elapsed, rows, who,
                           safe(context.request_id)[:40])  # fmt: skip
 
     def _admit(self, name: str) -> None:
