@@ -57,6 +57,7 @@ class Served:
         assert self.process.stderr is not None
         self.log: list[str] = []
         self._heard = threading.Condition()
+        self._over = False
         self.reader = threading.Thread(target=self._read, args=(self.process.stderr,))
         self.reader.start()
         assert self.hears(lambda line: "Uvicorn running" in line), "".join(self.log)
@@ -66,6 +67,9 @@ class Served:
             with self._heard:
                 self.log.append(line)
                 self._heard.notify_all()
+        with self._heard:
+            self._over = True
+            self._heard.notify_all()
 
     def hears(self, what: Callable[[str], bool], times: int = 1) -> list[str]:
         """The lines of the log that are so, once there are that many."""
@@ -74,7 +78,7 @@ class Served:
             return [line for line in self.log if what(line)]
 
         with self._heard:
-            return found() if self._heard.wait_for(lambda: len(found()) >= times, 30) else []
+            return found() if self._heard.wait_for(lambda: self._over or len(found()) >= times, 30) else []
 
     @property
     def url(self) -> str:
