@@ -44,7 +44,9 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.conn.their_state is h11.IDLE:
+        if self.conn.their_state is h11.SEND_BODY:  # of a request that came with the one before
+            self._wait(h11.SEND_BODY)
+        elif self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self._waiting[self] = None  # for the next request; until its first byte uvicorn has the time
 
     def handle_events(self) -> None:
