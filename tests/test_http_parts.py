@@ -107,6 +107,23 @@ def test_whoever_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> No
         assert ended.poll(5000)
 
 
+def test_whoever_reads_slowly_gets_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def one_piece(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 30_000_000})
+
+    with (
+        listening(monkeypatch, one_piece, _READ_WITHIN=0.3) as port,
+        socket.create_connection(("127.0.0.1", port), 5) as slow,
+    ):
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        received, pause = 0, threading.Event()
+        while piece := slow.recv(1_000_000):
+            received += len(piece)
+            pause.wait(0.02)
+        assert received > 30_000_000
+
+
 def test_an_occupied_port_ends_the_start_and_the_collector_runs_while_serving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

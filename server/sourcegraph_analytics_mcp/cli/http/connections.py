@@ -69,13 +69,23 @@ class Connection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(_READ_WITHIN, self._give_up)
+        self._watch_reader()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+
+    def _watch_reader(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(_READ_WITHIN, self._look_at_reader, left)
+
+    def _look_at_reader(self, left: int) -> None:
+        if self.transport.get_write_buffer_size() < left:
+            self._watch_reader()
+        else:
+            self._give_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._done_waiting()
