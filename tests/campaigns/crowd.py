@@ -150,6 +150,7 @@ async def drip(server: Site, rng: random.Random, ended: asyncio.Event) -> None:
 
 async def deaf(server: Site, rng: random.Random, export: dict[str, Any]) -> bool:
     """Ask for much, or for progress, and read none of it; whether the server has ended that after 45 seconds."""
+    await asyncio.sleep(rng.uniform(0, 8))  # not all at once: it is about reading, not about asking
     async with server.client(rng.choice(ERAS)) as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         uri = f"{export['summary_uri']}/data.csv"
