@@ -6,11 +6,12 @@ from pathlib import Path
 import sourcegraph_analytics_mcp
 
 PACKAGE = Path(sourcegraph_analytics_mcp.__file__).parent
-FLOOR = {"errors", "settings", "files", "disk", "loading"}
+FLOOR = {"errors", "settings", "files", "disk", "loading", "redaction"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "disk": set(),
+    "redaction": set(),
     "loading": set(),
     "settings": {"errors"},
     "upstream": FLOOR,

@@ -10,7 +10,7 @@ import pytest
 from mcp import MCPError
 
 from sourcegraph_analytics_mcp.settings import Settings
-from support.client import connected, read
+from support.client import call, connected, read
 from support.upstreams import Exchange, scripted_upstream
 
 pytestmark = pytest.mark.anyio
@@ -96,6 +96,41 @@ async def test_no_secret_leaves(
     assert [found for text in said for found in leaks(text)] == []
     kept = [p for p in settings.home.rglob("*") if p.is_file() and MADE in p.read_text(errors="replace")]
     assert all(p.parent == Path(settings.home) / "secrets" and p.stat().st_mode & 0o777 == 0o600 for p in kept)
+
+
+async def test_secrets_that_upstream_says_back_as_data_are_masked(make_settings: Callable[..., Settings]) -> None:
+    async def echo(exchange: Exchange) -> None:
+        told = f"{TOKEN} and {COOKIE}"
+        if "credits" in exchange.target:
+            await exchange.answer(json.dumps([{"bucket": told, TOKEN: 1}]).encode(), content_type="application/json")
+        elif "tokens" in exchange.target:
+            token = {"id": "1", "displayName": told, "createdAt": "2026-01-01T00:00:00Z", "isExpired": False}
+            await exchange.answer(json.dumps({"tokens": [token]}).encode(), content_type="application/json")
+        elif "registry" in exchange.target:
+            await exchange.answer(status="404 Not Found")
+        else:
+            rows = f"{COOKIE},{told},{told},2026-01-05,{TOKEN},1"
+            head = "Instance user ID,Username,Client Name,Timestamp Date,Language,Searches"
+            await exchange.answer(f"{head}\n{rows}\n".encode())
+
+    async with (
+        scripted_upstream(echo) as fake,
+        connected(make_settings(fake.url, access_token=TOKEN, cas_cookie=COOKIE)) as client,
+    ):
+        export = (await call(client, "export_csv"))["export"]["id"]
+        said = [
+            (await client.call_tool(tool, arguments)).model_dump_json()
+            for tool, arguments in (
+                ("get_credits", {}),
+                ("list_tokens", {}),
+                ("query_export", {"export_id": export, "sql": "SELECT * FROM usage"}),
+                ("query_usage", {"metrics": ["searches"], "group_by": ["client", "user"], "period": "all_time"}),
+                ("list_inactive_users", {}),
+            )
+        ]
+        said += [await read(client, f"analytics://exports/{export}{part}") for part in ("", "/rows", "/data.csv")]
+    assert all("[secret]" in text for text in said)
+    assert [found for text in said for found in leaks(text)] == []
 
 
 def test_the_search_would_find_a_leak() -> None:

@@ -168,6 +168,12 @@ class Settings(BaseModel):
         return None if value is None else SecretStr(header_safe(value.get_secret_value()))
 
     @property
+    def secrets(self) -> frozenset[str]:
+        """The secrets among the settings."""
+        given = (self.access_token, self.cas_cookie, self.state_key)
+        return frozenset(secret.get_secret_value() for secret in given if secret is not None)
+
+    @property
     def home(self) -> Path:
         """The directory everything is kept in; demo data has its own."""
         if self.data_dir is not None:

@@ -22,6 +22,7 @@ class Configured:
         self._settings = settings
         self._store = store
         self._current: tuple[StoredToken, SecretStr] | None = None
+        self.known = set(settings.secrets)  # every secret that was in use, for the redactor
 
     def cookie(self) -> tuple[str, str]:
         """The session cookie's name and value.
@@ -52,6 +53,7 @@ class Configured:
                 "Call create_token (needs the session cookie), or make one on the page /access-tokens of Sourcegraph "
                 "Analytics and set it as SRC_ANALYTICS_ACCESS_TOKEN.",
             )
+        self.known.add(found[1].get_secret_value())
         return found[1].get_secret_value()
 
     async def source(self) -> Source | None:

@@ -17,6 +17,7 @@ from ..exports.engine.queries import Sandbox
 from ..exports.engine.questions import Questions
 from ..exports.identities import Pseudonyms
 from ..exports.store import Store
+from ..redaction import Redactor
 from ..settings import Settings
 from ..upstream.analytics import Analytics
 from ..upstream.http import Http
@@ -43,6 +44,7 @@ class App:
     answers: Answers
     seats: tuple[str, ...] | None
     notices: Notices
+    redactor: Redactor
 
     @property
     def masked(self) -> bool:
@@ -91,6 +93,7 @@ async def open_app(
                 answers,
                 seats,
                 notices,
+                Redactor(credentials.known),
             )
             tasks.cancel_scope.cancel()
     finally:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +12,7 @@ import anyio
 from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import NotificationOptions
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, RequestStateSecurity
 from mcp.server.mcpserver.exceptions import UnexpectedResourceError
 from mcp.shared.exceptions import MCPError
@@ -149,10 +151,11 @@ class AnalyticsServer(MCPServer[App]):
                 leave = await self._callers.enter()
             tool = self._tool(name)
             self._admit(name)
-            answer = await tool.run(self.running(), tool.parse(arguments), call)
+            app = self.running()
+            answer = await tool.run(app, tool.parse(arguments), call)
             outcome = "asked" if isinstance(answer, InputRequiredResult) else "ok"
             rows = answer.rows if isinstance(answer, Reply) else 0
-            return answer.result() if isinstance(answer, Reply) else answer
+            return answer.result(app.redactor) if isinstance(answer, Reply) else answer
         except AnalyticsError as error:
             outcome = error.code
             return failed(error)
@@ -206,13 +209,18 @@ class AnalyticsServer(MCPServer[App]):
         if context is not None:
             self._remember(context)
         try:
-            return await super().read_resource(uri, context)
+            return [self._redacted(contents) for contents in await super().read_resource(uri, context)]
         except UnexpectedResourceError as error:
             cause = _anticipated(error)
             if cause is None:
                 raise
             code = INVALID_PARAMS if cause.code in ("not_found", "invalid_argument") else INTERNAL_ERROR
             raise MCPError(code=code, message=cause.text, data={"uri": safe(str(uri))[:200]}) from None
+
+    def _redacted(self, contents: Any) -> Any:
+        if not isinstance(contents, ReadResourceContents) or not isinstance(contents.content, str):
+            return contents
+        return replace(contents, content=self.running().redactor.text(contents.content))
 
     async def list_prompts(self) -> list[ListedPrompt]:
         return [prompt.listed() for prompt in prompts().values()]

@@ -14,6 +14,7 @@ from mcp_types import Tool as ListedTool
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 
 from ..errors import AnalyticsError, invalid
+from ..redaction import Redactor
 from .text import safe, safe_data
 
 if TYPE_CHECKING:
@@ -58,16 +59,21 @@ class Reply:
 
     Args:
         rows: how many rows of data the answer stands for, for the log.
+        reveals: whether a secret in it is meant to be there.
     """
 
     text: str
     data: Answer
     extra: list[ContentBlock] = field(default_factory=list)
     rows: int = 0
+    reveals: bool = False
 
-    def result(self) -> CallToolResult:
-        data = safe_data(self.data.model_dump(mode="json"))
-        return CallToolResult(content=[TextContent(text=self.text), *self.extra], structured_content=data)
+    def result(self, redactor: Redactor) -> CallToolResult:
+        """The answer as the protocol has it, with nothing in it that must not leave."""
+        text, data = self.text, safe_data(self.data.model_dump(mode="json"))
+        if not self.reveals:
+            text, data = redactor.text(text), redactor.data(data)
+        return CallToolResult(content=[TextContent(text=text), *self.extra], structured_content=data)
 
 
 A = TypeVar("A", bound=Arguments)

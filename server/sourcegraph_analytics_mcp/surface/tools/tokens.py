@@ -67,7 +67,7 @@ async def create_token(app: App, arguments: CreateTokenArguments, call: Call) ->
         secret_stored_in=_place(app, created),
         notes=notes,
     )
-    return Reply(await _told(app, answer, created) + _noted(notes), answer)
+    return Reply(await _told(app, answer, created) + _noted(notes), answer, reveals=reveal)
 
 
 def _expiry(arguments: CreateTokenArguments) -> datetime | None:
