@@ -31,7 +31,7 @@ def report(path: Path, rows: int) -> Path:
         "u", "'user' || u || '@example.com'", "'user' || u", "u % 20 <> 0",
         "list_value('VSCode.cody', 'Neovim.cody', 'Jetbrains.cody', 'server.web')[1 + CAST(random() * 3 AS INT)]",
         "DATE '2024-11-01' + CAST(floor(random() * 730) AS INT)",
-        "list_value('Go', 'Python', 'TypeScript', 'Java', '', '')[1 + CAST(floor(random() * 6) AS INT)]",
+        "list_value('Go', 'Python', 'TypeScript', 'Java', NULL, NULL)[1 + CAST(floor(random() * 6) AS INT)]",
         *values,
     ]  # fmt: skip
     named = ", ".join(f'{value} AS "{header}"' for value, header in zip(columns, HEADERS, strict=True))
