@@ -36,7 +36,7 @@ pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Settings]
 CSV = b"Instance user ID,Searches\n1,2\n2,3\n"
-PACKED = gzip.compress(CSV)
+PACKED = gzip.compress(CSV, mtime=0)
 GZIP = "Content-Encoding: gzip\r\n"
 DAY = timedelta(days=1)
 
@@ -74,7 +74,7 @@ def chunked(body: bytes, extra: str = "", end: bytes = b"0\r\n\r\n") -> bytes:
     [
         framed(CSV), framed(PACKED, GZIP), chunked(CSV), chunked(PACKED, GZIP), framed(b"\xef\xbb\xbf" + CSV),
         framed(CSV.replace(b"\n", b"\r\n")), framed(CSV.strip()), framed(CSV + b"\n\n"),
-        framed(gzip.compress(CSV[:20]) + gzip.compress(CSV[20:]), GZIP),
+        framed(gzip.compress(CSV[:20], mtime=0) + gzip.compress(CSV[20:], mtime=0), GZIP),
         framed(CSV, "Content-Encoding: identity\r\n"),
     ],
 )  # fmt: skip
