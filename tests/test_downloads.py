@@ -121,7 +121,6 @@ async def test_an_encoding_nobody_asked_for_is_refused(make_settings: Make, enco
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        (b"", "upstream_not_csv"), (b"\n\r\n", "upstream_not_csv"), (b"\xef\xbb\xbf", "upstream_not_csv"),
         (b'{"error": "no"}', "upstream_not_csv"), (b"[1, 2]", "upstream_not_csv"),
         (b"\n  <!doctype html><html>Sign in</html>", "auth_rejected"), (b"<?xml version='1.0'?>", "auth_rejected"),
         (b"Sorry, something went wrong", "upstream_schema_changed"), (b"a,b\n1,2\n", "upstream_schema_changed"),
@@ -206,6 +205,23 @@ async def test_a_drip_is_not_waited_for(make_settings: Make) -> None:
         assert error["code"] == "upstream_timeout"
         assert "too slowly" in error["message"]
         assert (await call(client, "list_exports"))["exports"] == []
+
+
+@pytest.mark.parametrize("body", [b"", b"\n\r\n", b"\xef\xbb\xbf"])
+async def test_an_empty_body_is_no_report_the_second_time_either(make_settings: Make, body: bytes) -> None:
+    error, requests, kept = await outcome(make_settings, framed(body))
+    assert error is not None
+    assert (error["code"], requests, kept) == ("upstream_not_csv", 2, False)
+
+
+async def test_an_empty_report_is_asked_for_once_more(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(CSV if exchange.number == 2 else b"")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        assert export["row_count"] == CSV.count(b"\n") - 1
+        assert len(fake.exchanges) == 2
 
 
 @pytest.mark.parametrize("endless", [b"HTTP/1.1 100 Continue\r\n\r\n", b"X"], ids=["interim answers", "one header"])

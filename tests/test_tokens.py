@@ -209,7 +209,7 @@ def _listed(tokens: list[dict[str, Any]]) -> bytes:
     return json.dumps({"tokens": tokens}).encode()
 
 
-@pytest.mark.parametrize("how", ["no answer", "cut", "500", "no secret", "html"])
+@pytest.mark.parametrize("how", ["no answer", "cut", "500", "no secret", "html", "302", "409"])
 async def test_a_create_whose_answer_is_lost_revokes_the_orphan(make_settings: Make, how: str) -> None:
     made: dict[str, Any] = {"id": "orphan-1", "displayName": "job", "createdAt": "2999-01-01T00:00:00Z"}
     tokens: list[dict[str, Any]] = []
@@ -245,6 +245,24 @@ async def _lose(exchange: Exchange, how: str) -> None:
             await exchange.answer(body, "201 Created", "application/json")
         case "html":
             await exchange.answer(b"<html>Sign in</html>", content_type="text/html")
+        case "302" | "409":
+            await exchange.answer(b"", f"{how} X", extra="Location: /login\r\n")
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("html", "session_expired"), ("302", "session_expired"), ("409", "invalid_argument")]
+)
+async def test_a_create_that_was_declined_and_left_no_token_says_so(make_settings: Make, how: str, code: str) -> None:
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            await exchange.answer(_listed([]), content_type="application/json")
+        else:
+            await _lose(exchange, how)
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        error = await refused(client, "create_token", display_name="job")
+    assert error["code"] == code
+    assert [e.method for e in scripted.exchanges] == ["GET", "POST", "GET", "GET", "GET"]
 
 
 @pytest.mark.parametrize("others", [0, 2])

@@ -28,8 +28,9 @@ from .journal import Journal, Unsettled
 from .secret_store import Place, SecretStore, StoredToken
 
 _LOST: tuple[Outcome, ...] = (  # a token may exist
-    "silent", "late", "broken", "misread", "busy", "failing", "gateway", "odd", "too_large",
+    "silent", "late", "broken", "misread", "redirect", "conflict", "busy", "failing", "gateway", "odd", "too_large",
 )  # fmt: skip
+_DECLINED: tuple[Outcome, ...] = ("redirect", "conflict")  # one should not, so where none is listed there is none
 _MOST_CREATES = 3  # an hour
 _LIVE = "Treat it as live: check list_tokens in a minute and revoke it again, or on the page /access-tokens."
 _CLOCK_SKEW = timedelta(minutes=5)
@@ -116,7 +117,8 @@ class TokenDesk:
         except Failed as failed:
             if failed.outcome not in _LOST:
                 raise failed.error from None
-            await self._reconcile(before, request.display_name, asked_at, failed.error)
+            declined = failed.outcome in _DECLINED or failed.error.code == "session_expired"
+            await self._reconcile(before, request.display_name, asked_at, failed.error, declined=declined)
         except ValueError:
             await self._reconcile(before, request.display_name, asked_at, _unusable())
         return await self._keep(token, place)
@@ -188,9 +190,19 @@ class TokenDesk:
         return f"{when}; the token it had made ({found[0].id}) was revoked." if found else f"{when}; it left no token."
 
     async def _reconcile(
-        self, before: set[str], display_name: str | None, asked_at: datetime, error: AnalyticsError
+        self,
+        before: set[str],
+        display_name: str | None,
+        asked_at: datetime,
+        error: AnalyticsError,
+        *,
+        declined: bool = False,
     ) -> NoReturn:
-        """After a lost answer: find the one token that must be ours, revoke it, say so."""
+        """After a lost answer: find the one token that must be ours, revoke it, say so.
+
+        Args:
+            declined: whether the answer means that no token was made, should the list not show one.
+        """
         try:
             orphans = await self._orphans(before, display_name, asked_at)
             if len(orphans) == 1:
@@ -200,6 +212,8 @@ class TokenDesk:
         if len(orphans) == 1:
             message = f"{error.message} The token it had made ({orphans[0].id}) was revoked, as its secret was lost."
             raise AnalyticsError(error.code, message, "Nothing is left over; call create_token again.", retryable=True)
+        if declined and not orphans:
+            raise error
         name = f"named {display_name!r}" if display_name else "without a name"
         raise AnalyticsError(
             "ambiguous",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from .http import Answer, Http, Request, looks_like_html, read_whole
 from .models import NewToken, ReportRequest, Token, TokenList, TokenRequest, dated_query
-from .policy import Failed, login_page, misread
+from .policy import Failed, empty, login_page, misread
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -165,7 +165,7 @@ async def _csv_only(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             _refuse_other_than_csv(head)
             yield head
     if not begun:
-        raise misread("Upstream answered with an empty body, which is not a report.")
+        raise empty()
 
 
 def _refuse_endless(answer: Answer) -> None:

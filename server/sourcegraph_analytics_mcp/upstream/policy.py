@@ -16,8 +16,8 @@ from ..errors import AnalyticsError, Code
 Call = Literal["report", "read", "list", "create", "revoke"]  # read: credits and the user registry
 CALLS: tuple[Call, ...] = ("report", "read", "list", "create", "revoke")
 Outcome = Literal[
-    "unsent", "certificate", "silent", "late", "broken", "misread", "redirect", "refused", "asked_to_wait", "busy",
-    "failing", "gateway", "odd", "too_large",
+    "unsent", "certificate", "silent", "late", "broken", "misread", "empty", "redirect", "refused", "conflict",
+    "asked_to_wait", "busy", "failing", "gateway", "odd", "too_large",
 ]  # fmt: skip
 
 # The most requests one call may send when it keeps meeting this outcome. A create that may have left is never repeated.
@@ -29,8 +29,10 @@ ATTEMPTS: dict[Outcome, tuple[int, int, int, int, int]] = {
     "late":          (2,     3,   3,   1,     3),   # the same, after the whole patience for an answer
     "broken":        (3,     3,   3,   1,     1),   # the body ended before its proven end
     "misread":       (1,     1,   1,   1,     1),   # whole, but not what was asked for
+    "empty":         (2,     1,   1,   1,     1),   # no body where a report should be
     "redirect":      (1,     1,   1,   1,     1),
     "refused":       (1,     1,   1,   1,     1),   # 4xx that will not change by itself
+    "conflict":      (1,     1,   1,   1,     1),   # 409: after a create, only the list knows
     "asked_to_wait": (3,     3,   3,   1,     2),   # 429
     "busy":          (3,     3,   3,   1,     3),   # 408, 425
     "failing":       (2,     3,   3,   1,     3),   # 500
@@ -121,7 +123,7 @@ def refusal(call: Call, status: int, wait: float | None) -> Failed:
         return Failed("refused" if status in _LASTING else "odd", _unavailable(status), wait)
     if status < 300:
         return Failed("misread", _error("upstream_not_csv", f"Upstream answered with status {status} and no data."))
-    return Failed("refused", _client_error(call, status))
+    return Failed("conflict" if status == 409 else "refused", _client_error(call, status))
 
 
 def _error(code: Code, message: str, next_step: str = "Try again later; if it stays so, tell Sourcegraph support.",
@@ -184,6 +186,11 @@ def login_page(call: Call) -> Failed:
 def misread(message: str, code: Code = "upstream_not_csv") -> Failed:
     """A whole answer that is not what was asked for."""
     return Failed("misread", _error(code, message))
+
+
+def empty() -> Failed:
+    """A whole answer with nothing in it, where a header line is the least there can be."""
+    return Failed("empty", _error("upstream_not_csv", "Upstream answered with an empty body, which is not a report."))
 
 
 def broken(message: str) -> Failed:
