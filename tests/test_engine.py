@@ -139,6 +139,27 @@ async def test_a_question_whose_process_dies_fails_and_the_next_has_another(sett
     assert after["totals"] == before["totals"]
 
 
+async def test_an_export_that_is_deleted_while_it_is_asked_has_gone_and_nothing_is_wrong(settings: Settings) -> None:
+    asked = {"metrics": ["searches"], "period": "all_time"}
+    async with connected(settings) as client:
+        export = (await call(client, "query_usage", **asked))["export_ids"][0]
+        os.kill(await an_engine(), signal.SIGSTOP)  # so that the export goes while the question waits
+        async with anyio.create_task_group() as tasks:
+            failed: list[dict[str, Any]] = []
+
+            async def ask() -> None:
+                failed.append(await refused(client, "query_usage", **asked))
+
+            tasks.start_soon(ask)
+            for _ in range(50):
+                await anyio.lowlevel.checkpoint()
+            await call(client, "delete_export", export_id=export)
+            os.kill(await an_engine(), signal.SIGCONT)
+        assert failed[0]["code"] == "not_found"
+        assert failed[0]["retryable"]
+        assert (await call(client, "query_usage", **asked))["export_ids"] != [export]
+
+
 async def test_data_that_the_engine_cannot_read_is_a_failure_and_no_figure(settings: Settings) -> None:
     async with connected(settings) as client:
         export = (await call(client, "export_csv", granularity="by_user"))["export"]

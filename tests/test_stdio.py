@@ -179,6 +179,19 @@ def test_500_calls_at_once_are_all_answered(tmp_path: Path) -> None:
     assert failed == {0: 0, 1: 0, 2: 0, 3: 100, 4: 0}
 
 
+def test_one_id_twice_at_once_confuses_nothing(tmp_path: Path) -> None:
+    with spawned(tmp_path, "--demo") as raw:
+        raw.handshake()
+        for tool, given in (("list_exports", {}), ("query_usage", {"metrics": ["nothing"]})):
+            params = {"name": tool, "arguments": given, "_meta": META}
+            message = {"jsonrpc": "2.0", "id": "twin", "method": "tools/call", "params": params}
+            raw.write(json.dumps(message).encode() + b"\n")
+        found = [raw.next_answer() for _ in range(2)]
+        assert {message["id"] for message in found} == {"twin"}
+        assert all("result" in message or "error" in message for message in found)
+        assert raw.ask("tools/list")["tools"]
+
+
 def test_a_client_that_stops_reading_does_not_keep_it_alive(tmp_path: Path) -> None:
     with spawned(tmp_path, "--demo") as raw:
         raw.handshake()

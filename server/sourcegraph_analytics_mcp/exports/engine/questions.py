@@ -31,7 +31,7 @@ class Questions:
         """Run one statement over Parquet files, each list of them visible as a table.
 
         Raises:
-            AnalyticsError: `internal` when the engine fails.
+            AnalyticsError: `not_found` when the files were deleted meanwhile, `internal` when the engine fails.
         """
         request = {
             "do": "query",
@@ -41,8 +41,12 @@ class Questions:
             "scratch": str(self._scratch),
             "mask": self.pseudonyms.key if self.pseudonyms else None,
         }
-        async with self._lock:
-            answer = await self._exchange(request)
+        try:
+            async with self._lock:
+                answer = await self._exchange(request)
+        except EngineFailed as failed:
+            gone = any(not file.exists() for files in tables.values() for file in files)
+            raise (_deleted() if gone else _failed()) from failed
         return [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]
 
     async def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -54,10 +58,6 @@ class Questions:
             answer = await self._child.hear()
             finished = True
             return cast(dict[str, Any], answer["done"])
-        except EngineFailed as failed:
-            raise AnalyticsError(
-                "internal", "The data engine failed.", "Try again; if it stays so, report it."
-            ) from failed
         finally:
             if not finished:  # a half-done conversation cannot be continued
                 await self.aclose()
@@ -67,3 +67,13 @@ class Questions:
         child, self._child = self._child, None
         if child is not None:
             await child.end()
+
+
+def _deleted() -> AnalyticsError:
+    return AnalyticsError(
+        "not_found", "The export was deleted while it was read.", "Ask again, or export again.", retryable=True
+    )
+
+
+def _failed() -> AnalyticsError:
+    return AnalyticsError("internal", "The data engine failed.", "Try again; if it stays so, report it.")
