@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from sourcegraph_analytics_mcp.redaction import Redactor
 from sourcegraph_analytics_mcp.surface.text import cell, formula_safe, safe, size, table
 
 HOSTILE = [
@@ -73,3 +74,11 @@ def test_long_cells_are_cut_and_say_so() -> None:
 )
 def test_bytes_are_said_in_the_unit_that_fits(count: int, words: str) -> None:
     assert size(count) == words
+
+
+@pytest.mark.parametrize("secret", ["a'b\"c\\d-cookie", "plain-secret", "'quoted'"])
+def test_a_secret_is_found_in_data_whatever_it_is_made_of(secret: str) -> None:
+    redactor = Redactor({secret})
+    assert redactor.data({"x": [f"<{secret}>", 1]}) == {"x": ["<[secret]>", 1]}
+    assert redactor.text(f"{secret} sams_at_ab.c-d") == "[secret] [secret]"
+    assert redactor.data({"x": "nothing"}) == {"x": "nothing"}

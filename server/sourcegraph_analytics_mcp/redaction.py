@@ -3,7 +3,6 @@
 Real tokens hold a dot after `sams_at_` (documented examples): a mask of word characters would leak their second half.
 """
 
-import json
 import re
 from collections.abc import Collection
 from typing import Any
@@ -21,6 +20,7 @@ class Redactor:
 
     def __init__(self, known: Collection[str]) -> None:
         self._known = known
+        self._pieces: tuple[str, ...] = ()
 
     def text(self, text: str) -> str:
         """The text with every secret masked."""
@@ -31,9 +31,14 @@ class Redactor:
 
     def data(self, value: Any) -> Any:
         """The same for everything inside a JSON-like value; one without secrets is only looked at."""
-        spelled = json.dumps(value, ensure_ascii=False)
-        known = (json.dumps(secret, ensure_ascii=False)[1:-1] for secret in self._known)
-        return self._masked(value) if "sams_at_" in spelled or any(s in spelled for s in known) else value
+        spelled = repr(value)
+        return self._masked(value) if any(sign in spelled for sign in self._signs()) else value
+
+    def _signs(self) -> tuple[str, ...]:
+        """What every spelling of a value with a secret in it holds: pieces that no spelling escapes."""
+        if len(self._pieces) != len(self._known) + 1:
+            self._pieces = ("sams_at_", *(max(re.split(r"['\"\\]", secret), key=len) for secret in self._known))
+        return self._pieces
 
     def _masked(self, value: Any) -> Any:
         if isinstance(value, str):

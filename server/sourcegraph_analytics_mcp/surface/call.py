@@ -4,7 +4,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
-from mcp_types.version import is_version_at_least
 from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class Call:
 
     @property
     def modern(self) -> bool:
-        return is_version_at_least(self._context.protocol_version or "", _MODERN)
+        return (self._context.protocol_version or "") >= _MODERN  # revisions are dates
 
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Report progress, at most twice a second and only upwards."""
@@ -71,4 +70,4 @@ class Call:
         if elicitation is None or (elicitation.form is None and elicitation.url is not None):
             return False
         version = self._context.protocol_version or ""
-        return self.modern or (is_version_at_least(version, _ASKS_SINCE) and self._context.session.can_send_request)
+        return self.modern or (version >= _ASKS_SINCE and self._context.session.can_send_request)
