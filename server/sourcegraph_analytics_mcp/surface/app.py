@@ -54,13 +54,18 @@ class App:
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings, notices: Notices, upstream: Callable[..., Any] | None = None, keys: Path | None = None
+    settings: Settings,
+    notices: Notices,
+    upstream: Callable[..., Any] | None = None,
+    keys: Path | None = None,
+    places: anyio.CapacityLimiter | None = None,
 ) -> AsyncIterator[App]:
     """Put the parts together; leaving ends downloads, processes and connections.
 
     Args:
         upstream: an ASGI application in place of the network (the demo).
         keys: where the installation's key of pseudonyms is kept, when not in this data directory.
+        places: for queries of query_export, when callers share them.
     """
     secrets = SecretStore(settings.home, settings.url, keyring=not settings.demo)
     credentials = Configured(settings, secrets)
@@ -69,7 +74,7 @@ async def open_app(
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes)
     pseudonyms = Pseudonyms(keys or settings.home / "keys") if settings.identities == "pseudonyms" else None
     questions = Questions(settings.home / "staging", pseudonyms)
-    sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions)
+    sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, places)
     minutes = assumed(settings)
     summaries = Summaries(questions, minutes)
     teams = read_teams(settings.teams_file) if settings.teams_file else None

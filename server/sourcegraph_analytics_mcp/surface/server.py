@@ -45,6 +45,7 @@ from .tool import Reply, Tool, failed
 from .tools import QUESTIONS, TOKEN_TOOLS, TOOLS
 
 NAME = "sourcegraph-analytics-mcp"
+_QUERIES_AT_ONCE = 4  # of query_export, over all callers; each may take a gigabyte
 _INSTRUCTIONS = """\
 How a company uses Sourcegraph: searches, code navigation, Cody chats and completions, who is active.
 Exports hold rows on disk; read their summary (analytics://exports/{id}) instead of the CSV. Dates are UTC days, \
@@ -103,9 +104,10 @@ class AnalyticsServer(MCPServer[App]):
     @asynccontextmanager
     async def _many(self, _: MCPServer[App]) -> AsyncIterator[Any]:
         keys = self._settings.home / "keys"
+        places = anyio.CapacityLimiter(_QUERIES_AT_ONCE)
         async with anyio.create_task_group() as tasks:
             self._callers = Callers(
-                lambda name: open_app(own(self._settings, name), self._notices, self._upstream, keys), tasks
+                lambda name: open_app(own(self._settings, name), self._notices, self._upstream, keys, places), tasks
             )
             yield None
             tasks.cancel_scope.cancel()

@@ -24,16 +24,25 @@ class Sandbox:
         seconds: after which a query's process is killed.
         memory_mb: what the engine may use for one query.
         questions: makes the copies where people are shown by pseudonym.
+        shared: places that all callers of a server share, besides the two of each; None where there is one caller.
     """
 
     _AT_ONCE, _WAITING = 2, 8
 
-    def __init__(self, scratch: Path, seconds: float, memory_mb: int, questions: Questions) -> None:
+    def __init__(
+        self,
+        scratch: Path,
+        seconds: float,
+        memory_mb: int,
+        questions: Questions,
+        shared: anyio.CapacityLimiter | None = None,
+    ) -> None:
         self._questions = questions
         self._scratch = scratch
         self._seconds = seconds
         self._memory_mb = memory_mb
         self._places = anyio.CapacityLimiter(self._AT_ONCE)
+        self._shared = shared or anyio.CapacityLimiter(self._AT_ONCE)
 
     async def run(self, files: Sequence[Path], columns: Sequence[str], sql: str, limit: int) -> dict[str, Any]:
         """Run one query over the rows in some Parquet files, visible as the table `usage`.
@@ -45,7 +54,7 @@ class Sandbox:
             raise AnalyticsError(
                 "busy", "Too many queries run at once.", "Call again in a few seconds.", retryable=True
             )
-        async with self._places:
+        async with self._places, self._shared:
             folder = await anyio.to_thread.run_sync(_folder, self._scratch)
             try:
                 names = await self._copied(folder, files, columns)
