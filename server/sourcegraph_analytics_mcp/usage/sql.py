@@ -92,12 +92,40 @@ def build(question: Question, now: Source, before: Source | None, terms: Terms, 
         joined = f"FROM n {kind} JOIN b ON {same}"
     extra = "".join(f", n.all_{name}, n.blank_{name}" for name in split)
     labels = "".join(f", {_either(g, before)} AS {g}" for g in (*groups, *_labels(question)))
+    order = f"ORDER BY total DESC, {_order(question, groups)}"
     statement.sql = (
-        f"WITH {ctes}, answer AS (SELECT {_either('total', before)} AS total{labels}, {columns}{extra} {joined}) "
-        f"SELECT *, count(*) OVER () AS matched FROM answer "
-        f"ORDER BY total DESC, {_order(question, groups)} LIMIT {question.limit + 1}"
+        f"WITH {ctes}, answer AS (SELECT {_either('total', before)} AS total{labels}, {columns}{extra} {joined}), "
+        f"page AS (SELECT *, count(*) OVER () AS matched FROM answer {order} LIMIT {question.limit + 1}) "
+        f"{_labelled(now) if _labelled_late(question) else 'SELECT * FROM page'} {order}"
     )
     return statement
+
+
+def _labelled_late(question: Question) -> bool:
+    """Whether only the people of the page need a name to show: nothing is chosen, ordered or compared by names."""
+    by_name = question.users or question.teams or "team" in question.group_by or question.order_by == "user"
+    return "user" in question.group_by and not question.compare and not by_name
+
+
+def _labelled(source: Source) -> str:
+    """The page with its people's names, which are looked up for these alone."""
+    return (
+        f"SELECT page.*, user_label FROM page LEFT JOIN (SELECT {PERSON}, {_label(source)} AS user_label "
+        f"FROM (SELECT {_names(source)} FROM {source.table} WHERE {PERSON} IN (SELECT g_user FROM page)) AS k "
+        f"GROUP BY 1) AS named ON named.{PERSON} = page.g_user"
+    )
+
+
+def _names(source: Source) -> str:
+    """What a person is called in a row."""
+    email = "user_email" if "user_email" in source.columns else "NULL::VARCHAR"
+    username = "username" if "username" in source.columns else "NULL::VARCHAR"
+    return f"{PERSON}, {email} AS email, {username} AS handle"
+
+
+def _label(source: Source) -> str:
+    """The name to show of a person's rows `k`."""
+    return f"coalesce(max(k.email), max(k.handle), k.{PERSON})" if source.named else f"k.{PERSON}"
 
 
 def blanks(columns: Sequence[str]) -> list[str]:
@@ -114,7 +142,7 @@ def _key(dimension: Dimension) -> str:
 
 
 def _labels(question: Question) -> list[str]:
-    return ["user_label"] if "user" in question.group_by else []
+    return ["user_label"] if "user" in question.group_by and not _labelled_late(question) else []
 
 
 def _aggregate(
@@ -163,7 +191,7 @@ def _few_rows(
 
 def _about_people(question: Question) -> bool:
     """Whether it takes to know who somebody is, besides counting them."""
-    return bool({"user", "team"} & set(question.group_by) or question.users or question.teams)
+    return bool(_labels(question) or "team" in question.group_by or question.users or question.teams)
 
 
 def _people(name: str, question: Question, source: Source, terms: Terms, statement: Statement) -> str:
@@ -171,12 +199,7 @@ def _people(name: str, question: Question, source: Source, terms: Terms, stateme
     if not _about_people(question):
         return ""
     teams = "team" in question.group_by or bool(question.teams)
-    email = "user_email" if "user_email" in source.columns else "NULL::VARCHAR"
-    username = "username" if "username" in source.columns else "NULL::VARCHAR"
-    known = (
-        f"known_{name} AS (SELECT DISTINCT instance_user_id, {email} AS email, {username} AS handle "
-        f"FROM {source.table})"
-    )
+    known = f"known_{name} AS (SELECT DISTINCT {_names(source)} FROM {source.table})"
     team, meant, lookup, join = "", "", "", ""
     if teams:
         statement.parameters += [list(terms.team_keys), list(terms.team_names)]
@@ -191,10 +214,8 @@ def _people(name: str, question: Question, source: Source, terms: Terms, stateme
         statement.parameters += names
         tested = " OR ".join(f"list_contains(?, lower(k.{c}))" for c in ("instance_user_id", "email", "handle"))
         meant = f", bool_or(coalesce({tested}, false)) AS meant"
-    label = "coalesce(max(k.email), max(k.handle), k.instance_user_id)" if source.named else "k.instance_user_id"
     return (
-        f"{known}, {lookup}people_{name} AS (SELECT k.instance_user_id, "
-        f"{label} AS user_label{meant}{team} "
+        f"{known}, {lookup}people_{name} AS (SELECT k.{PERSON}, {_label(source)} AS user_label{meant}{team} "
         f"FROM known_{name} AS k{join} GROUP BY 1), "
     )
 
