@@ -6,7 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from mcp import Client
 
 import sourcegraph_analytics_mcp
 from sourcegraph_analytics_mcp.settings import Settings
@@ -119,23 +120,34 @@ async def test_what_is_wrong_is_heard_before_the_whole_report_has_come(make_sett
     assert error["code"] == "upstream_schema_changed"
 
 
+async def refused_meanwhile(
+    client: Client, meanwhile: Callable[[int], Awaitable[None]], **asked: Any
+) -> dict[str, Any]:
+    """The error of a question that waits, its engine being stopped, while something else happens to that process."""
+    failed: list[dict[str, Any]] = []
+
+    async def ask() -> None:
+        failed.append(await refused(client, "query_usage", **asked))
+
+    engine = await an_engine()
+    os.kill(engine, signal.SIGSTOP)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        await meanwhile(engine)
+    return failed[0]
+
+
 async def test_a_question_whose_process_dies_fails_and_the_next_has_another(settings: Settings) -> None:
+    async def die(engine: int) -> None:
+        os.kill(engine, signal.SIGKILL)
+
     asked = {"metrics": ["searches"], "period": "all_time"}
     async with connected(settings) as client:
         before = await call(client, "query_usage", **asked)
-        os.kill(await an_engine(), signal.SIGSTOP)  # so that it dies while it is asked
-        async with anyio.create_task_group() as tasks:
-            failed: list[dict[str, Any]] = []
-
-            async def ask() -> None:
-                failed.append(await refused(client, "query_usage", **asked))
-
-            tasks.start_soon(ask)
-            for _ in range(50):
-                await anyio.lowlevel.checkpoint()
-            os.kill(await an_engine(), signal.SIGKILL)
+        assert (await refused_meanwhile(client, die, **asked))["code"] == "internal"
         after = await call(client, "query_usage", **asked)
-    assert [error["code"] for error in failed] == ["internal"]
     assert after["totals"] == before["totals"]
 
 
@@ -143,20 +155,13 @@ async def test_an_export_that_is_deleted_while_it_is_asked_has_gone_and_nothing_
     asked = {"metrics": ["searches"], "period": "all_time"}
     async with connected(settings) as client:
         export = (await call(client, "query_usage", **asked))["export_ids"][0]
-        os.kill(await an_engine(), signal.SIGSTOP)  # so that the export goes while the question waits
-        async with anyio.create_task_group() as tasks:
-            failed: list[dict[str, Any]] = []
 
-            async def ask() -> None:
-                failed.append(await refused(client, "query_usage", **asked))
-
-            tasks.start_soon(ask)
-            for _ in range(50):
-                await anyio.lowlevel.checkpoint()
+        async def delete(engine: int) -> None:
             await call(client, "delete_export", export_id=export)
-            os.kill(await an_engine(), signal.SIGCONT)
-        assert failed[0]["code"] == "not_found"
-        assert failed[0]["retryable"]
+            os.kill(engine, signal.SIGCONT)
+
+        error = await refused_meanwhile(client, delete, **asked)
+        assert (error["code"], error["retryable"]) == ("not_found", True)
         assert (await call(client, "query_usage", **asked))["export_ids"] != [export]
 
 
