@@ -50,6 +50,7 @@ def interpreter(folder: Path, listener: Path) -> Path:
     real = shlex.quote(sys.executable)
     wrapper.write_text(
         f'#!/bin/sh\nif [ "$1 $2" = "-I -S" ]; then shift 2; exec {real} -I -S {start} "$@"; fi\n'
+        f'if [ "$1" = "-u" ]; then shift; exec {real} -u {start} "$@"; fi\n'  # a worker of the tests
         f'exec {real} {start} "$@"\n'
     )
     wrapper.chmod(0o755)
