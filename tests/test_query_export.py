@@ -145,6 +145,7 @@ async def test_instructions_in_cells_are_shown_as_data(make_settings: Callable[.
         ('WITH "/etc/passwd" AS (SELECT 1) SELECT 1', "sql_rejected", "plain name"),
         ("SHOW TABLES", "sql_rejected", "DESCRIBE and SUMMARIZE"),
         ("SELECT ?", "sql_rejected", "parameters"),
+        (f"SELECT {'CASE WHEN true THEN ' * 500}1{' END' * 500}", "sql_rejected", "nested too deeply"),
     ],
 )
 async def test_a_query_that_is_refused_learns_why(

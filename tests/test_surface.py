@@ -312,6 +312,19 @@ async def test_credits_longer_than_an_answer_may_be_are_refused(make_settings: C
     assert (error["code"], error["next_step"]) == ("result_too_large", "Ask for fewer days.")
 
 
+@pytest.mark.parametrize("levels", [60, 100_000], ids=["deeper than data is", "deeper than can be read"])
+async def test_credits_nested_too_deeply_to_be_data_are_refused(
+    levels: int, make_settings: Callable[..., Settings]
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"[" * levels + b"]" * levels, content_type="application/json")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "get_credits")
+    assert error["code"] == "upstream_schema_changed"
+    assert "nested too deeply" in error["message"]
+
+
 @pytest.mark.filterwarnings("ignore:resources/subscribe", "ignore:resources/unsubscribe")
 async def test_who_no_longer_subscribes_is_not_told(settings: Settings) -> None:
     announced: list[str] = []
