@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -429,6 +430,14 @@ def test_it_ends_on_a_signal_and_logs_no_credential(tmp_path: Path) -> None:
     assert credential not in "".join(server.log)
     assert "tool=list_exports outcome=ok" in "".join(server.log)
     assert " caller=operator id=1" in "".join(server.log)
+
+
+def test_an_interrupt_is_an_ordinary_end(tmp_path: Path) -> None:
+    server = Served(tmp_path, "--demo")
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(10) == 0
+    server.reader.join(10)
+    assert "Traceback" not in "".join(server.log)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import jwt
 import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import rsa
+from mcp import Client, MCPError
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
@@ -32,6 +33,7 @@ from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import callers
 from sourcegraph_analytics_mcp.surface.callers import Callers
+from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 
 pytestmark = pytest.mark.anyio
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -392,6 +394,44 @@ async def test_parts_that_fail_to_open_fail_that_call_and_are_tried_again(caplog
             (await known.enter())()
             assert len(opened.open) == 1
     assert "A caller's parts ended" in caplog.text
+
+
+async def test_parts_that_fail_to_close_take_nothing_from_who_has_others_by_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(callers, "_IDLE", 0.02)
+    closing, may_fail = anyio.Event(), anyio.Event()
+
+    @asynccontextmanager
+    async def opened(name: str) -> AsyncIterator[Any]:
+        yield Parts()
+        if not closing.is_set():
+            closing.set()
+            await may_fail.wait()
+            raise OSError
+
+    async with anyio.create_task_group() as tasks:
+        known = Callers(opened, tasks)
+        with calling("alice"), anyio.fail_after(5):
+            (await known.enter())()
+            await closing.wait()
+            await known.enter()
+            others = known.app()
+            may_fail.set()
+            await until(lambda: "A caller's parts ended" in caplog.text)
+            assert known.app() is others
+        tasks.cancel_scope.cancel()
+
+
+async def test_who_is_one_too_many_is_told_whatever_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "_MOST_OPEN", 0)
+    settings = Settings.from_env({"SRC_ANALYTICS_DATA_DIR": str(tmp_path)})
+    async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
+        with pytest.raises(MCPError, match=r"^\[busy\] Too many people"):
+            await client.list_resources()
+        answer = await client.call_tool("list_exports", {})
+    assert answer.structured_content is not None
+    assert answer.structured_content["error"]["code"] == "busy"
 
 
 async def test_a_share_outlives_what_is_closed_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:

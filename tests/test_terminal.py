@@ -162,3 +162,4 @@ def test_a_walk_that_goes_wrong_ends_there_and_fails(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "secret_store_unavailable" in shown
     assert "Export the usage" not in shown
+    assert "secret_store_unavailable" in done.stderr.decode()  # and nothing that came of going on
