@@ -112,7 +112,7 @@ class Served:
 
     def send(self, body: bytes, headers: list[tuple[str, str]], path: str = "/mcp") -> httpx2.Response:
         usual = [("content-type", "application/json"), ("accept", "application/json, text/event-stream")]
-        return httpx2.post(f"http://127.0.0.1:{self.port}{path}", content=body, headers=[*usual, *headers])
+        return httpx2.post(f"http://127.0.0.1:{self.port}{path}", content=body, headers=[*usual, *headers], timeout=30)
 
     def result(self, tool: str, arguments: dict[str, Any], token: str, more: dict[str, Any] | None = None) -> Any:
         answer = self.post(tool, arguments, token, more)

@@ -158,7 +158,7 @@ def test_changed_text_is_not_acted_on(tmp_path: Path, upstream: Served) -> None:
 
 
 def test_500_calls_at_once_are_all_answered(tmp_path: Path) -> None:
-    with spawned(tmp_path, "--demo") as raw:
+    with spawned(tmp_path, "--demo", lifetime=180) as raw:
         raw.handshake()
         raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
         calls = [
