@@ -278,6 +278,29 @@ async def test_a_bug_shows_nothing_but_a_reference(tmp_path: Path, caplog: pytes
     assert answer.text.split()[-1].rstrip(".") in caplog.text
 
 
+async def test_a_body_without_an_end_is_refused_once_it_is_too_large(tmp_path: Path) -> None:
+    async def never(*_: Any) -> None:
+        raise AssertionError("it was let through")
+
+    received, sent = 0, []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal received
+        received += 1
+        if received > 9:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": b"x" * 600_000, "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    local = LocalCredential(tmp_path)
+    headers = [(b"authorization", b"Bearer " + local.path.read_bytes()), (b"host", b"a")]
+    guard = Guard(never, never, local, ["a"], [], None, "", [])
+    await guard({"type": "http", "path": "/mcp", "headers": headers}, receive, send)
+    assert (received, sent[0]["status"]) == (2, 413)
+
+
 # Callers
 
 
