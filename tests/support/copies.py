@@ -1,0 +1,72 @@
+"""A copy of the code in which something is changed, and the tests run against it, in every process they start."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path("server/sourcegraph_analytics_mcp")
+_LONGEST = 60.0  # seconds; without what they test, some tests would never end
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run of tests ended.
+
+    Args:
+        code: pytest's exit code; None where it had to be ended.
+        says: its first error, shortened.
+    """
+
+    code: int | None
+    says: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether tests ran and failed, or did not end; not that there were none."""
+        return self.code in (1, None)
+
+
+class Copy:
+    """A copy of the checkout with an interpreter of its own, so that child processes run the copy too.
+
+    Args:
+        folder: where it is made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "copy"
+        ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", "*.egg-info", ".*_cache")
+        shutil.copytree(ROOT, self.root, ignore=ignored)
+        shutil.copytree(ROOT / "prompts", self.root / PACKAGE / "prompts")
+        self.package = self.root / PACKAGE
+        venv.create(folder / "python", symlinks=True)
+        self._python = folder / "python" / "bin" / "python"
+        libraries = next((folder / "python" / "lib").glob("python*")) / "site-packages"
+        (libraries / "copy.pth").write_text(f"{self.root / 'server'}\n{sysconfig.get_path('purelib')}\n")
+
+    def run(self, tests: list[str], seconds: float = _LONGEST) -> Ended:
+        """Run tests by the names of their files, one process, until the first fails."""
+        command = [str(self._python), "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=short"]
+        running = subprocess.Popen(
+            [*command, *(str(self.root / "tests" / test) for test in tests)],
+            cwd=self.root,
+            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            said, _ = running.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)  # and the servers that it has started
+            running.communicate()
+            return Ended(None, f"not over after {seconds:g} seconds")
+        errors = [line[4:].strip() for line in said.splitlines() if line.startswith("E   ")]
+        return Ended(running.returncode, next(iter(errors), said.strip()[-200:])[:120])

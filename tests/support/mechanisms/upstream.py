@@ -1,0 +1,127 @@
+"""The mechanisms between us and upstream: proved bodies, retries, deadlines, and where credentials go."""
+
+from .switch import Switch
+
+_DOWNLOADS = "test_downloads.py::"
+_TOKENS = "test_tokens.py::"
+_ANALYTICS = "test_analytics.py::"
+_TABLED = f"{_ANALYTICS}test_each_trouble_is_met_as_often_as_the_table_says"
+_CONNECTING = f"{_ANALYTICS}test_a_connection_that_fails_is_tried_as_often_as_the_table_says"
+_WAITS = f"{_ANALYTICS}test_waits_grow_to_a_limit_and_are_never_twice_the_same"
+
+_GUARDS = (
+    Switch("a body's end is proved", "upstream/body.py", "    if inflate:\n        inflate.finish()", "",
+           f"{_DOWNLOADS}test_a_cut_or_damaged_body_is_refused_after_three_tries"),
+    Switch("a gzip member that is cut behind a whole one is noticed", "upstream/body.py",
+           "self._begin(), True", "self._begin(), self._fresh",
+           f"{_DOWNLOADS}test_a_whole_body_is_kept_however_it_is_framed"),
+    Switch("what nothing ends is refused", "upstream/analytics.py", "if not answer.framed:", "if False:",
+           f"{_DOWNLOADS}test_a_body_whose_end_nothing_marks_is_refused_whole_or_not"),
+    Switch("credits that nothing ends are refused", "upstream/analytics.py",
+           "            _refuse_endless(answer)\n            return _json_or_text(",
+           "            return _json_or_text(",
+           f"{_ANALYTICS}test_credits_and_a_registry_that_nothing_ends_are_refused"),
+    Switch("a registry that nothing ends is refused", "upstream/analytics.py",
+           "            _refuse_endless(answer)\n            return (await", "            return (await",
+           f"{_ANALYTICS}test_credits_and_a_registry_that_nothing_ends_are_refused"),
+    Switch("deep JSON is refused", "upstream/analytics.py", "for _ in range(_DEEPEST):", "while True:",
+           f"{_ANALYTICS}test_credits_nested_too_deeply_are_refused"),
+    Switch("JSON that no parser can hold is refused", "upstream/analytics.py", "raise _too_deep() from None",
+           "return text", f"{_ANALYTICS}test_credits_nested_too_deeply_are_refused"),
+    Switch("bodies over the limit are refused", "upstream/body.py", "total > limit or ", "",
+           f"{_DOWNLOADS}test_an_export_over_the_size_limit_leaves_nothing"),
+    Switch("bombs are refused by their ratio", "upstream/body.py", "total > _RATIO * received", "False",
+           f"{_ANALYTICS}test_a_body_that_inflates_beyond_reason_is_refused_long_before_the_limit"),
+    Switch("encodings nobody asked for are refused", "upstream/body.py",
+           'if encoding not in ("", "identity", "gzip"):', "if False:",
+           f"{_DOWNLOADS}test_an_encoding_nobody_asked_for_is_refused"),
+    Switch("drips are cut off", "upstream/body.py", "if received < _SLOWEST * elapsed:", "if False:",
+           f"{_DOWNLOADS}test_a_drip_is_not_waited_for"),
+    Switch("a head that never ends is cut off", "upstream/http.py",
+           "fail_after(self._settings.connect_timeout + self._settings.read_timeout)", "fail_after(600)",
+           f"{_DOWNLOADS}test_a_head_that_never_ends_is_not_waited_for"),
+    Switch("a request has a deadline", "upstream/http.py", "fail_after(self._settings.deadline)", "fail_after(600)",
+           f"{_DOWNLOADS}test_a_request_has_a_deadline_with_all_its_retries"),
+    Switch("an empty body is no report", "upstream/analytics.py", "    if not begun:", "    if False:",
+           f"{_DOWNLOADS}test_a_body_that_is_no_report_is_refused_at_once"),
+    Switch("a login page is no report", "upstream/analytics.py", "if looks_like_html(head):", "if False:",
+           f"{_DOWNLOADS}test_a_body_that_is_no_report_is_refused_at_once"),
+    Switch("a login page is no data", "upstream/http.py", "if looks_like_html(body):", "if False:",
+           f"{_TOKENS}test_a_cookie_that_does_not_work_says_what_to_do"),
+    Switch("JSON is no report", "upstream/analytics.py", '[:1] in (b"{", b"["):', "[:1] in ():",
+           f"{_DOWNLOADS}test_a_body_that_is_no_report_is_refused_at_once"),
+    Switch("no redirect is followed", "upstream/http.py",
+           "follow_redirects=False,\n                verify",
+           "follow_redirects=True,\n                verify",
+           "test_downloads.py"),
+    Switch("certificates are checked", "upstream/http.py",
+           "verify=_trust() if settings.url.startswith", "verify=False if settings.url.startswith",
+           f"{_DOWNLOADS}test_a_certificate_that_nobody_vouches_for_is_not_trusted"),
+    Switch("a certificate is not asked for again", "upstream/http.py", "if _certificate(error):", "if False:",
+           f"{_DOWNLOADS}test_a_certificate_that_nobody_vouches_for_is_not_trusted"),
+    Switch("no cookie is stored", "upstream/http.py",
+           "cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),", "",
+           f"{_TOKENS}test_the_cookie_has_the_name_that_is_set_and_no_other_is_sent_back"),
+    Switch("cookie and bearer never meet", "upstream/http.py", "headers={name: value}",
+           'headers={name: value, "Cookie": value, "Authorization": value}',
+           f"{_TOKENS}test_cookie_and_bearer_never_meet_and_go_nowhere_else"),
+    Switch("the cookie stays with the tokens", "upstream/analytics.py",
+           'get = Request("report", "GET", path, await self._bearer(),',
+           'get = Request("report", "GET", path, self._cookie(),',
+           f"{_TOKENS}test_cookie_and_bearer_never_meet_and_go_nowhere_else"),
+    Switch("libraries do not log addresses", "upstream/http.py",
+           'logging.getLogger("httpx").setLevel(logging.WARNING)', "", "test_stdio.py test_secrets.py"),
+    Switch("libraries do not log headers", "upstream/http.py",
+           'logging.getLogger("httpcore").setLevel(logging.WARNING)', "", "test_stdio.py test_secrets.py"),
+    Switch("retries have a budget", "upstream/http.py", " or not self._budget.take()", "",
+           f"{_ANALYTICS}test_many_calls_together_retry_no_more_than_ten_times"),
+    Switch("the budget is ten a minute", "upstream/policy.py", "if len(self.spent) >= _BUDGET:", "if False:",
+           f"{_DOWNLOADS}test_retries_of_the_last_minute_count_and_older_ones_do_not"),
+    Switch("the budget is renewed", "upstream/policy.py", "now - self.spent[0] > _PER", "False",
+           f"{_DOWNLOADS}test_retries_of_the_last_minute_count_and_older_ones_do_not"),
+    Switch("a long wait is handed back", "upstream/http.py", "if wait > LONGEST_WAIT or",
+           "wait = min(wait, 0.01)\n                if",
+           f"{_DOWNLOADS}test_a_long_wait_is_handed_back_instead_of_waited"),
+    Switch("a short wait is kept to", "upstream/http.py",
+           "backoff(self._settings.retry_base_delay, sent) if failed.wait is None else failed.wait",
+           "0.0 if (failed.wait or 0) <= LONGEST_WAIT else failed.wait",
+           f"{_ANALYTICS}test_a_wait_that_upstream_asks_for_is_kept_to"),
+    Switch("a date to wait for is understood", "upstream/policy.py", "else _until(header)", "else -1.0",
+           f"{_DOWNLOADS}test_a_wait_until_a_date_is_understood_and_nonsense_is_not_waited_for"),
+    Switch("waits are spread", "upstream/policy.py", "random.uniform(0, min(_CAP",
+           "random.uniform(min(_CAP, base * 2 ** (sent - 1)), min(_CAP", _WAITS),
+    Switch("waits do not grow for ever", "upstream/policy.py", "uniform(0, min(_CAP,", "uniform(0, max(_CAP,", _WAITS),
+)  # fmt: skip
+
+# The retry table as it stands; the switches let one call of a row send one request more.
+_CALLS = ("report", "read", "list", "create", "revoke")
+_TABLE = {
+    "unsent": (4, 4, 4, 2, 3), "silent": (3, 3, 3, 1, 3), "late": (2, 3, 3, 1, 3), "broken": (3, 3, 3, 1, 1),
+    "misread": (1, 1, 1, 1, 1), "redirect": (1, 1, 1, 1, 1), "refused": (1, 1, 1, 1, 1), "conflict": (1, 1, 1, 1, 1),
+    "asked_to_wait": (3, 3, 3, 1, 2), "busy": (3, 3, 3, 1, 3), "failing": (2, 3, 3, 1, 3), "gateway": (4, 4, 4, 1, 3),
+    "odd": (2, 2, 2, 1, 2),
+}  # fmt: skip
+_MORE = (  # a create may never be sent again; of the other columns those rows in which each differs from its neighbours
+    *((outcome, "create") for outcome in _TABLE),
+    *((outcome, "report") for outcome in ("unsent", "late", "failing", "gateway", "refused")),
+    *((outcome, "read") for outcome in ("failing", "misread")),
+    *((outcome, "list") for outcome in ("broken", "redirect")),
+    *((outcome, "revoke") for outcome in ("broken", "asked_to_wait", "gateway", "silent")),
+)
+
+
+def _row(outcome: str, most: tuple[int, ...]) -> str:
+    report, read, listed, create, revoke = most
+    name = f'"{outcome}":'
+    return f"    {name:<17}({report},     {read},   {listed},   {create},     {revoke}),"
+
+
+def _once_more(outcome: str, call: str) -> Switch:
+    most = _TABLE[outcome]
+    more = tuple(number + (one == call) for number, one in zip(most, _CALLS, strict=True))
+    name = f"a {call} is sent {most[_CALLS.index(call)]} times at most: {outcome}"
+    tests = f"{_CONNECTING if outcome == 'unsent' else _TABLED}[{call}]"
+    return Switch(name, "upstream/policy.py", _row(outcome, most), _row(outcome, more), tests)
+
+
+UPSTREAM = (*_GUARDS, *(_once_more(outcome, call) for outcome, call in _MORE))
