@@ -198,6 +198,24 @@ async def test_a_body_that_inflates_beyond_reason_is_refused_long_before_the_lim
     assert len(fake.exchanges) == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [("report", "auth_rejected"), ("read", "auth_rejected"), ("list", "session_expired"), ("create", "session_expired"),
+     ("revoke", "session_expired")],
+)  # fmt: skip
+@pytest.mark.parametrize("page", [b"<html>Sign in</html>", b"\xef\xbb\xbf\r\n <!DOCTYPE html>"])
+async def test_a_login_page_is_no_answer_whatever_its_status(
+    make_settings: Make, asked: Call, code: str, page: bytes
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(page, content_type="text/csv" if asked == "report" else JSON)
+
+    async with scripted_upstream(answer) as fake:
+        with pytest.raises((Failed, AnalyticsError), match=code):
+            await ask(make_settings(fake.url), asked)
+    assert len(fake.exchanges) == 1
+
+
 async def test_credits_and_a_registry_that_nothing_ends_are_refused(make_settings: Make) -> None:
     async def endless(exchange: Exchange) -> None:
         body = b'{"a": 1}' if "credits" in exchange.target else b"Instance user ID\n1\n"

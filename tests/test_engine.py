@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -13,10 +14,13 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import duckdb
 import pytest
 from mcp import Client
 
 import sourcegraph_analytics_mcp
+from sourcegraph_analytics_mcp.exports.engine.ingest import Ingest
+from sourcegraph_analytics_mcp.exports.engine.syncing import Syncing
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, refused
 from support.statements import BOMBS
@@ -102,6 +106,66 @@ async def test_a_conversion_that_the_disk_refuses_says_so(make_settings: Make, r
             error = await refused(client, "export_csv", granularity="by_user")
         assert list((settings.home / "staging").iterdir()) == []
     assert error["code"] == code
+
+
+class Noted:
+    """The engine, and what is asked of it."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, asked: list[str]) -> None:
+        self._connection = connection
+        self._asked = asked
+
+    def cursor(self) -> "Noted":
+        return Noted(self._connection.cursor(), self._asked)
+
+    def execute(self, sql: str) -> duckdb.DuckDBPyConnection:
+        self._asked.append(sql)
+        return self._connection.execute(sql)
+
+
+def test_each_attempt_at_a_segment_has_files_of_its_own(tmp_path: Path) -> None:
+    """The engine may remove those of a failed one late, when the next has begun: rarely, so it is not waited for."""
+    asked: list[str] = []
+    body = b"Instance user ID,Searches\n1,not a number\n"
+    (tmp_path / "export.csv").write_bytes(body)
+    (tmp_path / "parts").mkdir()
+    connection: Any = Noted(duckdb.connect(), asked)
+    ingest = Ingest(tmp_path / "export.csv", tmp_path / "parts", "by_user", connection)
+    ingest.advance(len(body))
+    assert ingest.finish()["row_count"] == 1
+    attempts = [re.findall(rf"'({tmp_path}[^']*)'", sql) for sql in asked if sql.startswith("COPY")]
+    assert [len(files) for files in attempts] == [2, 2]
+    assert set(attempts[0]).isdisjoint(attempts[1])
+
+
+def test_a_file_that_cannot_be_synced_is_heard_of(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    syncing = Syncing()
+    for name in ("there", "gone", "there"):
+        syncing.soon(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        syncing.finish()
+
+
+async def test_an_engine_is_told_nothing_but_its_work(make_settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it leave an image of its memory."""
+    monkeypatch.setenv("SRC_ANALYTICS_ACCESS_TOKEN", "sams_at_planted.secret")
+    seen: list[str] = []
+
+    async def answer(exchange: Exchange) -> None:
+        await half(exchange)
+        engine = Path(f"/proc/{await an_engine()}")
+        seen.extend((engine / name).read_text() for name in ("environ", "cmdline"))
+        with anyio.fail_after(5):
+            while not re.search(r"Max core file size +0 +0 ", (engine / "limits").read_text()):
+                await anyio.lowlevel.checkpoint()
+        await exchange.send(BODY[2000:])
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        await call(client, "export_csv", granularity="by_user")
+    assert len(seen) == 2
+    assert "sams_at_" not in "".join(seen)
+    assert "SRC_ANALYTICS" not in "".join(seen)
 
 
 async def test_what_is_wrong_is_heard_before_the_whole_report_has_come(make_settings: Make) -> None:

@@ -34,6 +34,8 @@ from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import callers
 from sourcegraph_analytics_mcp.surface.callers import Callers
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
+from support.client import call, refused
+from support.upstreams import Served
 
 pytestmark = pytest.mark.anyio
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -261,6 +263,12 @@ def test_a_damaged_credential_stops_the_start(tmp_path: Path) -> None:
         LocalCredential(blocked)
 
 
+def test_a_credential_that_others_could_read_is_made_private(tmp_path: Path) -> None:
+    (tmp_path / "http-credential").write_text("c" * 43)
+    (tmp_path / "http-credential").chmod(0o644)
+    assert LocalCredential(tmp_path).path.stat().st_mode & 0o777 == 0o600
+
+
 # The guard
 
 
@@ -468,6 +476,28 @@ async def test_a_share_outlives_what_is_closed_when_idle(monkeypatch: pytest.Mon
             await known.enter()
             with pytest.raises(AnalyticsError, match="busy"):
                 known.take("exports", 1, 3600)
+
+
+async def test_one_caller_does_not_use_up_anothers_share() -> None:
+    async with some() as (known, _):
+        for subject in ("alice", "bob"):
+            with calling(subject):
+                known.take("calls", 1, 60)
+                with pytest.raises(AnalyticsError, match="busy"):
+                    known.take("calls", 1, 60)
+
+
+async def test_calls_and_questions_have_a_share_each(make_settings: Callable[..., Settings], upstream: Served) -> None:
+    settings = make_settings(upstream.url, calls_per_minute=4, queries_per_minute=1)
+    async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
+        await call(client, "query_usage", metrics=["searches"])
+        question = await refused(client, "query_usage", metrics=["searches"])
+        await call(client, "list_exports")
+        await call(client, "list_exports")
+        other = await refused(client, "list_exports")
+    assert question["code"] == other["code"] == "busy"
+    assert "more than 1 questions" in question["message"]
+    assert "more than 4 calls" in other["message"]
 
 
 async def test_a_share_is_free_again_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

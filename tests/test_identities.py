@@ -13,6 +13,8 @@ from mcp_types import PromptReference, ResourceTemplateReference
 
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Activity, Company, Person
 from sourcegraph_analytics_mcp.demo.reports import report
+from sourcegraph_analytics_mcp.errors import AnalyticsError
+from sourcegraph_analytics_mcp.exports.identities import Pseudonyms
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, read, refused
 from support.upstreams import Exchange, scripted_upstream
@@ -169,6 +171,13 @@ async def test_a_damaged_key_is_said_and_nothing_is_shown(make_settings: Make, t
         error = await refused(client, "query_usage", metrics=["searches"], group_by=["user"])
     assert error["code"] == "store_corrupt"
     assert "pseudonyms" in error["message"]
+
+
+def test_a_key_that_others_can_read_is_not_used(tmp_path: Path) -> None:
+    assert Pseudonyms(tmp_path).of("somebody").startswith("person-")
+    (tmp_path / "pseudonyms").chmod(0o640)
+    with pytest.raises(AnalyticsError, match="others can read it"):
+        Pseudonyms(tmp_path).of("somebody")
 
 
 async def test_a_row_without_a_person_has_no_pseudonym(make_settings: Make) -> None:

@@ -1,13 +1,16 @@
 """The command as clients start it: both protocol eras, a pure stdout, prompt and clean ends."""
 
 import json
+import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sourcegraph_analytics_mcp.cli.lines import Output
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE, DEMO_TOKEN
 from support.client import REVISIONS
 from support.stdio import COMMAND, META, Raw, spawned
@@ -155,6 +158,28 @@ def test_changed_text_is_not_acted_on(tmp_path: Path, upstream: Served) -> None:
         assert "not valid UTF-8" in raw.answer(9)["error"]["message"]
         assert raw.ask("tools/list")["tools"]
     assert upstream.sent("GET") == []
+
+
+@pytest.mark.anyio
+async def test_a_line_that_cannot_be_encoded_is_written_all_the_same() -> None:
+    source, sink = os.pipe()
+    with os.fdopen(source, "rb") as there, os.fdopen(sink, "wb") as file:
+        output = Output(file)
+        await output.write("half a pair \ud800")
+        await output.write("\n")
+        await output.flush()
+        assert there.readline() == b"half a pair ?\n"
+
+
+def test_what_else_prints_goes_to_stderr_and_what_else_reads_finds_nothing() -> None:
+    code = (
+        "import os, sys; from sourcegraph_analytics_mcp.cli.lines import standard_streams\n"
+        "source, sink = standard_streams(); print('printed', sys.stdin.read(), flush=True); os.write(1, b'written')\n"
+        "sink.write(b'said ' + source.readline()); sink.flush()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], input=b"asked", capture_output=True, timeout=20, check=True)
+    assert ended.stdout == b"said asked"
+    assert ended.stderr == b"printed \nwritten"
 
 
 def test_500_calls_at_once_are_all_answered(tmp_path: Path) -> None:

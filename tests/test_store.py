@@ -142,6 +142,40 @@ async def test_a_data_directory_that_others_could_read_is_made_private(settings:
     assert settings.home.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("linked", ["", "exports", "staging"])
+def test_a_link_in_place_of_a_directory_is_not_followed(tmp_path: Path, linked: str) -> None:
+    home, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    (home if linked else tmp_path).mkdir(exist_ok=True)
+    (home / linked).symlink_to(elsewhere)
+    with pytest.raises(AnalyticsError, match="store_corrupt"):
+        Store(home, 1, 1 << 30).prepare()
+    assert list(elsewhere.iterdir()) == []
+    assert elsewhere.stat().st_mode & 0o777 == 0o755
+
+
+def test_what_a_living_maker_stages_is_left_alone_by_another(tmp_path: Path) -> None:
+    store = Store(tmp_path, 1, 1 << 30)
+    store.prepare()
+    staged = store.stage()
+    Store(tmp_path, 1, 1 << 30).prepare()
+    assert staged.parts.is_dir()
+    os.close(staged._lock)  # as when its process dies
+    Store(tmp_path, 1, 1 << 30).prepare()
+    assert not staged.folder.exists()
+
+
+@pytest.mark.parametrize("name", ["", "..", "../exports/x", "x" * 32, "A" * 32, "0" * 31, "0" * 32 + "\n", "０" * 32])
+def test_a_name_that_is_no_id_leads_nowhere(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path, 1, 1 << 30)
+    store.prepare()
+    (tmp_path / "exports" / ("x" * 32)).mkdir()
+    with pytest.raises(AnalyticsError, match="not_found"):
+        store.get(name)
+    assert not store.delete(name)
+    assert (tmp_path / "exports" / ("x" * 32)).is_dir()
+
+
 def test_what_dead_makers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     store = Store(tmp_path, 1, 1 << 30)
     store.prepare()
