@@ -56,7 +56,7 @@ SURFACE = (
     Switch("what cannot be encoded is written all the same", "cli/lines.py", 'line.encode("utf-8", "replace")',
            "line.encode()", "test_stdio.py::test_a_line_that_cannot_be_encoded_is_written_all_the_same"),
     Switch("stdout is the protocol's alone", "cli/lines.py", "    os.dup2(2, 1)\n", "",
-           "test_stdio.py::test_what_else_prints_goes_to_stderr"),
+           "test_stdio.py::test_what_else_prints_goes_to_stderr_and_what_else_reads_finds_nothing"),
     Switch("a deaf client ends it", "cli/stdio.py", "tasks.start_soon(watch_end)", "",
            f"{_STDIO}test_a_client_that_stops_reading_does_not_keep_it_alive"),
     Switch("the end of input ends it", "cli/lines.py", "self._on_end()\n                raise StopAsyncIteration",
