@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -196,6 +197,33 @@ async def test_a_body_that_inflates_beyond_reason_is_refused_long_before_the_lim
         with pytest.raises(AnalyticsError, match="upstream_too_large"):
             await ask(make_settings(fake.url), "report")
     assert len(fake.exchanges) == 1
+
+
+async def test_nothing_that_upstream_sets_is_sent_back(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b'{"tokens": []}', content_type=JSON, extra="Set-Cookie: cas=evil; Path=/\r\n")
+
+    async with scripted_upstream(answer) as fake:
+        http = Http(make_settings(fake.url))
+        analytics = Analytics(http, Known())
+        for _ in range(2):
+            await analytics.list_tokens()
+            await analytics.credits("a.example", None, None)
+        await http.aclose()
+    assert [exchange.headers.get("cookie") for exchange in fake.exchanges] == ["cas=c", None] * 2
+
+
+async def test_libraries_log_neither_addresses_nor_headers(
+    make_settings: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"{}", content_type=JSON)
+
+    for name in ("", "httpx", "httpcore"):  # as if nobody had set anything yet
+        caplog.set_level(logging.DEBUG, name)
+    async with scripted_upstream(answer) as fake:
+        await ask(make_settings(fake.url), "read")
+    assert [record for record in caplog.records if record.name.startswith(("httpx", "httpcore"))] == []
 
 
 @pytest.mark.parametrize(

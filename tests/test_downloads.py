@@ -199,7 +199,7 @@ async def test_a_drip_is_not_waited_for(make_settings: Make) -> None:
 
     async with (
         scripted_upstream(drip) as fake,
-        connected(make_settings(fake.url, read_timeout="0.4", deadline="60")) as client,
+        connected(make_settings(fake.url, read_timeout="0.4", deadline="10")) as client,
     ):
         error = await refused(client, "export_csv")
         assert error["code"] == "upstream_timeout"
@@ -232,7 +232,7 @@ async def test_a_head_that_never_ends_is_not_waited_for(make_settings: Make, end
             await exchange.send(endless)
             await anyio.sleep(0.02)
 
-    asked = {"read_timeout": "0.2", "connect_timeout": "0.1", "deadline": "60"}
+    asked = {"read_timeout": "0.2", "connect_timeout": "0.1", "deadline": "10"}
     async with scripted_upstream(drip) as fake, connected(make_settings(fake.url, **asked)) as client:
         error = await refused(client, "export_csv")
         assert error["code"] == "upstream_timeout"
@@ -483,7 +483,8 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(make_setting
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
-        async with connected(make_settings(f"https://127.0.0.1:{listener.getsockname()[1]}")) as client:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        async with connected(make_settings(url, connect_timeout="3")) as client:
             error = await refused(client, "export_csv")
         await anyio.to_thread.run_sync(thread.join)
     assert error["code"] == "upstream_unavailable"

@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.copies import Copy
-from support.mechanisms import SWITCHES, Switch
+from support.mechanisms import SWITCHES
+from support.mechanisms.switch import Switch
 
 
 def outcome(switch: Switch, copy: Copy) -> tuple[str, str]:

@@ -7,6 +7,7 @@ _TOKENS = "test_tokens.py::"
 _ANALYTICS = "test_analytics.py::"
 _TABLED = f"{_ANALYTICS}test_each_trouble_is_met_as_often_as_the_table_says"
 _CONNECTING = f"{_ANALYTICS}test_a_connection_that_fails_is_tried_as_often_as_the_table_says"
+_LOGGED = f"{_ANALYTICS}test_libraries_log_neither_addresses_nor_headers"
 _WAITS = f"{_ANALYTICS}test_waits_grow_to_a_limit_and_are_never_twice_the_same"
 
 _GUARDS = (
@@ -62,7 +63,7 @@ _GUARDS = (
            f"{_DOWNLOADS}test_a_certificate_that_nobody_vouches_for_is_not_trusted"),
     Switch("no cookie is stored", "upstream/http.py",
            "cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),", "",
-           f"{_TOKENS}test_the_cookie_has_the_name_that_is_set_and_no_other_is_sent_back"),
+           f"{_ANALYTICS}test_nothing_that_upstream_sets_is_sent_back"),
     Switch("cookie and bearer never meet", "upstream/http.py", "headers={name: value}",
            'headers={name: value, "Cookie": value, "Authorization": value}',
            f"{_TOKENS}test_cookie_and_bearer_never_meet_and_go_nowhere_else"),
@@ -71,9 +72,9 @@ _GUARDS = (
            'get = Request("report", "GET", path, self._cookie(),',
            f"{_TOKENS}test_cookie_and_bearer_never_meet_and_go_nowhere_else"),
     Switch("libraries do not log addresses", "upstream/http.py",
-           'logging.getLogger("httpx").setLevel(logging.WARNING)', "", "test_stdio.py test_secrets.py"),
+           'logging.getLogger("httpx").setLevel(logging.WARNING)', "", _LOGGED),
     Switch("libraries do not log headers", "upstream/http.py",
-           'logging.getLogger("httpcore").setLevel(logging.WARNING)', "", "test_stdio.py test_secrets.py"),
+           'logging.getLogger("httpcore").setLevel(logging.WARNING)', "", _LOGGED),
     Switch("retries have a budget", "upstream/http.py", " or not self._budget.take()", "",
            f"{_ANALYTICS}test_many_calls_together_retry_no_more_than_ten_times"),
     Switch("the budget is ten a minute", "upstream/policy.py", "if len(self.spent) >= _BUDGET:", "if False:",
