@@ -20,16 +20,13 @@ class Ended:
 
     Args:
         code: pytest's exit code; None where it had to be ended.
+        failed: whether a test ran and failed, or did not end; not that there was none, or that pytest itself fell.
         says: its first error, shortened.
     """
 
     code: int | None
+    failed: bool
     says: str
-
-    @property
-    def failed(self) -> bool:
-        """Whether tests ran and failed, or did not end; not that there were none."""
-        return self.code in (1, None)
 
 
 class Copy:
@@ -67,6 +64,8 @@ class Copy:
         except subprocess.TimeoutExpired:
             os.killpg(running.pid, signal.SIGKILL)  # and the servers that it has started
             running.communicate()
-            return Ended(None, f"not over after {seconds:g} seconds")
-        errors = [line[4:].strip() for line in said.splitlines() if line.startswith("E   ")]
-        return Ended(running.returncode, next(iter(errors), said.strip()[-200:])[:120])
+            return Ended(None, True, f"not over after {seconds:g} seconds")
+        lines = said.splitlines()
+        failures = [line for line in lines if line.startswith("FAILED ")]
+        errors = [line[4:].strip() for line in lines if line.startswith("E   ")] or failures or lines[-1:]
+        return Ended(running.returncode, running.returncode == 1 and bool(failures), " ".join(errors[:1])[:120])
