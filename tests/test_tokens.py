@@ -300,6 +300,29 @@ async def test_a_cookie_that_does_not_work_says_what_to_do(make_settings: Make, 
     assert len(scripted.exchanges) == 1
 
 
+async def test_a_token_that_was_there_before_a_lost_create_is_not_taken_for_its(make_settings: Make) -> None:
+    there = {"id": "older", "displayName": "job", "createdAt": "2999-01-01T00:00:00Z", "isExpired": False}
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "POST":
+            await exchange.answer(b"", "500 Internal Server Error")
+        else:
+            await exchange.answer(_listed([there]), content_type="application/json")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        error = await refused(client, "create_token", display_name="job")
+    assert error["code"] == "ambiguous"
+    assert "DELETE" not in [exchange.method for exchange in scripted.exchanges]
+
+
+@pytest.mark.parametrize("token_id", ["", "..", "a/b", "a?b", "a%2Fb", "a b", "x" * 65, "\u0661"])
+async def test_what_is_no_id_of_a_token_is_refused_here(settings: Settings, upstream: Served, token_id: str) -> None:
+    async with connected(settings) as client:
+        error = await refused(client, "revoke_token", token_id=token_id, confirm=True)
+    assert error["code"] == "invalid_argument"
+    assert upstream.ledger == []
+
+
 async def test_cookie_and_bearer_never_meet_and_go_nowhere_else(settings: Settings, upstream: Served) -> None:
     async with connected(settings) as client:
         for tool in ("list_tokens", "create_token", "export_csv", "get_credits", "check_connection"):
