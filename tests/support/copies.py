@@ -49,6 +49,8 @@ class Copy:
 
     def run(self, tests: list[str], seconds: float = _LONGEST) -> Ended:
         """Run tests by the names of their files, one process, until the first fails."""
+        for compiled in list(self.root.rglob("__pycache__")):  # a process that was ended, or had no room, may cut one
+            shutil.rmtree(compiled)
         command = [str(self._python), "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=short"]
         running = subprocess.Popen(
             [*command, *(str(self.root / "tests" / test) for test in tests)],
