@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from mcp import MCPError
 
+from sourcegraph_analytics_mcp.redaction import Redactor
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, read
 from support.upstreams import Exchange, scripted_upstream
@@ -131,6 +132,12 @@ async def test_secrets_that_upstream_says_back_as_data_are_masked(make_settings:
         said += [await read(client, f"analytics://exports/{export}{part}") for part in ("", "/rows", "/data.csv")]
     assert all("[secret]" in text for text in said)
     assert [found for text in said for found in leaks(text)] == []
+
+
+def test_what_looks_like_a_token_is_masked_to_its_end_though_nobody_knows_it() -> None:
+    redactor = Redactor(())
+    assert redactor.text(f"a {MADE}, b") == "a [secret], b"
+    assert redactor.data({MADE: [{"a": MADE}]}) == {"[secret]": [{"a": "[secret]"}]}
 
 
 def test_the_search_would_find_a_leak() -> None:

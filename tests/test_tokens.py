@@ -470,6 +470,23 @@ async def test_what_a_crash_left_is_only_revoked_when_it_must_be_ours(make_setti
     assert ("it left no token" in note) if not others else ("twin-0, twin-1" in note)
 
 
+@pytest.mark.parametrize(
+    "other", [{"displayName": "weekly"}, {"createdAt": "2020-01-01T00:00:00Z"}, {"createdAt": "2999-01-01T00:00:00Z"}]
+)
+async def test_one_token_that_cannot_be_what_a_crash_left_is_not_revoked(
+    make_settings: Make, other: dict[str, str]
+) -> None:
+    desk = Desk()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url)
+        await killed_in_create(settings, desk)
+        desk.tokens[0] |= other
+        async with connected(settings) as client:
+            (note,) = (await call(client, "list_tokens"))["notes"]
+    assert "DELETE" not in desk.calls
+    assert "it left no token" in note
+
+
 async def test_a_create_that_is_over_leaves_no_entry(settings: Settings, upstream: Served) -> None:
     async with connected(settings) as client:
         await call(client, "create_token", display_name="nightly")

@@ -5,7 +5,7 @@ from .switch import Switch
 _TOKENS = "test_tokens.py::"
 _JOURNAL = f"{_TOKENS}test_a_crash_between_the_create_and_the_store_is_put_right_at_the_next_call"
 _LOST = f"{_TOKENS}test_a_create_whose_answer_is_lost_revokes_the_orphan"
-_ONLY = f"{_TOKENS}test_what_a_crash_left_is_only_revoked_when_it_must_be_ours"
+_ONLY = f"{_TOKENS}test_one_token_that_cannot_be_what_a_crash_left_is_not_revoked"
 _RETRIES = "test_analytics.py::test_a_create_that_ends_in_any_way_leaves_no_live_token"
 
 _GUARDS = (
@@ -112,9 +112,9 @@ _GUARDS = (
     Switch("known secrets are masked", "redaction.py", "text = text.replace(secret, _MASK)", "pass",
            "test_secrets.py::test_secrets_that_upstream_says_back_as_data_are_masked"),
     Switch("what looks like a token is masked", "redaction.py", "return _TOKEN.sub(_MASK, text)", "return text",
-           "test_secrets.py"),
+           "test_secrets.py::test_what_looks_like_a_token_is_masked_to_its_end_though_nobody_knows_it"),
     Switch("a token's second half is masked", "redaction.py", "[A-Za-z0-9._~+/=-]+", "[A-Za-z0-9_-]+",
-           "test_secrets.py"),
+           "test_secrets.py::test_what_looks_like_a_token_is_masked_to_its_end_though_nobody_knows_it"),
     Switch("data is masked", "surface/tool.py", "redactor.data(data)", "data",
            "test_secrets.py::test_secrets_that_upstream_says_back_as_data_are_masked"),
     Switch("text is masked", "surface/tool.py", "redactor.text(text)", "text",
