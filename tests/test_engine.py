@@ -65,6 +65,24 @@ async def test_a_conversion_whose_process_dies_is_begun_again(make_settings: Mak
     assert len(fake.exchanges) == 1
 
 
+async def test_an_export_without_an_engine_fails_and_leaves_nothing(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(BODY)
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url)
+        async with connected(settings) as client:
+            with monkeypatch.context() as without:
+                without.setattr(sys, "executable", str(tmp_path / "nothing"))
+                error = await refused(client, "export_csv", granularity="by_user")
+            assert list((settings.home / "staging").iterdir()) == []
+            assert (await call(client, "export_csv", granularity="by_user"))["export"]["row_count"] == 1000
+    assert str(tmp_path) not in json.dumps(error)
+    assert error["code"] != "internal"  # which bugs are
+
+
 async def test_a_conversion_whose_processes_all_die_is_given_up(make_settings: Make) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(BODY)
