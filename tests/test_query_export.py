@@ -144,6 +144,7 @@ async def test_instructions_in_cells_are_shown_as_data(make_settings: Callable[.
         ("SELEC 1", "sql_failed", "syntax error"),
         ('WITH "/etc/passwd" AS (SELECT 1) SELECT 1', "sql_rejected", "plain name"),
         ("PRAGMA database_list", "sql_rejected", "only a SELECT"),
+        ("UPDATE EXTENSIONS", "sql_rejected", "only a SELECT"),
         ("SHOW TABLES", "sql_rejected", "DESCRIBE and SUMMARIZE"),
         ("SELECT ?", "sql_rejected", "parameters"),
         (f"SELECT {'CASE WHEN true THEN ' * 500}1{' END' * 500}", "sql_rejected", "nested too deeply"),

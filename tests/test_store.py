@@ -77,7 +77,10 @@ async def test_a_list_that_cannot_be_read_is_a_failure_and_not_an_empty_one(sett
         assert (await client.call_tool("list_exports", {})).is_error
         with pytest.raises(MCPError) as error:
             await read(client, "analytics://exports")
-    assert error.value.error.code == -32603
+        with pytest.raises(MCPError) as listing:
+            await client.list_resources()
+    assert error.value.error.code == listing.value.error.code == -32603
+    assert listing.value.error.message.startswith("[store_corrupt] ")
 
 
 @pytest.mark.anyio
@@ -145,7 +148,8 @@ async def test_a_data_directory_that_others_could_read_is_made_private(settings:
 @pytest.mark.parametrize("linked", ["", "exports", "staging"])
 def test_a_link_in_place_of_a_directory_is_not_followed(tmp_path: Path, linked: str) -> None:
     home, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
-    elsewhere.mkdir(mode=0o755)
+    elsewhere.mkdir()
+    elsewhere.chmod(0o755)  # whatever the umask
     (home if linked else tmp_path).mkdir(exist_ok=True)
     (home / linked).symlink_to(elsewhere)
     with pytest.raises(AnalyticsError, match="store_corrupt"):

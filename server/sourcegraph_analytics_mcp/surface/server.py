@@ -204,7 +204,10 @@ class AnalyticsServer(MCPServer[App]):
         return self._tools[name]
 
     async def list_resources(self) -> list[ListedResource]:
-        kept = await self.running().store.listed()
+        try:
+            kept = await self.running().store.listed()
+        except AnalyticsError as error:
+            raise MCPError(code=INTERNAL_ERROR, message=error.text) from None
         return [*await super().list_resources(), *listed(kept)]
 
     async def read_resource(self, uri: Any, context: Context[App, Any] | None = None) -> Any:

@@ -76,13 +76,25 @@ class Child:
 
 
 async def start_child() -> Child:
-    """Start an engine process: no environment, no site, no inherited files but its three pipes."""
+    """Start an engine process: no environment, no site, no inherited files but its three pipes.
+
+    Raises:
+        AnalyticsError: `busy` when the system does not start it.
+    """
+    try:
+        return Child(await _process())
+    except OSError as error:
+        message = "The data engine's process cannot be started."
+        step = "Try again; if it stays so, check that this machine has memory and processes left."
+        raise AnalyticsError("busy", message, step, retryable=True) from error
+
+
+async def _process() -> Process:
     path = [_PACKAGE_ROOT, *(p for p in sys.path if p and p != _PACKAGE_ROOT)]
-    process = await anyio.open_process(
+    return await anyio.open_process(
         [sys.executable, "-I", "-S", str(_SCRIPT), json.dumps(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=None if os.environ.get("SRC_ANALYTICS_LOG_LEVEL") == "DEBUG" else subprocess.DEVNULL,
         env={"PYTHONUTF8": "1", **{k: v for k, v in os.environ.items() if k in ("LD_LIBRARY_PATH", "SYSTEMROOT")}},
     )
-    return Child(process)
