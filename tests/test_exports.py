@@ -189,6 +189,9 @@ async def test_a_long_export_goes_on_in_the_background(make_settings: Callable[.
         settings = make_settings(scripted.url, answer_within=0.3)
         async with connected(settings) as client:
             running = (await call(client, "export_csv", granularity="by_user"))["export"]
+            with anyio.fail_after(30):
+                while running["progress"] is None:  # nothing has come yet
+                    running = (await call(client, "export_csv", granularity="by_user"))["export"]
             listed = (await call(client, "list_exports"))["exports"]
             finish.set()
             done = await call(client, "export_csv", granularity="by_user")
