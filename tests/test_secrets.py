@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -9,6 +10,7 @@ from urllib.parse import quote
 import pytest
 from mcp import MCPError
 
+from sourcegraph_analytics_mcp.cli.log import configure_log
 from sourcegraph_analytics_mcp.redaction import Redactor
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, read
@@ -138,6 +140,22 @@ def test_what_looks_like_a_token_is_masked_to_its_end_though_nobody_knows_it() -
     redactor = Redactor(())
     assert redactor.text(f"a {MADE}, b") == "a [secret], b"
     assert redactor.data({MADE: [{"a": MADE}]}) == {"[secret]": [{"a": "[secret]"}]}
+
+
+def test_the_log_masks_secrets_and_keeps_each_event_on_one_line(
+    make_settings: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        configure_log(make_settings("http://127.0.0.1:9", access_token=TOKEN, cas_cookie=COOKIE))
+        logging.getLogger("anything").warning("told %s\n2026-01-01 INFO forged %s", COOKIE, MADE)
+    finally:
+        root.handlers[:], root.level = before
+    logged = capsys.readouterr().err
+    assert leaks(logged) == []
+    assert logged.count("[secret]") == 2
+    assert logged.count("\n") == 1
 
 
 def test_the_search_would_find_a_leak() -> None:

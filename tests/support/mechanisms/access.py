@@ -122,11 +122,11 @@ _GUARDS = (
     Switch("resources are masked", "surface/server.py", "self.running().redactor.text(contents.content)",
            "contents.content", "test_secrets.py::test_secrets_that_upstream_says_back_as_data_are_masked"),
     Switch("the log is masked", "cli/log.py", "self._redactor.text(super().format(record))", "super().format(record)",
-           "test_stdio.py test_secrets.py test_terminal.py"),
+           "test_secrets.py"),
     Switch("a session is not logged whole", "cli/log.py", 'r"\\1..."', 'r"\\g<0>"',
            "test_http.py::test_an_older_client_without_the_scope_is_told"),
     Switch("one event is one line", "cli/log.py", 'text.encode("unicode_escape").decode("ascii")', "text",
-           "test_stdio.py test_secrets.py"),
+           "test_secrets.py"),
 )  # fmt: skip
 
 # What may have made a token, and where it then is looked for.
