@@ -13,7 +13,7 @@ EXPORTS = (
     Switch("row counts are compared", "exports/engine/ingest.py", "if rows == lines:", "if rows >= 0:",
            "test_downloads.py"),
     Switch("ragged rows are refused", "exports/engine/strict.py", "if len(record) != len(fields):", "if False:",
-           f"{_DOWNLOADS}test_a_body_that_is_no_report_is_refused_at_once"),
+           f"{_DOWNLOADS}test_a_ragged_row_is_named_by_its_number"),
     Switch("cells that do not parse are counted", "exports/engine/strict.py", "unparsed[column.name] += 1", "pass",
            f"{_DOWNLOADS}test_cells_that_do_not_parse_are_counted_and_count_as_blank"),
     Switch("characters that are no UTF-8 are counted", "exports/engine/strict.py",
