@@ -140,7 +140,7 @@ async def test_a_body_that_is_no_report_is_refused_at_once(make_settings: Make, 
 async def test_a_ragged_row_is_named_by_its_number(make_settings: Make, row: bytes, cells: int) -> None:
     error, _, _ = await outcome(make_settings, framed(CSV + row))
     assert error is not None
-    assert f"data row {CSV.count(bytes([10]))}: it has {cells} cells instead of 2" in error["message"]
+    assert f"data row {CSV.count(bytes([10]))}: it has {cells} cells instead of 2" in str(error["message"])
 
 
 async def test_a_header_alone_is_a_report_without_rows(make_settings: Make) -> None:

@@ -234,6 +234,20 @@ async def test_a_create_whose_answer_is_lost_revokes_the_orphan(make_settings: M
     assert error["retryable"]
 
 
+async def test_a_login_page_for_the_create_and_for_the_list_leaves_it_open_whether_there_is_a_token(
+    make_settings: Make,
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        if exchange.number == 1:
+            await exchange.answer(_listed([]), content_type="application/json")
+        else:
+            await _lose(exchange, "html")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        error = await refused(client, "create_token", display_name="job")
+    assert error["code"] == "ambiguous"
+
+
 async def _lose(exchange: Exchange, how: str) -> None:
     body = b'{"id": "orphan-1", "createdAt": "2026-01-01T00:00:00Z"}'
     match how:

@@ -208,7 +208,7 @@ class TokenDesk:
             if len(orphans) == 1:
                 await self._revoke_and_verify(orphans[0].id)
         except AnalyticsError:
-            orphans = []
+            orphans, declined = [], False  # without a list nothing is known
         if len(orphans) == 1:
             message = f"{error.message} The token it had made ({orphans[0].id}) was revoked, as its secret was lost."
             raise AnalyticsError(error.code, message, "Nothing is left over; call create_token again.", retryable=True)
