@@ -362,28 +362,33 @@ async def test_days_nobody_asked_for_are_said(make_settings: Callable[..., Setti
 
 
 async def test_a_cancelled_call_does_not_stop_what_another_waits_for(make_settings: Callable[..., Settings]) -> None:
-    begun, finish = anyio.Event(), anyio.Event()
-    exports: list[dict[str, Any]] = []
+    both_wait, finish = {name: anyio.Event() for name in ("patient", "hasty")}, anyio.Event()
+    rows: list[int] = []
 
     async def answer(exchange: Exchange) -> None:
-        begun.set()
+        body = b"Instance user ID,Searches\n1,2\n"
+        await exchange.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:-2])
         await finish.wait()
-        await exchange.answer(b"Instance user ID,Searches\n1,2\n")
+        await exchange.send(body[-2:])
 
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
 
-        async def export() -> None:
-            exports.append((await call(client, "export_csv", granularity="by_user"))["export"])
+        async def export(name: str) -> None:
+            async def waits(*_: object) -> None:
+                both_wait[name].set()
+
+            result = await client.call_tool("export_csv", {"granularity": "by_user"}, progress_callback=waits)
+            rows.append((result.structured_content or {})["export"]["row_count"])
 
         async with anyio.create_task_group() as patient, anyio.create_task_group() as hasty:
-            patient.start_soon(export)
-            hasty.start_soon(client.call_tool, "export_csv", {"granularity": "by_user"})
-            await begun.wait()
-            while len(hasty._tasks) < 1:  # type: ignore[attr-defined]
-                await anyio.lowlevel.checkpoint()
+            patient.start_soon(export, "patient")
+            hasty.start_soon(export, "hasty")
+            with anyio.fail_after(30):
+                for waiting in both_wait.values():
+                    await waiting.wait()
             hasty.cancel_scope.cancel()
             finish.set()
-    assert [export["row_count"] for export in exports] == [1]
+    assert rows == [1]
     assert len(fake.exchanges) == 1
 
 
