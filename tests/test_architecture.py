@@ -27,7 +27,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "httpx": {"upstream/http.py"},
     "httpcore": {"upstream/http.py"},
-    "isal": {"upstream/body.py", "exports/engine/ingest.py"},
+    "isal": {"upstream/body.py", "exports/engine/ingest.py", "exports/engine/source.py"},
     "duckdb": {"exports/engine"},
     "keyring": {"access/secret_store.py"},
     "rich": {"cli", "demo/walkthrough.py"},

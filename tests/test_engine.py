@@ -143,6 +143,51 @@ class Noted:
         return self._connection.execute(sql)
 
 
+BENT = [
+    ("by_user_day", "Searches", "1.5"),
+    ("by_user_day", "Searches", "-0.25"),
+    ("by_user_day", "Searches", "9007199254740993"),
+    ("by_user_day", "Searches", "-9007199254740993"),
+    ("by_user_day", "Searches", "1e300"),
+    ("by_user_day", "Searches", "inf"),
+    ("by_user_day", "Searches", "nan"),
+    ("by_user_day", "Searches", "0x10"),
+    ("by_user_day", "Combined CAR", "nan"),
+    ("by_user_day", "Combined CAR", "-inf"),
+    ("by_user_day", "Combined CAR", "1e999"),
+    ("by_user_day", "Timestamp Date", "0001-01-01"),
+    ("by_user_day", "Timestamp Date", "1989-12-31"),
+    ("by_user_day", "Timestamp Date", "2200-01-01"),
+    ("by_user_day", "Timestamp Date", "99999-01-01"),
+    ("by_user_day", "Timestamp Date", "infinity"),
+    ("by_user_day", "Timestamp Date", "2026-01-05 (BC)"),
+    ("by_user_month", "Timestamp Month", "0001-05"),
+    ("by_user_month", "Timestamp Month", "2200-01-01"),
+]
+
+
+@pytest.mark.parametrize(("granularity", "column", "cell"), BENT)
+def test_a_cell_that_the_engine_would_bend_counts_as_blank(
+    tmp_path: Path, granularity: Any, column: str, cell: str
+) -> None:
+    when = "Timestamp Month" if granularity == "by_user_month" else "Timestamp Date"
+    columns = ["Instance user ID", when, "Searches", "Combined CAR"]
+    rows = [dict(zip(columns, (str(n), "2026-01-05", "7", "0.5"), strict=True)) for n in range(3)]
+    rows[1][column] = cell
+    lines = [columns, *([row[c] for c in columns] for row in rows)]
+    body = "".join(",".join(line) + "\n" for line in lines).encode()
+    (tmp_path / "export.csv").write_bytes(body)
+    (tmp_path / "parts").mkdir()
+    connection = duckdb.connect()
+    ingest = Ingest(tmp_path / "export.csv", tmp_path / "parts", granularity, connection)
+    ingest.advance(len(body))
+    described = ingest.finish()
+    name = column.lower().replace(" ", "_")
+    assert f"1 cells of {name} are not a value of its kind; they count as blank." in described["warnings"]
+    kept = connection.execute(f"SELECT {name} IS NULL FROM '{tmp_path}/parts/*.parquet'").fetchall()
+    assert kept == [(False,), (True,), (False,)]
+
+
 def test_each_attempt_at_a_segment_has_files_of_its_own(tmp_path: Path) -> None:
     """The engine may remove those of a failed one late, when the next has begun: rarely, so it is not waited for."""
     asked: list[str] = []

@@ -374,7 +374,7 @@ async def test_a_cancelled_call_does_not_stop_what_another_waits_for(make_settin
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
 
         async def export(name: str) -> None:
-            async def waits(*_: object) -> None:
+            async def waits(progress: float, total: float | None, message: str | None) -> None:
                 both_wait[name].set()
 
             result = await client.call_tool("export_csv", {"granularity": "by_user"}, progress_callback=waits)

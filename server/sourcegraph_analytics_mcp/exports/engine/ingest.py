@@ -4,10 +4,7 @@ The file is cut at row ends into segments, two of which are converted at a time.
 strict reader; where that refuses it, or counts other rows than there are lines, `strict` decides.
 """
 
-import errno
-import hashlib
 import io
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +16,10 @@ import duckdb
 from isal.isal_zlib import crc32
 
 from ...errors import AnalyticsError
-from ..columns import Field, Kind, expected, recognise
-from .strict import FIRST_YEAR, LAST_YEAR, BadCsv, Read, records, rewrite
+from ..columns import Field, expected, recognise
+from .parquet import convert, text
+from .source import Seen, Source
+from .strict import BadCsv, Read, records, rewrite
 from .syncing import Syncing
 
 if TYPE_CHECKING:
@@ -30,27 +29,7 @@ SEGMENT = 8 << 20  # bytes; two at a time keep both cores busy and memory flat; 
 _LONGEST_LINE = 4 << 20  # bytes
 _MOST_NAMED = 20
 _AT_ONCE = 2
-_CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\r\n")
 _BOM = b"\xef\xbb\xbf"
-
-_READ_AS: dict[Kind, str] = {
-    "text": "VARCHAR", "flag": "BOOLEAN", "day": "DATE", "month": "VARCHAR", "count": "DOUBLE", "ratio": "DOUBLE",
-}  # fmt: skip
-_PARQUET = "(FORMAT parquet, COMPRESSION snappy, WRITE_BLOOM_FILTER false)"  # 4 % less to write than zstd, 12 % larger
-# Each refuses by error() what the engine's cast would bend: 1.5 to 2, infinity to a date, NaN to a ratio.
-_KEEP_AS: dict[Kind, str] = {
-    "text": "{c}",  # blank is NULL already, by the reader's options
-    "flag": "{c}",
-    "day": "CASE WHEN {c} IS NULL OR {c} "
-    f"BETWEEN DATE '{FIRST_YEAR}-01-01' AND DATE '{LAST_YEAR}-12-31' THEN {{c}} "
-    "ELSE error('day')::DATE END",
-    "month": "CASE WHEN nullif({c}, '') IS NULL THEN NULL WHEN length({c}) = 7 THEN CAST({c} || '-01' AS DATE) "
-    f"WHEN CAST({{c}} AS DATE) BETWEEN DATE '{FIRST_YEAR}-01-01' AND DATE '{LAST_YEAR}-12-31' "
-    "THEN CAST(date_trunc('month', CAST({c} AS DATE)) AS DATE) ELSE error('month')::DATE END",
-    "count": "CASE WHEN {c} IS NULL THEN NULL WHEN {c} = trunc({c}) AND abs({c}) < 9007199254740992 "
-    "THEN CAST({c} AS BIGINT) ELSE error('count')::BIGINT END",
-    "ratio": "CASE WHEN {c} IS NULL OR isfinite({c}) THEN {c} ELSE error('ratio')::DOUBLE END",
-}
 
 
 class Ingest:
@@ -66,8 +45,7 @@ class Ingest:
     def __init__(
         self, source: Path, parts: Path, granularity: "Granularity", connection: duckdb.DuckDBPyConnection
     ) -> None:
-        self._source = source
-        self._file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        self._source = Source(source)
         self._parts = parts
         self._granularity = granularity
         self._connection = connection
@@ -75,7 +53,6 @@ class Ingest:
         self._pool = ThreadPoolExecutor(_AT_ONCE, "convert")
         self._syncing = Syncing()
         self._running: deque[tuple[int, Future[Read]]] = deque()
-        self._hash = hashlib.sha256()
         self._size = 0  # bytes of the file that are there
         self._at = 0  # where the next segment begins in it
         self._window = SEGMENT  # bytes looked at for the next row end
@@ -88,11 +65,10 @@ class Ingest:
         """Take in the file up to `size` bytes."""
         self._size = size
         while size - self._at >= self._window:
-            data = os.pread(self._file, self._window, self._at)
             if not self._fields:
-                self._header(data)
+                self._header(self._source.read(self._at, self._at + self._window))
                 continue
-            self._window = SEGMENT if self._rows(data) else 2 * self._window
+            self._window = SEGMENT if self._rows(self._at + self._window) else 2 * self._window
 
     def finish(self) -> dict[str, Any]:
         """Convert what is left and describe the whole export.
@@ -102,23 +78,19 @@ class Ingest:
             OSError: when the disk refuses.
         """
         if not self._fields:
-            self._header(self._rest(), final=True)
-        rest = self._rest()
+            self._header(self._source.read(0, self._size), final=True)
+        rest = self._source.read(self._at, self._size)
         if rest.strip(b"\r\n") or not (self._segments or self._running):
-            self._submit(rest)
-        else:
-            self._pass(rest)
+            self._submit(self._size)
         while self._running:
             self._collect()
         self._pool.shutdown()
         self._syncing.finish()
         for left in self._parts.glob("*.made"):
             left.unlink(missing_ok=True)
-        os.close(self._file)
-        return self._description()
-
-    def _rest(self) -> bytes:
-        return os.pread(self._file, self._size - self._at, self._at)
+        description = self._description()
+        self._source.close()
+        return description
 
     def _header(self, data: bytes, *, final: bool = False) -> None:
         """Read the first record, which a segment must hold."""
@@ -133,30 +105,27 @@ class Ingest:
         except (BadCsv, UnicodeDecodeError):
             raise _bad(0, "its header line cannot be read") from None
         self._fields = recognise(header, self._granularity)
-        self._pass(data[:end])
+        self._at += end
 
-    def _rows(self, data: bytes) -> bool:
-        """Convert the rows that are whole, if any is."""
-        end = _last_row_end(data)
-        if end:
-            self._submit(data[:end])
-        elif len(data) > SEGMENT + _LONGEST_LINE:
+    def _rows(self, until: int) -> bool:
+        """Convert the rows that are whole up to there, if any is."""
+        end = self._source.last_row_end(self._at, until)
+        if end > self._at:
+            self._submit(end)
+            return True
+        if until - self._at > SEGMENT + _LONGEST_LINE:
             while self._running:
                 self._collect()
             raise _bad(self._total.rows + 1, "it is too long, or its quotes do not match")
-        return end > 0
+        return False
 
-    def _submit(self, data: bytes) -> None:
+    def _submit(self, end: int) -> None:
         while len(self._running) > _AT_ONCE:  # one waits, so that no thread does
             self._collect()
         number = len(self._segments) + len(self._running)
-        self._running.append((self._at, self._pool.submit(self._convert, data, number)))
-        self._pass(data)
-        self._syncing.soon(self._source)
-
-    def _pass(self, data: bytes) -> None:
-        self._hash.update(data)
-        self._at += len(data)
+        self._running.append((self._at, self._pool.submit(self._convert, self._at, end, number)))
+        self._at = end
+        self._syncing.soon(self._source.path)
 
     def _collect(self) -> None:
         offset, future = self._running.popleft()
@@ -171,30 +140,41 @@ class Ingest:
         self._total.invalid_utf8 += read.invalid_utf8
         self._total.controls += read.controls
 
-    def _convert(self, data: bytes, number: int) -> Read:
+    def _convert(self, start: int, end: int, number: int) -> Read:
         part = self._parts / f"{number:05}.parquet"
-        read = self._converted(data, number, part)
+        read, crc = self._converted(start, end, number, part)
         self._syncing.soon(part)
-        read.check = (len(data), crc32(data), crc32(part.read_bytes()))
+        read.check = (end - start, crc, crc32(part.read_bytes()))
         return read
 
-    def _converted(self, data: bytes, number: int, part: Path) -> Read:
+    def _converted(self, start: int, end: int, number: int, part: Path) -> tuple[Read, int]:
         with self._attempt(number, "fast") as (segment, made):
-            segment.write_bytes(data)
-            rows = self._load(segment, made) if data else -1
-            lines, controls = _lines_and_controls(data, rows)
+            seen = self._source.copy(start, end, segment)
+            rows = convert(self._connection, self._fields, segment, made) if end > start else -1
+            lines, controls = self._lines_and_controls(seen, start, end, rows)
             if rows == lines:
                 made.rename(part)
-                return Read(rows=lines, controls=controls)
+                return Read(rows=lines, controls=controls), seen.crc
         with self._attempt(number, "strict") as (segment, made):
-            text = io.StringIO(newline="")
-            read = rewrite(data, self._fields, text)
-            segment.write_text(text.getvalue(), encoding="utf-8", newline="")
-            if self._load(segment, made, "\\n") != read.rows:
+            rows_again = io.StringIO(newline="")
+            read = rewrite(self._source.read(start, end), self._fields, rows_again)
+            segment.write_text(rows_again.getvalue(), encoding="utf-8", newline="")
+            if convert(self._connection, self._fields, segment, made, "\\n") != read.rows:
                 raise BadCsv(1, "it cannot be read the same way twice")
             made.rename(part)
             read.controls = controls
-            return read
+            return read, seen.crc
+
+    def _lines_and_controls(self, seen: Seen, start: int, end: int, rows: int) -> tuple[int, int]:
+        """How many lines and how many control characters there are.
+
+        Without carriage returns a row ends with a line feed or with the data, so where the engine found as many rows
+        as there are of both, none of the marks is a control character.
+        """
+        if rows == seen.marks + seen.unended and not seen.returns:
+            return rows, 0
+        feeds = self._source.read(start, end).count(b"\n")
+        return feeds + seen.unended, seen.marks - feeds
 
     @contextmanager
     def _attempt(self, number: int, name: str) -> Iterator[tuple[Path, Path]]:
@@ -205,35 +185,11 @@ class Ingest:
         finally:
             segment.unlink(missing_ok=True)
 
-    def _load(self, segment: Path, part: Path, line_end: str = "") -> int:
-        """Convert one file; -1 where the engine refuses it.
-
-        Args:
-            line_end: how rows end, where that is known; the engine's guess trips over other line ends in quotes.
-        """
-        columns = ", ".join(f"{_text(f.name)}: {_text(_READ_AS[f.kind])}" for f in self._fields)
-        kept = ", ".join(f"{_KEEP_AS[f.kind].format(c=_name(f.name))} AS {_name(f.name)}" for f in self._fields)
-        new_line = f", new_line = '{line_end}'" if line_end else ""
-        source = (
-            f"read_csv({_text(str(segment))}, header = false, auto_detect = false, strict_mode = true, delim = ',', "
-            f"quote = '\"', escape = '\"', comment = '', nullstr = '', allow_quoted_nulls = true, "
-            f"columns = {{{columns}}}{new_line})"
-        )
-        try:
-            done = self._connection.cursor().execute(
-                f"COPY (SELECT {kept} FROM {source}) TO {_text(str(part))} {_PARQUET}"
-            )
-            return int(done.fetchall()[0][0])
-        except duckdb.IOException as error:  # the disk's fault, not the data's
-            raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, "the engine cannot write") from None
-        except duckdb.Error:
-            return -1
-
     def _description(self) -> dict[str, Any]:
         return {
             "row_count": self._total.rows,
             "byte_count": self._size,
-            "sha256": self._hash.hexdigest(),
+            "sha256": self._source.sha256(self._size),
             "fields": [{"header": f.header, "name": f.name, "kind": f.kind, "known": f.known} for f in self._fields],
             "segments": self._segments,
             "checks": self._checks,
@@ -246,9 +202,10 @@ class Ingest:
         names = {f.name for f in self._fields}
         time = next((n for n in ("timestamp_date", "timestamp_month") if n in names), None)
         when = f"min({time}), max({time}), count(DISTINCT {time})" if time else "NULL, NULL, 0"
+        self._connection.execute(f"SET threads = {_AT_ONCE}")
         users, nameless, first, last, days = self._connection.execute(
             f"SELECT count(DISTINCT instance_user_id), count(*) FILTER (instance_user_id IS NULL), {when} "
-            f"FROM read_parquet({_text(str(self._parts / '*.parquet'))})"
+            f"FROM read_parquet({text(str(self._parts / '*.parquet'))})"
         ).fetchall()[0]
         if nameless:
             self._total.unparsed["instance_user_id"] += nameless
@@ -286,40 +243,7 @@ def _first_row_end(data: bytes, start: int) -> int:
     return end + 1
 
 
-def _last_row_end(data: bytes) -> int:
-    """Where the last whole row ends; 0 for none."""
-    end = data.rfind(b"\n")
-    quotes = data.count(b'"', 0, max(end, 0)) if b'"' in data else 0  # to look is far cheaper than to count
-    while end >= 0 and quotes % 2:
-        before = data.rfind(b"\n", 0, end)
-        quotes -= data.count(b'"', max(before, 0), end)
-        end = before
-    return end + 1
-
-
-def _lines_and_controls(data: bytes, rows: int) -> tuple[int, int]:
-    """How many lines and how many control characters there are.
-
-    One pass counts both together. Without carriage returns a row ends with a line feed or with the data, so where the
-    engine found as many rows as there are of both, none of them is a control character.
-    """
-    both = len(data) - len(data.translate(None, _CONTROLS + b"\n"))
-    unended = bool(data) and not data.endswith(b"\n")
-    if rows == both + unended and b"\r" not in data:
-        return rows, 0
-    feeds = data.count(b"\n")
-    return feeds + unended, both - feeds
-
-
 def _bad(row: int, reason: str) -> AnalyticsError:
     where = f"data row {row:,}" if row else "the header"
     message = f"The report is not well-formed CSV: {where}: {reason}."
     return AnalyticsError("upstream_bad_csv", message, "Nothing was kept. Try again; if it stays so, report it.")
-
-
-def _name(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def _text(literal: str) -> str:
-    return "'" + literal.replace("'", "''") + "'"
