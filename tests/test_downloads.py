@@ -311,9 +311,10 @@ async def test_columns_may_be_reordered_renamed_missing_or_new(make_settings: Ma
     assert export["columns"] == ["chat events", "USERNAME", "Deep Search!", "User ID"]
     assert export["active_users"] == 1
     assert "| Chats | 7 | events |" in summary
-    missing, unknown = export["warnings"]
+    missing, unknown, repeated = export["warnings"]
     assert "Searches" in missing
     assert "deep_search" in unknown
+    assert repeated == "1 rows repeat the Instance user ID of another row; all of them are counted."
 
 
 async def test_a_cell_means_the_same_in_a_clean_report_and_beside_a_bad_one(make_settings: Make) -> None:

@@ -143,6 +143,15 @@ class Noted:
         return self._connection.execute(sql)
 
 
+def ingested(folder: Path, granularity: Any, body: bytes, connection: Any) -> dict[str, Any]:
+    """The description of a report that was converted here, in this process."""
+    (folder / "export.csv").write_bytes(body)
+    (folder / "parts").mkdir()
+    ingest = Ingest(folder / "export.csv", folder / "parts", granularity, connection)
+    ingest.advance(len(body))
+    return ingest.finish()
+
+
 BENT = [
     ("by_user_day", "Searches", "1.5"),
     ("by_user_day", "Searches", "-0.25"),
@@ -176,28 +185,59 @@ def test_a_cell_that_the_engine_would_bend_counts_as_blank(
     rows[1][column] = cell
     lines = [columns, *([row[c] for c in columns] for row in rows)]
     body = "".join(",".join(line) + "\n" for line in lines).encode()
-    (tmp_path / "export.csv").write_bytes(body)
-    (tmp_path / "parts").mkdir()
     connection = duckdb.connect()
-    ingest = Ingest(tmp_path / "export.csv", tmp_path / "parts", granularity, connection)
-    ingest.advance(len(body))
-    described = ingest.finish()
+    described = ingested(tmp_path, granularity, body, connection)
     name = column.lower().replace(" ", "_")
     assert f"1 cells of {name} are not a value of its kind; they count as blank." in described["warnings"]
     kept = connection.execute(f"SELECT {name} IS NULL FROM '{tmp_path}/parts/*.parquet'").fetchall()
     assert kept == [(False,), (True,), (False,)]
 
 
+REPEATS = [
+    (
+        "by_user",
+        "Instance user ID,Searches",
+        ["1,5", "2,5", "1,5", ",5", ",5"],
+        "1 rows repeat the Instance user ID of",
+    ),
+    ("by_user_day", "Instance user ID,Timestamp Date,Searches", ["1,2026-01-05,5", "1,2026-01-06,5"], ""),
+    (
+        "by_user_day_client_language",
+        "Instance user ID,Timestamp Date,Client Name,Language,Searches",
+        [
+            "1,2026-01-05,a,go,5",
+            "1,2026-01-05,a,,5",
+            "1,2026-01-05,a,go,6",
+            "1,2026-01-05,a,go,7",
+            "2,2026-01-05,a,go,5",
+        ],
+        "2 rows repeat the Instance user ID, Client Name, Timestamp Date, Language of",
+    ),
+    (
+        "by_user_day_client_language",  # a language that nobody sends tells no rows apart
+        "Instance user ID,Timestamp Date,Client Name,Searches",
+        ["1,2026-01-05,a,5", "1,2026-01-05,a,6"],
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(("granularity", "header", "rows", "warned"), REPEATS)
+def test_rows_with_the_same_key_are_kept_and_said(
+    tmp_path: Path, granularity: Any, header: str, rows: list[str], warned: str
+) -> None:
+    described = ingested(tmp_path, granularity, "\n".join([header, *rows]).encode(), duckdb.connect())
+    assert described["row_count"] == len(rows)
+    repeats = [w for w in described["warnings"] if "repeat" in w]
+    assert repeats == ([f"{warned} another row; all of them are counted."] if warned else [])
+
+
 def test_each_attempt_at_a_segment_has_files_of_its_own(tmp_path: Path) -> None:
     """The engine may remove those of a failed one late, when the next has begun: rarely, so it is not waited for."""
     asked: list[str] = []
     body = b"Instance user ID,Searches\n1,not a number\n"
-    (tmp_path / "export.csv").write_bytes(body)
-    (tmp_path / "parts").mkdir()
     connection: Any = Noted(duckdb.connect(), asked)
-    ingest = Ingest(tmp_path / "export.csv", tmp_path / "parts", "by_user", connection)
-    ingest.advance(len(body))
-    assert ingest.finish()["row_count"] == 1
+    assert ingested(tmp_path, "by_user", body, connection)["row_count"] == 1
     attempts = [re.findall(rf"'({tmp_path}[^']*)'", sql) for sql in asked if sql.startswith("COPY")]
     assert [len(files) for files in attempts] == [2, 2]
     assert set(attempts[0]).isdisjoint(attempts[1])

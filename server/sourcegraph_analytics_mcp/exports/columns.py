@@ -93,6 +93,11 @@ def required(granularity: "Granularity") -> frozenset[str]:
     return frozenset({"instance_user_id"}) | (GRAIN_COLUMNS[granularity] & _TIME)
 
 
+def key_columns(granularity: "Granularity") -> tuple[str, ...]:
+    """What no two rows of a grain have in common."""
+    return ("instance_user_id", *(c.name for c in DOCUMENTED if c.name in GRAIN_COLUMNS[granularity]))
+
+
 def _folded(header: str) -> str:
     return re.sub(r"[^a-z0-9]", "", header.lower())
 

@@ -16,7 +16,7 @@ import duckdb
 from isal.isal_zlib import crc32
 
 from ...errors import AnalyticsError
-from ..columns import Field, expected, recognise
+from ..columns import BY_NAME, Field, expected, key_columns, recognise
 from .parquet import convert, text
 from .source import Seen, Source
 from .strict import BadCsv, Read, records, rewrite
@@ -60,6 +60,7 @@ class Ingest:
         self._segments: list[tuple[int, int]] = []  # where each segment begins in the file, and its rows
         self._checks: list[tuple[int, int, int]] = []
         self._total = Read()
+        self._repeats = 0  # rows
 
     def advance(self, size: int) -> None:
         """Take in the file up to `size` bytes."""
@@ -203,18 +204,27 @@ class Ingest:
         time = next((n for n in ("timestamp_date", "timestamp_month") if n in names), None)
         when = f"min({time}), max({time}), count(DISTINCT {time})" if time else "NULL, NULL, 0"
         self._connection.execute(f"SET threads = {_AT_ONCE}")
-        users, nameless, first, last, days = self._connection.execute(
-            f"SELECT count(DISTINCT instance_user_id), count(*) FILTER (instance_user_id IS NULL), {when} "
-            f"FROM read_parquet({text(str(self._parts / '*.parquet'))})"
+        users, nameless, repeated, first, last, days = self._connection.execute(
+            f"SELECT count(DISTINCT instance_user_id), count(*) FILTER (instance_user_id IS NULL), {self._repeated()}, "
+            f"{when} FROM read_parquet({text(str(self._parts / '*.parquet'))})"
         ).fetchall()[0]
         if nameless:
             self._total.unparsed["instance_user_id"] += nameless
+        self._repeats = repeated
         return {
             "active_users": users,
             "first_day": first and first.isoformat(),
             "last_day": last and last.isoformat(),
             "days_with_data": days,
         }
+
+    def _repeated(self) -> str:
+        """SQL that counts the rows whose key another row has; by hashes, as the keys need four times the memory."""
+        key = key_columns(self._granularity)
+        if not {f.name for f in self._fields}.issuperset(key):
+            return "0"
+        named = "FILTER (instance_user_id IS NOT NULL)"
+        return f"count(*) {named} - count(DISTINCT hash({', '.join(key)})) {named}"
 
     def _warnings(self) -> Iterator[str]:
         missing = [c.header for c in expected(self._granularity) if c.name not in {f.name for f in self._fields}]
@@ -227,6 +237,9 @@ class Ingest:
         nameless = self._total.unparsed.pop("instance_user_id", 0)
         if nameless:
             yield f"{nameless:,} rows have no Instance user ID; they count for no person."
+        if self._repeats:
+            key = ", ".join(BY_NAME[name].header for name in key_columns(self._granularity))
+            yield f"{self._repeats:,} rows repeat the {key} of another row; all of them are counted."
         for name, count in sorted(self._total.unparsed.items()):
             yield f"{count:,} cells of {name} are not a value of its kind; they count as blank."
         if self._total.invalid_utf8:
