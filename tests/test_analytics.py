@@ -139,7 +139,7 @@ async def test_a_create_that_ends_in_any_way_leaves_no_live_token(make_settings:
             else:
                 await troubled(exchange, trouble)
 
-    patience = 0.3 if trouble == "silence" else 5
+    patience = 1 if trouble == "silence" else 5
     async with scripted_upstream(answer) as fake:
         settings = make_settings(fake.url, retry_base_delay=0, read_timeout=patience)
         async with connected(settings) as client:
@@ -170,13 +170,18 @@ async def test_many_calls_together_retry_no_more_than_ten_times(make_settings: M
 
 
 async def test_a_wait_that_upstream_asks_for_is_kept_to(make_settings: Make) -> None:
+    asked = [anyio.Event(), anyio.Event()]
+
     async def wait(exchange: Exchange) -> None:
         await exchange.answer(b"", "429 Too Many Requests", extra="Retry-After: 30\r\n")
+        asked[exchange.number - 1].set()
 
-    async with scripted_upstream(wait) as fake:
-        settings = make_settings(fake.url, retry_base_delay=0)
+    async with scripted_upstream(wait) as fake, anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, make_settings(fake.url, retry_base_delay=0), "read")
+        await asked[0].wait()
         with anyio.move_on_after(0.3):
-            await ask(settings, "read")
+            await asked[1].wait()
+        tasks.cancel_scope.cancel()
     assert len(fake.exchanges) == 1
 
 

@@ -206,7 +206,7 @@ async def test_a_drip_is_not_waited_for(make_settings: Make) -> None:
 
     async with (
         scripted_upstream(drip) as fake,
-        connected(make_settings(fake.url, read_timeout="0.4", deadline="10")) as client,
+        connected(make_settings(fake.url, read_timeout="1", deadline="30")) as client,
     ):
         error = await refused(client, "export_csv")
         assert error["code"] == "upstream_timeout"
@@ -239,7 +239,7 @@ async def test_a_head_that_never_ends_is_not_waited_for(make_settings: Make, end
             await exchange.send(endless)
             await anyio.sleep(0.02)
 
-    asked = {"read_timeout": "0.2", "connect_timeout": "0.1", "deadline": "10"}
+    asked = {"read_timeout": "0.5", "connect_timeout": "0.5", "deadline": "30"}
     async with scripted_upstream(drip) as fake, connected(make_settings(fake.url, **asked)) as client:
         error = await refused(client, "export_csv")
         assert error["code"] == "upstream_timeout"
@@ -448,10 +448,10 @@ async def test_a_body_that_stops_coming_times_out(make_settings: Make) -> None:
         await exchange.send(framed(CSV, length=len(CSV) + 5))
         await exchange.stream.receive()
 
-    async with scripted_upstream(stop) as fake, connected(make_settings(fake.url, read_timeout=0.1)) as client:
+    async with scripted_upstream(stop) as fake, connected(make_settings(fake.url, read_timeout=1)) as client:
         error = await refused(client, "export_csv", granularity="by_user")
     assert error["code"] == "upstream_timeout"
-    assert "stopped coming for 0.1 seconds" in error["message"]
+    assert "stopped coming for 1 second" in error["message"]
 
 
 async def test_a_request_has_a_deadline_with_all_its_retries(make_settings: Make) -> None:
@@ -471,9 +471,9 @@ async def test_a_body_that_is_slow_and_steady_is_waited_for(make_settings: Make)
         await exchange.send(framed(b"", length=len(body)))
         for at in range(0, len(body), 4000):
             await exchange.send(body[at : at + 4000])
-            await anyio.sleep(0.06)
+            await anyio.sleep(0.25)
 
-    async with scripted_upstream(trickle) as fake, connected(make_settings(fake.url, read_timeout=0.2)) as client:
+    async with scripted_upstream(trickle) as fake, connected(make_settings(fake.url, read_timeout=1)) as client:
         export = (await call(client, "export_csv", granularity="by_user"))["export"]
     assert export["row_count"] == 4000
 

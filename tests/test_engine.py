@@ -261,7 +261,7 @@ async def test_an_engine_is_told_nothing_but_its_work(make_settings: Make, monke
         await half(exchange)
         engine = Path(f"/proc/{await an_engine()}")
         seen.extend((engine / name).read_text() for name in ("environ", "cmdline"))
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while not re.search(r"Max core file size +0 +0 ", (engine / "limits").read_text()):
                 await anyio.lowlevel.checkpoint()
         await exchange.send(BODY[2000:])

@@ -209,7 +209,7 @@ async def test_first_callers_wait_for_the_keys_that_one_of_them_fetches(issuer: 
     async with anyio.create_task_group() as tasks:
         for _ in range(5):
             tasks.start_soon(ask)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while not keys.reads:
                 await anyio.lowlevel.checkpoint()
         keys.may_answer.set()
@@ -362,7 +362,7 @@ async def some() -> AsyncIterator[tuple[Callers, Opened]]:
 
 
 async def until(what: Callable[[], bool]) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while not what():
             await anyio.lowlevel.checkpoint()
 
@@ -443,7 +443,7 @@ async def test_parts_that_fail_to_close_take_nothing_from_who_has_others_by_then
 
     async with anyio.create_task_group() as tasks:
         known = Callers(opened, tasks)
-        with calling("alice"), anyio.fail_after(5):
+        with calling("alice"), anyio.fail_after(30):
             (await known.enter())()
             await closing.wait()
             await known.enter()
