@@ -1,11 +1,12 @@
 """The whole job in the terminal, on the made-up company: a person watches what an assistant would do."""
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from mcp import Client
-from mcp_types import TextContent
+from mcp import Client, MCPError
+from mcp_types import CallToolResult, TextContent
 from rich.bar import Bar
 from rich.console import Console
 from rich.markdown import Markdown
@@ -43,21 +44,29 @@ _QUESTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
+class Stopped(Exception):
+    """A step that went wrong; the text says what."""
+
+
 async def walk() -> int:
-    """Show every step; 0 when each went well."""
+    """Show every step; 0 when each went well, else 1 and one sentence on stderr."""
     with tempfile.TemporaryDirectory(prefix="sourcegraph-analytics-demo-") as folder:
         environment = {"SRC_ANALYTICS_DEMO": "1", "SRC_ANALYTICS_DATA_DIR": folder, "SRC_ANALYTICS_LOG_LEVEL": "ERROR"}
         settings = demo_settings(Settings.from_env(environment)).model_copy(update={"access_token": None})
         terminal = TerminalClient(settings, embedded_upstream(), assume_yes=True)
         async with terminal.connected() as client:
-            shown = _Walk(client, terminal.console, Path(folder))
-            for step in (_connect, _create, _export, _summary, _questions, _chart, _revoke):
-                await step(shown)
+            shown = Walk(client, terminal.console, Path(folder))
+            try:
+                for step in STEPS:
+                    await step(shown)
+            except (Stopped, MCPError) as error:
+                print(f"The demo ended early: {error}", file=sys.stderr)  # noqa: T201
+                return 1
             shown.close()
     return 0
 
 
-class _Walk:
+class Walk:
     """Where the walk is: the client, the terminal, and what earlier steps left."""
 
     def __init__(self, client: Client, console: Console, folder: Path) -> None:
@@ -74,14 +83,12 @@ class _Walk:
     def say(self, markdown: str) -> None:
         self.console.print(Markdown(markdown.replace(str(self.folder), "…")))
 
-    async def call(self, tool: str, arguments: dict[str, Any], **how: Any) -> dict[str, Any]:
-        """Call a tool and show its answer."""
-        result = await self.client.call_tool(tool, arguments, **how)
-        texts = [block.text for block in result.content if isinstance(block, TextContent)]
-        self.say("\n".join(texts))
-        if result.is_error:
-            raise RuntimeError(texts[0])
-        return result.structured_content or {}
+    async def call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Call a tool and show its answer; what it is as data."""
+        result = await self.client.call_tool(tool, arguments)
+        data = _data(result)
+        self.say(_text(result))
+        return data
 
     def close(self) -> None:
         self.headline("That was it")
@@ -92,19 +99,29 @@ class _Walk:
         )
 
 
-async def _connect(walk: _Walk) -> None:
+def _text(result: CallToolResult) -> str:
+    return "\n".join(block.text for block in result.content if isinstance(block, TextContent))
+
+
+def _data(result: CallToolResult) -> dict[str, Any]:
+    if result.is_error:
+        raise Stopped(_text(result))
+    return result.structured_content or {}
+
+
+async def _connect(walk: Walk) -> None:
     walk.headline("1  A company's usage of Sourcegraph, made up for this demo")
     tools = (await walk.client.list_tools()).tools
     walk.say(f"The server offers {len(tools)} tools: " + ", ".join(f"`{tool.name}`" for tool in tools) + ".")
 
 
-async def _create(walk: _Walk) -> None:
+async def _create(walk: Walk) -> None:
     walk.headline("2  Create an access token (its secret is stored, never shown)")
     answer = await walk.call("create_token", {"display_name": "demo walk", "expires_in_days": 7})
     walk.token_id = answer["token"]["id"]
 
 
-async def _export(walk: _Walk) -> None:
+async def _export(walk: Walk) -> None:
     walk.headline("3  Export the usage of every person, day, editor and language as CSV")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[what]}"), TimeElapsedColumn())
     with Progress(*columns, console=walk.console) as bar:
@@ -113,30 +130,31 @@ async def _export(walk: _Walk) -> None:
         async def progress(progress: float, total: float | None, message: str | None) -> None:
             bar.update(task, completed=progress, total=total, what=message or "")
 
-        result = await walk.client.call_tool("export_csv", {}, progress_callback=progress)
-        walk.export = (result.structured_content or {})["export"]
+        walk.export = {"status": "running"}
+        while walk.export["status"] == "running":  # on a slow machine a call ends first; the next waits on
+            walk.export = _data(await walk.client.call_tool("export_csv", {}, progress_callback=progress))["export"]
         rows = f"{walk.export['row_count']:,} rows"
         bar.update(task, total=1, completed=1, what=rows)
     walk.say(f"{rows} about {walk.export['active_users']} people, proved complete, in one file of "
              f"{walk.export['byte_count'] / 1e6:.1f} MB. An assistant gets these lines, not the rows:")  # fmt: skip
 
 
-async def _summary(walk: _Walk) -> None:
+async def _summary(walk: Walk) -> None:
     contents = (await walk.client.read_resource(walk.export["summary_uri"])).contents
     walk.say("\n".join(getattr(content, "text", "") for content in contents).split("\n\nRows: ")[0])
 
 
-async def _questions(walk: _Walk) -> None:
+async def _questions(walk: Walk) -> None:
     for number, (question, tool, arguments) in enumerate(_QUESTIONS, 4):
         walk.headline(f"{number}  {question}")
         await walk.call(tool, arguments)
 
 
-async def _chart(walk: _Walk) -> None:
+async def _chart(walk: Walk) -> None:
     """One chart, drawn from an answer's figures as an assistant would draw it."""
     walk.headline(f"{4 + len(_QUESTIONS)}  Cody chats by week, drawn from one answer")
     asked = {"metrics": ["chat_events"], "group_by": ["week"], "period": "last_90_days"}
-    rows = ((await walk.client.call_tool("query_usage", asked)).structured_content or {})["rows"]
+    rows = _data(await walk.client.call_tool("query_usage", asked))["rows"]
     most = max(chats or 0 for _, chats in rows)
     grid = Table.grid(padding=(0, 1))
     grid.add_column()
@@ -147,6 +165,9 @@ async def _chart(walk: _Walk) -> None:
     walk.console.print(grid)
 
 
-async def _revoke(walk: _Walk) -> None:
+async def _revoke(walk: Walk) -> None:
     walk.headline(f"{5 + len(_QUESTIONS)}  Revoke the token again, proved by the token list")
     await walk.call("revoke_token", {"token_id": walk.token_id})
+
+
+STEPS = (_connect, _create, _export, _summary, _questions, _chart, _revoke)
