@@ -234,6 +234,16 @@ async def test_export_ids_complete(settings: Settings) -> None:
     assert other.completion.values == nothing.completion.values == []
 
 
+@pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
+async def test_nothing_completes_from_a_store_that_cannot_be_read(settings: Settings, revision: str) -> None:
+    (settings.home / "exports").parent.mkdir()
+    (settings.home / "exports").write_text("")  # where a directory belongs
+    reference = ResourceTemplateReference(uri="analytics://exports/{export_id}")
+    async with connected(settings, revision) as client:
+        found = await client.complete(reference, {"name": "export_id", "value": ""})
+    assert (found.completion.values, found.completion.total) == ([], 0)
+
+
 @pytest.mark.filterwarnings("ignore:resources/subscribe")
 async def test_a_new_export_is_announced_to_older_clients(settings: Settings) -> None:
     announced: list[str] = []
