@@ -1,6 +1,5 @@
 """What every client sees: rules over all tools, resources, prompts, announcements, and a reviewed snapshot."""
 
-import base64
 import json
 import os
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import anyio
 import pytest
 from mcp import Client, MCPError
-from mcp_types import BlobResourceContents, PromptReference, ResourceTemplateReference
+from mcp_types import PromptReference, ResourceTemplateReference
 from pydantic import BaseModel
 
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
@@ -18,7 +17,6 @@ from sourcegraph_analytics_mcp.errors import CODES
 from sourcegraph_analytics_mcp.exports.columns import DOCUMENTED, SQL_TYPES
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import resources
-from sourcegraph_analytics_mcp.surface.notices import Notices
 from sourcegraph_analytics_mcp.surface.prompts import parse
 from sourcegraph_analytics_mcp.surface.server import _INSTRUCTIONS as INSTRUCTIONS
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
@@ -369,25 +367,6 @@ async def test_clients_that_have_gone_do_not_hold_up_those_who_stay(settings: Se
             await call(client, "export_csv", granularity="by_user", refresh=True)
 
 
-async def test_a_session_that_fails_is_told_nothing_more_and_the_others_everything() -> None:
-    class Session:
-        def __init__(self, error: Exception | None) -> None:
-            self.client_params, self.error, self.told = object(), error, 0
-
-        async def send_resource_list_changed(self) -> None:
-            self.told += 1
-            if self.error is not None:
-                raise self.error
-
-    notices = Notices()
-    broken, whole = Session(OSError("the pipe is broken")), Session(None)
-    for session in (broken, whole):
-        notices.remember(session)
-    for _ in range(2):
-        await notices.exports_changed()
-    assert (broken.told, whole.told) == (1, 2)
-
-
 async def test_a_resource_that_fails_for_a_bug_shows_nothing_of_it(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,15 +379,6 @@ async def test_a_resource_that_fails_for_a_bug_shows_nothing_of_it(
             await client.read_resource("analytics://metrics")
         assert "Columns of usage" in await read(client, "analytics://columns")
     assert "inside" not in str(error.value.error)
-
-
-async def test_a_resource_that_is_no_text_comes_as_it_is(settings: Settings) -> None:
-    server = AnalyticsServer(settings)
-    server.resource("analytics://picture", name="picture", mime_type="image/png")(lambda: b"\x89PNG sams_at_x")
-    async with Client(server) as client:
-        (content,) = (await client.read_resource("analytics://picture")).contents
-    assert isinstance(content, BlobResourceContents)
-    assert base64.b64decode(content.blob) == b"\x89PNG sams_at_x"
 
 
 def test_an_answer_that_may_be_null_says_so_in_its_schema() -> None:

@@ -1,6 +1,5 @@
 """Announce changes to every client that listens, each in its own protocol's way."""
 
-import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,6 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ResourcesListChang
 
 EXPORTS_URI = "analytics://exports"
 _MOST_SESSIONS = 64
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -44,15 +42,11 @@ class Notices:
         """Say that the exports are others now."""
         await self.bus.publish(ResourcesListChanged())
         await self.bus.publish(ResourceUpdated(uri=EXPORTS_URI))
-        for key, listener in list(self._listeners.items()):
-            try:
-                with anyio.move_on_after(1):  # a client that does not read must not hold up an export
-                    await listener.session.send_resource_list_changed()
-                    if EXPORTS_URI in listener.resources:
-                        await listener.session.send_resource_updated(EXPORTS_URI)
-            except Exception as error:  # noqa: BLE001 - the connection has gone; how it says so is the transport's
-                _log.debug("A session is gone: %s", type(error).__name__)
-                self._listeners.pop(key, None)
+        for listener in list(self._listeners.values()):
+            with anyio.move_on_after(1):  # a client that does not read must not hold up an export
+                await listener.session.send_resource_list_changed()  # dropped where the connection has gone
+                if EXPORTS_URI in listener.resources:
+                    await listener.session.send_resource_updated(EXPORTS_URI)
 
     def _listener(self, session: Any) -> _Listener:
         key = id(session.client_params)

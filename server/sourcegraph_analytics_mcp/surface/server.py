@@ -12,7 +12,6 @@ import anyio
 from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import NotificationOptions
-from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, RequestStateSecurity
 from mcp.server.mcpserver.exceptions import UnexpectedResourceError
 from mcp.shared.exceptions import MCPError
@@ -214,18 +213,14 @@ class AnalyticsServer(MCPServer[App]):
         if context is not None:
             self._remember(context)
         try:
-            return [self._redacted(contents) for contents in await super().read_resource(uri, context)]
+            given: Any = await super().read_resource(uri, context)  # text, as all that is registered here
+            return [replace(contents, content=self.running().redactor.text(contents.content)) for contents in given]
         except UnexpectedResourceError as error:
             cause = _anticipated(error)
             if cause is None:
                 raise
             code = INVALID_PARAMS if cause.code in ("not_found", "invalid_argument") else INTERNAL_ERROR
             raise MCPError(code=code, message=cause.text, data={"uri": safe(str(uri))[:200]}) from None
-
-    def _redacted(self, contents: Any) -> Any:
-        if not isinstance(contents, ReadResourceContents) or not isinstance(contents.content, str):
-            return contents
-        return replace(contents, content=self.running().redactor.text(contents.content))
 
     async def list_prompts(self) -> list[ListedPrompt]:
         return [prompt.listed() for prompt in prompts().values()]
