@@ -1,5 +1,7 @@
 """`serve --http`: who may call, from where, and that callers do not meet. A real process, raw requests, real tokens."""
 
+import base64
+import hmac
 import json
 import os
 import signal
@@ -17,12 +19,13 @@ from typing import Any
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from sourcegraph_analytics_mcp.cli.main import run
 from support.campaign import named
-from support.issuer import published, token
+from support.issuer import KEY, SHARED, published, token
 from support.upstreams import Served as Upstream
 
 COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
@@ -345,6 +348,40 @@ def test_tokens_of_others_are_refused(issued: Served, refused: str) -> None:
     assert answer.status_code == 401
     assert "oauth-protected-resource" in answer.headers["www-authenticate"]
     assert issued.post("list_exports", {}, token()).status_code == 200
+
+
+def forged(secret: bytes) -> str:
+    """A token that is signed with a shared secret, although its key is one that is published."""
+    claims = token().split(".")[1]
+    header = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"k1","typ":"JWT"}').decode()
+    signature = hmac.digest(secret, f"{header}.{claims}".encode(), "sha256")
+    return f"{header}.{claims}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+
+
+def public(encoding: Encoding, form: PublicFormat) -> bytes:
+    """The issuer's public key as whoever forges might have it."""
+    return KEY.public_key().public_bytes(encoding, form)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        forged(public(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)),
+        forged(public(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).strip()),
+        forged(public(Encoding.PEM, PublicFormat.PKCS1)),
+        forged(public(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)),
+        token(key=SHARED, algorithm="HS256", kid="hs256"),
+        token(algorithm="RS512"),
+        token(algorithm="RS512", kid="rs512"),
+        token(kid="rs512"),
+        token(key="", algorithm="none"),
+        token(key="", algorithm="none", kid="rs512"),
+    ],
+    ids=["PEM", "PEM without its end", "PKCS 1", "DER", "a published secret", "RS512", "RS512, a key for it",
+         "RS256, a key for RS512", "none", "none, a key for RS512"],
+)  # fmt: skip
+def test_other_algorithms_are_refused(issued: Served, refused: str) -> None:
+    assert issued.post("list_exports", {}, refused).status_code == 401
 
 
 def test_the_log_says_who_called_without_a_name(issued: Served) -> None:

@@ -15,10 +15,17 @@ KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 ISSUER, AUDIENCE = "https://issuer.example", "https://analytics-mcp.example/mcp"
 
 
+SHARED = "published-by-mistake-" * 3
+
+
 class _Keys(BaseHTTPRequestHandler):
+    """The key `k1`, and two that nobody should accept a signature with: `rs512`, and the shared secret `hs256`."""
+
     def do_GET(self) -> None:
-        key = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())) | {"kid": "k1", "use": "sig"}
-        body = json.dumps({"keys": [key]}).encode()
+        key = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())) | {"use": "sig"}
+        shared = json.loads(jwt.algorithms.HMACAlgorithm.to_jwk(SHARED))
+        keys = [key | {"kid": "k1"}, key | {"kid": "rs512", "alg": "RS512"}, shared | {"kid": "hs256", "alg": "HS256"}]
+        body = json.dumps({"keys": keys}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -43,10 +50,10 @@ def published() -> Iterator[dict[str, str]]:
         keys.server_close()
 
 
-def token(subject: str = "alice", *, key: Any = KEY, algorithm: str = "RS256", **claims: Any) -> str:
+def token(subject: str = "alice", *, key: Any = KEY, algorithm: str = "RS256", kid: str = "k1", **claims: Any) -> str:
     """A token for ten minutes with the scope to read; a claim that is None is left out."""
     body = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": int(time.time()) + 600, "scope": "analytics:read"
     } | claims  # fmt: skip
     kept = {name: value for name, value in body.items() if value is not None}
-    return jwt.encode(kept, key, algorithm=algorithm, headers={"kid": "k1"})
+    return jwt.encode(kept, key, algorithm=algorithm, headers={"kid": kid})

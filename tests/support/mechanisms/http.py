@@ -61,6 +61,8 @@ HTTP = (
     _unchecked("a token has not expired", "exp"),
     _unchecked("a token is valid by now", "nbf"),
     _unchecked("a token is signed by the issuer", "signature"),
+    Switch("a token is signed as it may be", "cli/http/identity.py", "algorithms=_ALGORITHMS", "algorithms=None",
+           f"{_HTTP}test_other_algorithms_are_refused"),
     Switch("a token names who holds it", "cli/http/identity.py", '"aud", "sub"]', '"aud"]', _OTHERS),
     Switch("clocks differ by little", "cli/http/identity.py", "leeway=_SKEW", "leeway=900", _OTHERS),
     Switch("keys nobody knows are not looked for all the time", "cli/http/identity.py",
