@@ -7,7 +7,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,8 +26,10 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 
 from sourcegraph_analytics_mcp.cli.http import connections, identity
+from sourcegraph_analytics_mcp.cli.http import sessions as cli_sessions
 from sourcegraph_analytics_mcp.cli.http.guard import Guard
 from sourcegraph_analytics_mcp.cli.http.identity import IssuedTokens, LocalCredential
+from sourcegraph_analytics_mcp.cli.http.serving import application
 from sourcegraph_analytics_mcp.cli.main import run
 from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.settings import Settings
@@ -307,6 +309,90 @@ async def test_a_body_without_an_end_is_refused_once_it_is_too_large(tmp_path: P
     guard = Guard(never, never, local, ["a"], [], None, "", [])
     await guard({"type": "http", "path": "/mcp", "headers": headers}, receive, send)
     assert (received, sent[0]["status"]) == (2, 413)
+
+
+# Sessions
+
+
+class Named:
+    """Takes a token for the name of who holds it."""
+
+    async def of(self, token: str) -> AccessToken | None:
+        return AccessToken(token="t", client_id="c", scopes=["analytics:read"], subject=token)
+
+
+@asynccontextmanager
+async def started(app: Guard) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of an application between its start and its end."""
+    tell, told = anyio.create_memory_object_stream[MutableMapping[str, Any]](1)
+    say, said = anyio.create_memory_object_stream[MutableMapping[str, Any]](1)
+    async with anyio.create_task_group() as tasks, tell, told, say, said:
+        tasks.start_soon(lambda: app({"type": "lifespan"}, told.receive, say.send))
+        for step in ("startup", "shutdown"):
+            await tell.send({"type": f"lifespan.{step}"})
+            assert await said.receive() == {"type": f"lifespan.{step}.complete"}
+            if step == "startup":
+                async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as client:
+                    yield client
+
+
+class Sessions:
+    """Sessions of several callers with one application."""
+
+    def __init__(self, client: httpx2.AsyncClient) -> None:
+        self._client = client
+
+    async def _send(self, who: str, method: str, session: str | None = None) -> httpx2.Response:
+        about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {} if session else about}
+        headers = {"authorization": f"Bearer {who}", "accept": "application/json, text/event-stream"}
+        headers |= {"mcp-session-id": session} if session else {}
+        return await self._client.post("http://127.0.0.1:9/mcp", json=message, headers=headers)
+
+    async def open(self, who: str) -> tuple[str, str]:
+        answer = await self._send(who, "initialize")
+        assert answer.status_code == 200
+        return who, answer.headers["mcp-session-id"]
+
+    async def alive(self, who: str, session: str) -> bool:
+        """Whether it is there; asking is using it."""
+        answer = await self._send(who, "ping", session)
+        assert answer.status_code in (200, 404)
+        return answer.status_code == 200
+
+    async def end(self, who: str, session: str) -> None:
+        headers = {"authorization": f"Bearer {who}", "mcp-session-id": session}
+        assert (await self._client.delete("http://127.0.0.1:9/mcp", headers=headers)).status_code == 200
+
+
+@pytest.fixture
+async def sessions(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sessions]:
+    """With room for three."""
+    monkeypatch.setattr(cli_sessions, "MOST_SESSIONS", 3)
+    async with started(application(settings, None, Named(), "127.0.0.1", 9)) as client:
+        yield Sessions(client)
+
+
+async def test_when_sessions_are_too_many_the_caller_with_the_most_gives_way(sessions: Sessions) -> None:
+    bobs = await sessions.open("bob")
+    first, second = await sessions.open("alice"), await sessions.open("alice")
+    assert await sessions.alive(*first)
+    carols = await sessions.open("carol")
+    assert [await sessions.alive(*one) for one in (bobs, first, second, carols)] == [True, True, False, True]
+
+
+async def test_a_session_that_was_ended_takes_no_room(sessions: Sessions) -> None:
+    first = await sessions.open("bob")
+    await sessions.end(*await sessions.open("alice"))
+    others = [await sessions.open(who) for who in ("bob", "alice")]
+    assert [await sessions.alive(*one) for one in (first, *others)] == [True] * 3
+
+
+async def test_a_session_of_another_is_neither_used_nor_ended_by_asking(sessions: Sessions) -> None:
+    opened = [await sessions.open("alice") for _ in range(3)]
+    assert not await sessions.alive("bob", opened[0][1])
+    await sessions.open("bob")
+    assert [await sessions.alive(*one) for one in opened] == [False, True, True]
 
 
 # Callers

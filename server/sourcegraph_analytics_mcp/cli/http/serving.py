@@ -16,6 +16,7 @@ from ...surface.tools import TOKEN_TOOLS
 from .connections import Connection
 from .guard import LARGEST_BODY, METADATA, PATH, Guard
 from .identity import READ, TOKENS, Identity, IssuedTokens, LocalCredential
+from .sessions import MOST_SESSIONS, Sessions
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MOST_REQUESTS = 768  # above what connections keep to, so that none is refused for another's sake
@@ -91,9 +92,10 @@ def application(
     inner = server.streamable_http_app(
         streamable_http_path=PATH,
         max_request_body_size=LARGEST_BODY,
+        max_sessions=2 * MOST_SESSIONS,  # whoever opens one too many ends another
         transport_security=TransportSecuritySettings(allowed_hosts=sorted(hosts), allowed_origins=sorted(origins)),
     )
-    protocol = server.session_manager.handle_request
+    protocol = Sessions(server.session_manager.handle_request)
     return Guard(inner, protocol, identity, hosts, origins, metadata, metadata_url, TOKEN_TOOLS)
 
 
