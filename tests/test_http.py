@@ -1,6 +1,7 @@
 """`serve --http`: who may call, from where, and that callers do not meet. A real process, raw requests, real tokens."""
 
 import base64
+import hashlib
 import hmac
 import json
 import os
@@ -24,8 +25,10 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from sourcegraph_analytics_mcp.cli.main import run
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
+from sourcegraph_analytics_mcp.surface.tools import TOOLS
 from support.campaign import named
-from support.issuer import KEY, SHARED, published, token
+from support.issuer import ISSUER, KEY, SHARED, published, token
 from support.upstreams import Served as Upstream
 
 COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
@@ -457,6 +460,124 @@ def test_one_caller_cannot_take_the_others_share(issued: Served) -> None:
     assert error["code"] == "busy"
     assert 3500 <= error["retry_after_seconds"] <= 3600
     assert issued.result("export_csv", arguments, token("modest"))["isError"] is False
+
+
+ASKING = [tool.name for tool in TOOLS if "instance_url" in tool.arguments.model_fields]
+NEEDED = {"query_usage": {"metrics": ["active_users"]}}
+
+
+@pytest.fixture(scope="module")
+def granted(
+    tmp_path_factory: pytest.TempPathFactory, issuer: dict[str, str], request: pytest.FixtureRequest
+) -> Iterator[Served]:
+    """A server whose operator says what each caller may use: alice asks about one instance, bob about another."""
+    home = tmp_path_factory.mktemp("granted")
+    entries = {
+        "alice": {"instances": [DEMO_INSTANCE], "tools": ["*"]},
+        "bob": {"instances": ["Bobs.example/"], "tools": [*ASKING, "list_tokens"]},
+    }
+    (home / "callers.json").write_text(json.dumps(entries))
+    (home / "callers.json").chmod(0o600)
+    more = named(request.getfixturevalue("served").url, home, callers_file=home / "callers.json", log_level="INFO")
+    server = Served(home, **more | issuer)
+    try:
+        yield server
+    finally:
+        server.end()
+    assert "Traceback" not in "".join(server.log)
+
+
+def ask(server: Served, who: str, method: str, named: str = "", /, **params: Any) -> Any:
+    """What the newest revision answers to any request."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": META}}
+    known = [("authorization", f"Bearer {token(who)}"), ("mcp-protocol-version", "2026-07-28")]
+    headers = [*known, ("mcp-method", method), *([("mcp-name", named)] if named else [])]
+    return server.send(json.dumps(body).encode(), headers).json()
+
+
+@pytest.mark.parametrize("tool", ASKING)
+def test_a_caller_asks_about_the_instances_granted_alone(granted: Served, upstream: Upstream, tool: str) -> None:
+    given = NEEDED.get(tool, {})
+    answer = granted.result(tool, given | {"instance_url": DEMO_INSTANCE}, token("bob"))
+    assert answer["structuredContent"]["error"]["code"] == "forbidden"
+    assert answer["structuredContent"]["error"]["next_step"].startswith("Use one of: bobs.example; ")
+    assert upstream.ledger == []
+    granted.result(tool, given, token("bob"))
+    asked = {value for received in upstream.ledger for name, value in received.query if name == "instanceURL"}
+    assert asked == {"bobs.example"}
+    assert granted.result(tool, given | {"instance_url": DEMO_INSTANCE}, token("alice"))["isError"] is False
+
+
+def test_a_caller_uses_the_tools_granted_alone(granted: Served, upstream: Upstream) -> None:
+    lists = {who: ask(granted, who, "tools/list")["result"] for who in ("alice", "bob")}
+    assert [tool["name"] for tool in lists["alice"]["tools"]] == [tool.name for tool in TOOLS]
+    assert {tool["name"] for tool in lists["bob"]["tools"]} == {*ASKING, "list_tokens"}
+    assert {one["cacheScope"] for one in lists.values()} == {"private"}
+    assert granted.post("list_tokens", {}, token("bob")).status_code == 403  # a grant is no scope
+    scoped = token("bob", scope="analytics:read analytics:tokens")
+    assert granted.result("list_tokens", {}, scoped)["isError"] is False
+    assert "You may not use" in granted.post("revoke_token", {"token_id": "x", "confirm": True}, scoped).text
+    refused = granted.result("query_export", {"export_id": "0" * 32, "sql": "SELECT 1"}, token("bob"))
+    assert refused["structuredContent"]["error"]["message"] == "You may not use query_export here."
+    line = granted.hears(lambda line: "tool=query_export outcome=forbidden" in line)[0]
+    marked = hashlib.sha256(f"{ISSUER}\nbob".encode()).hexdigest()
+    assert f" caller={marked[:12]} " in line
+    assert "bob" not in "".join(granted.log)
+    assert upstream.sent("DELETE") == upstream.sent("POST") == []
+
+
+def test_an_older_client_is_held_to_the_same(granted: Served, upstream: Upstream) -> None:
+    known = [("authorization", f"Bearer {token('bob')}"), ("mcp-protocol-version", "2025-11-25")]
+
+    def send(method: str, params: dict[str, Any], *session: tuple[str, str]) -> httpx2.Response:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        return granted.send(json.dumps(body).encode(), [*known, *session])
+
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+    session = ("mcp-session-id", send("initialize", client).headers["mcp-session-id"])
+    listed = send("tools/list", {}, session).text
+    assert '"get_credits"' in listed
+    assert '"query_export"' not in listed
+    for name, given in (("list_exports", {}), ("get_credits", {"instance_url": DEMO_INSTANCE})):
+        assert "[forbidden]" in send("tools/call", {"name": name, "arguments": given}, session).text
+    assert upstream.ledger == []
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "params"),
+    [
+        ("server/discover", "", {}),
+        ("tools/list", "", {}),
+        ("resources/list", "", {}),
+        ("resources/read", "analytics://metrics", {"uri": "analytics://metrics"}),
+        ("prompts/list", "", {}),
+        ("prompts/get", "time_saved", {"name": "time_saved"}),
+        ("completion/complete", "", {"ref": {"type": "ref/prompt", "name": "time_saved"},
+                                     "argument": {"name": "instance_url", "value": ""}}),
+    ],
+)  # fmt: skip
+def test_who_is_not_listed_may_nothing(granted: Served, method: str, name: str, params: dict[str, Any]) -> None:
+    assert "result" in ask(granted, "bob", method, name, **params)
+    error = ask(granted, "eve", method, name, **params)["error"]
+    assert error["code"] == -32600
+    assert error["message"] == "[forbidden] You are not among the callers of this server. Ask its operator to list you."
+    assert granted.hears(lambda line: f"refused method={method} outcome=forbidden caller=" in line)
+    assert "parts" not in "".join(granted.log)  # none were opened
+
+
+def test_who_is_not_listed_calls_no_tool(granted: Served, upstream: Upstream) -> None:
+    everything = token("eve", scope="analytics:read analytics:tokens")
+    for tool in ("query_usage", "list_tokens", "check_connection", "nothing"):
+        answer = granted.result(tool, NEEDED.get(tool, {}), everything)
+        assert answer["structuredContent"]["error"]["code"] == "forbidden"
+    assert upstream.ledger == []
+
+
+def test_only_granted_instances_complete(granted: Served) -> None:
+    argument = {"ref": {"type": "ref/prompt", "name": "time_saved"}, "argument": {"name": "instance_url", "value": ""}}
+    for who, known in (("alice", DEMO_INSTANCE), ("bob", "bobs.example")):
+        found = ask(granted, who, "completion/complete", **argument)["result"]
+        assert found["completion"]["values"] == [known]
 
 
 def test_it_ends_on_a_signal_and_logs_no_credential(tmp_path: Path) -> None:

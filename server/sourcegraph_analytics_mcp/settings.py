@@ -83,6 +83,9 @@ class Settings(BaseModel):
     public_url: str | None = Field(None, description="Over HTTP, the address callers use: https://HOST/mcp")
     oauth_issuer: str | None = Field(None, description="Over HTTP, who issues callers' access tokens (OAuth 2.1)")
     oauth_keys_url: str | None = Field(None, description="Where that issuer publishes its keys (JWKS)")
+    callers_file: Path | None = Field(
+        None, description="Over HTTP, JSON file of the instances and tools that each caller may use (all of them)"
+    )
     state_key: SecretStr | None = Field(None, description="Over HTTP, what replicas sign confirmations with (32+)")
     calls_per_minute: int = Field(60, gt=0, description="Over HTTP, tool calls of one caller in a minute")
     queries_per_minute: int = Field(20, gt=0, description="Over HTTP, questions of one caller in a minute")
@@ -145,6 +148,13 @@ class Settings(BaseModel):
             raise ValueError("it must be an https address (http only on loopback)")
         return value
 
+    @field_validator("callers_file")
+    @classmethod
+    def _check_callers(cls, value: Path | None, known: ValidationInfo) -> Path | None:
+        if value is not None and known.data.get("oauth_issuer") is None:
+            raise ValueError("it tells callers apart, which needs OAUTH_ISSUER, OAUTH_KEYS_URL and PUBLIC_URL")
+        return value
+
     @field_validator("state_key")
     @classmethod
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
@@ -196,7 +206,7 @@ class Settings(BaseModel):
             raise AnalyticsError(
                 "forbidden",
                 "That instance is not on this server's list.",
-                f"Use one of: {', '.join(self.instances)}; the operator's setting is {PREFIX}INSTANCES.",
+                f"Use one of: {', '.join(self.instances)}; the operator decides, by {PREFIX}INSTANCES or CALLERS_FILE.",
             )
         return host
 

@@ -61,6 +61,10 @@ def check_files(settings: Settings) -> None:
         read_teams(settings.teams_file)
     if settings.seats_file is not None:
         read_seats(settings.seats_file)
+    if settings.callers_file is not None:
+        from ..surface.grants import read_grants
+
+        read_grants(settings)
 
 
 def with_upstream(settings: Settings) -> tuple[Settings, Callable[..., Any] | None]:

@@ -1,6 +1,5 @@
 """Callers over HTTP: each has data of their own, as if each had a server of their own, and a bounded share of it."""
 
-import hashlib
 import logging
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from mcp.server.auth.provider import principal_components
 from ..errors import AnalyticsError
 from ..settings import Settings
 from .app import App
+from .grants import Grant, Grants, named
 
 _MOST_OPEN = 256
 _MOST_WARM = 8  # callers whose engines (33 MB each) wait for their next question
@@ -30,8 +30,8 @@ def caller() -> str:
     token = get_access_token()
     if token is None or token.subject is None:
         return _OPERATOR
-    _, issuer, subject = principal_components(token)
-    return hashlib.sha256(f"{issuer}\n{subject}".encode()).hexdigest()[:32]
+    _, issuer, _ = principal_components(token)
+    return named(issuer, token.subject)
 
 
 def may_manage_tokens() -> bool:
@@ -40,8 +40,9 @@ def may_manage_tokens() -> bool:
     return token is None or "analytics:tokens" in token.scopes
 
 
-def own(settings: Settings, name: str) -> Settings:
-    """The settings with a caller's own data directory."""
+def own(settings: Settings, name: str, grants: Grants | None = None) -> Settings:
+    """The settings with a caller's own data directory, and with the instances that it may ask about."""
+    settings = settings if grants is None else grants.of(name).narrowed(settings)
     return settings if name == _OPERATOR else settings.model_copy(update={"data_dir": settings.home / "callers" / name})
 
 
@@ -67,11 +68,18 @@ class Callers:
     Args:
         opened: opens the parts of the caller of that name.
         tasks: where they live.
+        grants: what each may use; None for everything.
     """
 
-    def __init__(self, opened: Callable[[str], AbstractAsyncContextManager[App]], tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(
+        self,
+        opened: Callable[[str], AbstractAsyncContextManager[App]],
+        tasks: anyio.abc.TaskGroup,
+        grants: Grants | None = None,
+    ) -> None:
         self._opened = opened
         self._tasks = tasks
+        self._grants = grants
         self._callers: dict[str, _Open] = {}
         self._shares: dict[tuple[str, str], deque[float]] = {}  # which outlive what is open
 
@@ -82,12 +90,21 @@ class Callers:
             raise RuntimeError("the caller is not there")
         return known.app
 
+    def grant(self) -> Grant | None:
+        """What the caller may use; None for everything.
+
+        Raises:
+            AnalyticsError: `forbidden` for who may use nothing.
+        """
+        return None if self._grants is None else self._grants.of(caller())
+
     async def enter(self) -> Callable[[], None]:
         """Keep the caller's parts open until the function that this returns is called.
 
         Raises:
-            AnalyticsError: `busy` when too many callers are there at once.
+            AnalyticsError: `forbidden` for who may use nothing, `busy` when too many callers are there at once.
         """
+        self.grant()
         name = caller()
         known = self._callers.get(name)
         if known is None:

@@ -18,6 +18,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    INVALID_REQUEST,
     CallToolResult,
     EmptyResult,
     GetPromptResult,
@@ -31,11 +32,12 @@ from mcp_types import Tool as ListedTool
 
 from ..errors import AnalyticsError
 from ..loading import without
-from ..settings import Settings
+from ..settings import PREFIX, Settings
 from .app import App, open_app
 from .call import Call
 from .callers import Callers, caller, may_manage_tokens, own
 from .completions import complete
+from .grants import read_grants
 from .notices import Notices
 from .prompts import find, prompts
 from .resources import add_resources, listed
@@ -69,11 +71,15 @@ class AnalyticsServer(MCPServer[App]):
         self._notices = Notices()
         self._app: App | None = None
         self._callers: Callers | None = None
+        self._grants = read_grants(settings) if over_http else None
         self._tools = {t.name: t for t in TOOLS if not (settings.read_only and t.changes_upstream)}
-        self._listed_tools: list[ListedTool] = []
+        self._listed_tools: dict[str, ListedTool] = {}
         self.on_close: Callable[[], object] = lambda: None  # called when everything is put away
 
         public = CacheHint(ttl_ms=3_600_000, scope="public")
+        tools = (
+            public if self._grants is None else replace(public, scope="private")
+        )  # each caller has a list of its own
         with without("rich"):
             super().__init__(
                 name=NAME,
@@ -85,7 +91,7 @@ class AnalyticsServer(MCPServer[App]):
                 request_state_security=_signing(settings),
                 log_level=settings.log_level,
                 subscriptions=self._notices.bus,
-                cache_hints={"tools/list": public, "prompts/list": public, "resources/templates/list": public},
+                cache_hints={"tools/list": tools, "prompts/list": public, "resources/templates/list": public},
             )
         add_resources(self, self.running)
         self._add_handlers()
@@ -106,7 +112,11 @@ class AnalyticsServer(MCPServer[App]):
         places = anyio.CapacityLimiter(_QUERIES_AT_ONCE)
         async with anyio.create_task_group() as tasks:
             self._callers = Callers(
-                lambda name: open_app(own(self._settings, name), self._notices, self._upstream, keys, places), tasks
+                lambda name: open_app(
+                    own(self._settings, name, self._grants), self._notices, self._upstream, keys, places
+                ),
+                tasks,
+                self._grants,
             )
             yield None
             tasks.cancel_scope.cancel()
@@ -118,7 +128,9 @@ class AnalyticsServer(MCPServer[App]):
         try:
             leave = await self._callers.enter()
         except AnalyticsError as error:
-            raise MCPError(code=INTERNAL_ERROR, message=error.text) from None
+            _log.info("refused method=%s outcome=%s caller=%s", safe(ctx.method)[:40], error.code, _marked())
+            code = INVALID_REQUEST if error.code == "forbidden" else INTERNAL_ERROR
+            raise MCPError(code=code, message=error.text) from None
         try:
             return await call_next(ctx)
         finally:
@@ -133,8 +145,8 @@ class AnalyticsServer(MCPServer[App]):
         return self._app
 
     async def list_tools(self) -> list[ListedTool]:
-        self._listed_tools = self._listed_tools or [tool.listed() for tool in self._tools.values()]
-        return self._listed_tools
+        self._listed_tools = self._listed_tools or {name: tool.listed() for name, tool in self._tools.items()}
+        return [tool for name, tool in self._listed_tools.items() if self._may_use(name)]
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[App, Any] | None = None
@@ -152,8 +164,10 @@ class AnalyticsServer(MCPServer[App]):
                 leave = await self._callers.enter()
             tool = self._tool(name)
             self._admit(name)
-            app = self.running()
-            answer = await tool.run(app, tool.parse(arguments), call)
+            app, given = self.running(), tool.parse(arguments)
+            if self._grants is not None and (asked := getattr(given, "instance_url", None)) is not None:
+                app.settings.resolve_instance(asked)  # before anything is asked of upstream
+            answer = await tool.run(app, given, call)
             outcome = "asked" if isinstance(answer, InputRequiredResult) else "ok"
             rows = answer.rows if isinstance(answer, Reply) else 0
             return answer.result(app.redactor) if isinstance(answer, Reply) else answer
@@ -173,7 +187,7 @@ class AnalyticsServer(MCPServer[App]):
             if _log.isEnabledFor(logging.INFO):
                 known = name if name in self._tools else "unknown"
                 elapsed = (time.monotonic() - begun) * 1000
-                who = f" caller={caller()[:12] or 'operator'}" if self._callers is not None else ""
+                who = f" caller={_marked()}" if self._callers is not None else ""
                 _log.info("call tool=%s outcome=%s ms=%.0f rows=%d%s id=%s", known, outcome, elapsed, rows, who,
                           safe(context.request_id)[:40])  # fmt: skip
 
@@ -181,11 +195,18 @@ class AnalyticsServer(MCPServer[App]):
         """Over HTTP, whether this caller may call that tool now.
 
         Raises:
-            AnalyticsError: `forbidden` without the scope, `busy` beyond the caller's share.
+            AnalyticsError: `forbidden` without the scope or the operator's grant, `busy` beyond the caller's share.
         """
         if self._callers is None:
             return
         settings = self._settings
+        if not self._may_use(name):
+            theirs = ", ".join(filter(self._may_use, self._tools))
+            raise AnalyticsError(
+                "forbidden",
+                f"You may not use {name} here.",
+                f"You may use: {theirs}; the operator decides ({PREFIX}CALLERS_FILE).",
+            )
         if name in TOKEN_TOOLS and not may_manage_tokens():
             raise AnalyticsError(
                 "forbidden", "Your access does not cover tokens.", "Ask for the scope analytics:tokens."
@@ -196,9 +217,14 @@ class AnalyticsServer(MCPServer[App]):
         if name == "export_csv":
             self._callers.take("exports", settings.exports_per_hour, 3600)
 
+    def _may_use(self, name: str) -> bool:
+        """Whether the operator lets the caller use that tool."""
+        grant = None if self._callers is None else self._callers.grant()
+        return grant is None or grant.covers(name)
+
     def _tool(self, name: str) -> Tool:
         if name not in self._tools:
-            known = ", ".join(self._tools)
+            known = ", ".join(filter(self._may_use, self._tools))
             raise AnalyticsError("not_found", f"There is no tool {safe(name)[:60]!r}.", f"There are: {known}.")
         return self._tools[name]
 
@@ -256,6 +282,11 @@ class AnalyticsServer(MCPServer[App]):
         low = self._lowlevel_server
         told = NotificationOptions(resources_changed=True)  # what earlier revisions must declare to be heard
         await low.run(read, write, low.create_initialization_options(told))
+
+
+def _marked() -> str:
+    """The caller as the log has it."""
+    return caller()[:12] or "operator"
 
 
 def _signing(settings: Settings) -> RequestStateSecurity | None:
