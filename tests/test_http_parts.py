@@ -31,12 +31,14 @@ from sourcegraph_analytics_mcp.cli.http.guard import Guard
 from sourcegraph_analytics_mcp.cli.http.identity import IssuedTokens, LocalCredential
 from sourcegraph_analytics_mcp.cli.http.serving import application
 from sourcegraph_analytics_mcp.cli.main import run
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
 from sourcegraph_analytics_mcp.errors import AnalyticsError
+from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import callers
 from sourcegraph_analytics_mcp.surface.callers import Callers
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
-from support.client import call, refused
+from support.client import call, read, refused
 from support.upstreams import Served
 
 pytestmark = pytest.mark.anyio
@@ -584,6 +586,32 @@ async def test_calls_and_questions_have_a_share_each(make_settings: Callable[...
     assert question["code"] == other["code"] == "busy"
     assert "more than 1 questions" in question["message"]
     assert "more than 4 calls" in other["message"]
+
+
+async def test_an_export_of_an_instance_that_is_granted_no_longer_is_not_there(
+    make_settings: Callable[..., Settings], upstream: Served, tmp_path: Path
+) -> None:
+    file = tmp_path / "callers.json"
+    settings = make_settings(upstream.url, **PUBLIC, oauth_keys_url="http://127.0.0.1:9/keys", callers_file=file)
+    uri, found = "", list[object]()
+    for instance in (DEMO_INSTANCE, "other.example", "*"):
+        file.write_text(json.dumps({"*": {"instances": [instance], "tools": ["*"]}}))
+        file.chmod(0o600)
+        with calling("bob"):
+            async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
+                if not uri:
+                    uri = (await call(client, "export_csv", granularity="by_user"))["export"]["summary_uri"]
+                listed = {str(resource.uri) for resource in (await client.list_resources()).resources}
+                kept = (await call(client, "list_exports"))["exports"]
+                with suppress(MCPError):
+                    found.append(await read(client, f"{uri}/rows?limit=1"))
+                found.append((uri in listed, len(kept)))
+    (shown, first, second, again, third) = found
+    assert (first, second, third) == ((True, 1), (False, 0), (True, 1))
+    assert shown == again
+    (home,) = (settings.home / "callers").iterdir()
+    Store(home, 1e-9, 1 << 40, ("other.example",)).sweep()
+    assert Store(home, 1, 1 << 40).exports() == []
 
 
 async def test_a_share_is_free_again_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

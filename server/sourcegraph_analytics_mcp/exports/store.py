@@ -66,10 +66,12 @@ class Store:
         home: the data directory; made, private to this user, when first needed.
         retention_days: older exports are deleted.
         max_bytes: beyond this the oldest exports are deleted.
+        instances: whose exports are shown; none for any. The others are kept and swept all the same.
     """
 
-    def __init__(self, home: Path, retention_days: float, max_bytes: int) -> None:
+    def __init__(self, home: Path, retention_days: float, max_bytes: int, instances: tuple[str, ...] = ()) -> None:
         self.home = home
+        self._instances = instances
         self._exports = home / "exports"
         self._staging = home / "staging"
         self._retention = timedelta(days=retention_days)
@@ -136,9 +138,15 @@ class Store:
         return self.get(staging.id)
 
     def exports(self) -> list[Export]:
-        """Every whole export, newest first."""
+        """Every whole export that is shown, newest first."""
+        return [export for export in self._all() if self._shows(export)]
+
+    def _all(self) -> list[Export]:
         found = [export for name in self._names() if (export := self._read(name)) is not None]
         return sorted(found, key=lambda export: (export.created_at, export.id), reverse=True)
+
+    def _shows(self, export: Export) -> bool:
+        return not self._instances or export.instance_url in self._instances
 
     async def listed(self) -> list[Export]:
         """The same for who must not wait for a slow disk."""
@@ -151,7 +159,7 @@ class Store:
             AnalyticsError: `not_found`, or `store_corrupt` when its files are not whole.
         """
         export = self._read(export_id) if _ID.match(export_id) else None
-        if export is None:
+        if export is None or not self._shows(export):
             raise AnalyticsError(
                 "not_found", "There is no export with that id.", "list_exports shows those that are kept."
             )
@@ -193,7 +201,7 @@ class Store:
         """Delete exports that are too old, then the oldest beyond the size limit; never the one named by `keep`."""
         total = 0
         oldest_kept = datetime.now(UTC) - self._retention
-        for export in self.exports():
+        for export in self._all():
             total += export.stored_bytes
             if export.id != keep and (export.created_at < oldest_kept or total > self._max_bytes):
                 self.delete(export.id)

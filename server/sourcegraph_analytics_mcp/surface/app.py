@@ -59,6 +59,7 @@ async def open_app(
     upstream: Callable[..., Any] | None = None,
     keys: Path | None = None,
     places: anyio.CapacityLimiter | None = None,
+    shown: tuple[str, ...] = (),
 ) -> AsyncIterator[App]:
     """Put the parts together; leaving ends downloads, processes and connections.
 
@@ -66,12 +67,13 @@ async def open_app(
         upstream: an ASGI application in place of the network (the demo).
         keys: where the installation's key of pseudonyms is kept, when not in this data directory.
         places: for queries of query_export, when callers share them.
+        shown: the instances whose exports are shown; none for any.
     """
     secrets = SecretStore(settings.home, settings.url, keyring=not settings.demo)
     credentials = Configured(settings, secrets)
     http = Http(settings, upstream)
     analytics = Analytics(http, credentials)
-    store = Store(settings.home, settings.retention_days, settings.max_store_bytes)
+    store = Store(settings.home, settings.retention_days, settings.max_store_bytes, shown)
     pseudonyms = Pseudonyms(keys or settings.home / "keys") if settings.identities == "pseudonyms" else None
     questions = Questions(settings.home / "staging", pseudonyms)
     sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, places)

@@ -3,9 +3,10 @@
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -111,15 +112,15 @@ class AnalyticsServer(MCPServer[App]):
         keys = self._settings.home / "keys"
         places = anyio.CapacityLimiter(_QUERIES_AT_ONCE)
         async with anyio.create_task_group() as tasks:
-            self._callers = Callers(
-                lambda name: open_app(
-                    own(self._settings, name, self._grants), self._notices, self._upstream, keys, places
-                ),
-                tasks,
-                self._grants,
-            )
+            self._callers = Callers(lambda name: self._open_for(name, keys, places), tasks, self._grants)
             yield None
             tasks.cancel_scope.cancel()
+
+    def _open_for(self, name: str, keys: Path, places: anyio.CapacityLimiter) -> AbstractAsyncContextManager[App]:
+        """The parts of one caller."""
+        theirs = own(self._settings, name, self._grants)
+        shown = () if self._grants is None else theirs.instances
+        return open_app(theirs, self._notices, self._upstream, keys, places, shown)
 
     async def _as_caller(self, ctx: Any, call_next: Any) -> Any:
         assert self._callers is not None
