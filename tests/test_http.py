@@ -541,6 +541,8 @@ def test_an_older_client_is_held_to_the_same(granted: Served, upstream: Upstream
     for name, given in (("list_exports", {}), ("get_credits", {"instance_url": DEMO_INSTANCE})):
         assert "[forbidden]" in send("tools/call", {"name": name, "arguments": given}, session).text
     assert upstream.ledger == []
+    known[0] = ("authorization", f"Bearer {token('eve')}")
+    assert "[forbidden] You are not among the callers" in send("initialize", client).text
 
 
 @pytest.mark.parametrize(
