@@ -102,7 +102,7 @@ class SecretStore:
             self._write(place, token.id, secret)
             if self._read(place, token.id) != secret:
                 raise _unavailable()
-            self._save_index([*(t for t in self.tokens() if t.id != token.id), stored])
+            self._save_index([*(t for t in self._every() if (t.id, t.url) != (token.id, self._url)), stored])
         except AnalyticsError:
             raise
         except Exception as error:
@@ -111,12 +111,7 @@ class SecretStore:
 
     def tokens(self) -> list[StoredToken]:
         """The tokens we keep for this upstream, oldest first."""
-        try:
-            listed = json.loads(self._index.read_text(encoding="utf-8"))
-            every = [StoredToken.model_validate(entry) for entry in listed]
-        except (OSError, ValueError, ValidationError):
-            return []
-        return [token for token in every if token.url == self._url]
+        return [token for token in self._every() if token.url == self._url]
 
     def newest(self) -> tuple[StoredToken, SecretStr] | None:
         """The newest token that has not expired, with its secret."""
@@ -138,7 +133,15 @@ class SecretStore:
         for token in [t for t in self.tokens() if t.id == token_id]:
             with suppress(Exception):
                 self._remove(token.place, token_id)
-            self._save_index([t for t in self.tokens() if t.id != token_id])
+            self._save_index([t for t in self._every() if t != token])
+
+    def _every(self) -> list[StoredToken]:
+        """The tokens in the index, whatever their upstream."""
+        try:
+            listed = json.loads(self._index.read_text(encoding="utf-8"))
+            return [StoredToken.model_validate(entry) for entry in listed]
+        except (OSError, ValueError, ValidationError):
+            return []
 
     def _save_index(self, tokens: list[StoredToken]) -> None:
         private_folder(self._home)
