@@ -16,7 +16,7 @@ import keyring
 import pytest
 from keyring.backends import fail
 from mcp import MCPError
-from mcp_types import ElicitResult, ErrorData
+from mcp_types import ElicitResult, ErrorData, InputRequiredResult
 
 from sourcegraph_analytics_mcp.access.journal import Journal
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_TOKEN
@@ -31,6 +31,7 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., Settings]
 ACTIVE = "00000000-0000-0000-0000-000000000002"
 EXPIRED = "00000000-0000-0000-0000-000000000001"
+YES: dict[str, Any] = {"confirm": True}
 
 
 def secret_of(upstream: Served) -> str:
@@ -150,12 +151,16 @@ async def test_a_revoke_asks_the_person_where_the_client_can(
 
 
 @pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
-@pytest.mark.parametrize("action", ["decline", "cancel", "no"])
+@pytest.mark.parametrize(
+    ("action", "content"), [("decline", None), ("cancel", None), ("accept", {"confirm": False}), ("decline", YES)]
+)
 async def test_a_revoke_that_the_person_refuses_does_nothing(
-    settings: Settings, upstream: Served, revision: str, action: str
+    settings: Settings, upstream: Served, revision: str, action: Any, content: Any
 ) -> None:
-    callback = answering("accept", confirm=False) if action == "no" else answering(action)
-    async with connected(settings, revision, elicitation_callback=callback) as client:
+    async def answer(context: Any, parameters: Any) -> ElicitResult:
+        return ElicitResult(action=action, content=content)
+
+    async with connected(settings, revision, elicitation_callback=answer) as client:
         error = await refused(client, "revoke_token", token_id=ACTIVE, confirm=True)
     assert error["code"] == "cancelled"
     assert upstream.sent("DELETE") == []
@@ -174,15 +179,28 @@ async def test_a_client_that_cannot_ask_must_confirm(settings: Settings, upstrea
     assert unknown["code"] == "not_found"
 
 
+FORGED: dict[str, Any] = {"confirmation": ElicitResult(action="accept", content=YES)}
+
+
 async def test_an_answer_to_a_question_never_asked_does_not_confirm(settings: Settings, upstream: Served) -> None:
     async with connected(settings, elicitation_callback=answering("accept")) as client:
         arguments = {"token_id": ACTIVE}
-        forged: dict[str, Any] = {"confirmation": ElicitResult(action="accept", content={"confirm": True})}
         with pytest.raises(MCPError):
             await client.session.call_tool(
-                "revoke_token", arguments, input_responses=forged, request_state="confirmation"
+                "revoke_token", arguments, input_responses=FORGED, request_state="confirmation"
             )
     assert upstream.sent("DELETE") == []
+
+
+async def test_an_answer_that_comes_without_a_question_has_the_person_asked(
+    settings: Settings, upstream: Served
+) -> None:
+    async with connected(settings, elicitation_callback=answering("accept")) as client:
+        result = await client.session.call_tool(
+            "revoke_token", {"token_id": ACTIVE}, input_responses=FORGED, allow_input_required=True
+        )
+    assert isinstance(result, InputRequiredResult)
+    assert upstream.ledger == []
 
 
 async def test_revoking_the_token_in_use_leaves_none(make_settings: Make, upstream: Served) -> None:
@@ -428,9 +446,9 @@ class Desk:
         await exchange.answer(json.dumps({"tokens": self.tokens}).encode(), content_type="application/json")
 
 
-async def killed_in_create(settings: Settings, desk: Desk) -> None:
-    """Let a process ask for a token, and kill it once upstream has made one and before it can keep the secret."""
-    environment = {
+async def killed_in_create(settings: Settings, until: anyio.Event, **more: str) -> None:
+    """Let a process ask for a token, and kill it at a moment of that, such as when it cannot have kept the secret."""
+    environment = more | {
         "SRC_ANALYTICS_URL": settings.url,
         "SRC_ANALYTICS_CAS_COOKIE": DEMO_COOKIE,
         "SRC_ANALYTICS_DATA_DIR": str(settings.home),
@@ -438,7 +456,7 @@ async def killed_in_create(settings: Settings, desk: Desk) -> None:
     }
     process = await anyio.open_process([sys.executable, "-c", KILLED_IN_CREATE], env=environment)
     with anyio.fail_after(30):
-        await desk.made.wait()
+        await until.wait()
     process.kill()
     await process.wait()
 
@@ -447,7 +465,7 @@ async def test_a_crash_between_the_create_and_the_store_is_put_right_at_the_next
     desk = Desk()
     async with scripted_upstream(desk.answer) as fake:
         settings = make_settings(fake.url)
-        await killed_in_create(settings, desk)
+        await killed_in_create(settings, desk.made)
         before = len(desk.calls)
         async with connected(settings) as client:
             assert len(desk.calls) == before  # nothing is contacted before tokens are asked for
@@ -464,7 +482,7 @@ async def test_what_a_crash_left_is_not_touched_where_nothing_may_be_changed(mak
     desk = Desk()
     async with scripted_upstream(desk.answer) as fake:
         settings = make_settings(fake.url)
-        await killed_in_create(settings, desk)
+        await killed_in_create(settings, desk.made)
         async with connected(make_settings(fake.url, read_only=True)) as client:
             assert (await call(client, "list_tokens"))["notes"] == []
     assert "DELETE" not in desk.calls
@@ -476,7 +494,7 @@ async def test_what_a_crash_left_is_only_revoked_when_it_must_be_ours(make_setti
     desk = Desk()
     async with scripted_upstream(desk.answer) as fake:
         settings = make_settings(fake.url)
-        await killed_in_create(settings, desk)
+        await killed_in_create(settings, desk.made)
         desk.tokens[:] = [{**desk.tokens[0], "id": f"twin-{number}"} for number in range(others)]
         async with connected(settings) as client:
             (note,) = (await call(client, "list_tokens"))["notes"]
@@ -493,12 +511,96 @@ async def test_one_token_that_cannot_be_what_a_crash_left_is_not_revoked(
     desk = Desk()
     async with scripted_upstream(desk.answer) as fake:
         settings = make_settings(fake.url)
-        await killed_in_create(settings, desk)
+        await killed_in_create(settings, desk.made)
         desk.tokens[0] |= other
         async with connected(settings) as client:
             (note,) = (await call(client, "list_tokens"))["notes"]
     assert "DELETE" not in desk.calls
     assert "it left no token" in note
+
+
+async def test_a_token_that_was_kept_before_the_crash_stays_in_use(make_settings: Make) -> None:
+    """Its create was not over: the new token was being tried when the process died."""
+    desk, tried = Desk(), anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "POST":
+            desk.silent = False
+            await desk.answer(exchange)
+            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_kept"}).encode(), "201 Created")
+        elif exchange.headers.get("authorization") != "Bearer sams_at_kept":
+            await desk.answer(exchange)
+        elif tried.is_set():
+            await exchange.answer(b"Instance user ID,Searches\n1,2\n")
+        else:
+            tried.set()
+            await anyio.sleep_forever()
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url, access_token="")
+        await killed_in_create(settings, tried, SRC_ANALYTICS_INSTANCE=settings.instance or "")
+        assert len(list((settings.home / "creates").iterdir())) == 1
+        async with connected(settings) as client:
+            listed = await call(client, "list_tokens")
+            await call(client, "export_csv", granularity="by_user")
+    assert "it left no token" in listed["notes"][0]
+    assert [(token["is_expired"], token["in_use"]) for token in listed["tokens"]] == [(False, True)]
+    assert "DELETE" not in desk.calls
+
+
+async def test_a_create_that_another_server_has_under_way_is_left_alone(make_settings: Make) -> None:
+    desk, asked = Desk(), anyio.Event()
+    made: list[dict[str, Any]] = []
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "POST":
+            desk.silent = False
+            await desk.answer(exchange)
+            await asked.wait()
+            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new"}).encode(), "201 Created")
+        else:
+            await desk.answer(exchange)
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url, instance="")
+        async with connected(settings) as one, connected(settings) as other, anyio.create_task_group() as tasks:
+
+            async def create() -> None:
+                made.append(await call(one, "create_token", display_name="nightly"))
+
+            tasks.start_soon(create)
+            await desk.made.wait()
+            listed = await call(other, "list_tokens")
+            asked.set()
+    assert listed["notes"] == []
+    assert [token["is_expired"] for token in listed["tokens"]] == [False]
+    assert "DELETE" not in desk.calls
+    assert made[0]["token"]["id"] == "new-0"
+
+
+async def test_a_token_is_kept_for_its_upstream_and_goes_to_no_other(make_settings: Make, upstream: Served) -> None:
+    desk = Desk()
+    desk.silent = False
+
+    async def answer(exchange: Exchange) -> None:
+        await desk.answer(exchange)
+        if exchange.method == "POST":
+            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_other"}).encode(), "201 Created")
+
+    settings = make_settings(upstream.url, access_token="")
+    async with scripted_upstream(answer) as other:
+        async with connected(settings) as client:
+            await call(client, "create_token")
+        async with connected(make_settings(other.url, access_token="")) as client:
+            error = await refused(client, "export_csv", granularity="by_user")
+            assert other.exchanges == []
+            created = await call(client, "create_token", display_name="nightly")
+            await call(client, "revoke_token", token_id=created["token"]["id"], confirm=True)
+        async with connected(settings) as client:
+            await call(client, "export_csv", granularity="by_user")
+    assert error["code"] == "auth_missing"
+    assert upstream.ledger[-1].headers["authorization"] == f"Bearer {secret_of(upstream)}"
+    assert secret_of(upstream) not in json.dumps([exchange.headers for exchange in other.exchanges])
 
 
 async def test_a_create_that_is_over_leaves_no_entry(settings: Settings, upstream: Served) -> None:

@@ -37,6 +37,7 @@ class Copy:
     """
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.root = folder / "copy"
         ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", "*.egg-info", ".*_cache")
         shutil.copytree(ROOT, self.root, ignore=ignored)
@@ -47,13 +48,13 @@ class Copy:
         libraries = next((folder / "python" / "lib").glob("python*")) / "site-packages"
         (libraries / "copy.pth").write_text(f"{self.root / 'server'}\n{sysconfig.get_path('purelib')}\n")
 
-    def run(self, tests: list[str], seconds: float = _LONGEST) -> Ended:
-        """Run tests by the names of their files, one process, until the first fails."""
+    def run(self, tests: list[str], seconds: float = _LONGEST, jobs: int = 0) -> Ended:
+        """Run tests by the names of their files, in one process or so many, until the first fails."""
         for compiled in list(self.root.rglob("__pycache__")):  # a process that was ended, or had no room, may cut one
             shutil.rmtree(compiled)
-        command = [str(self._python), "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=short"]
+        options = ["-x", "-q", "-n", str(jobs), "-p", "no:cacheprovider", "--tb=short"]
         running = subprocess.Popen(
-            [*command, *(str(self.root / "tests" / test) for test in tests)],
+            [str(self._python), "-m", "pytest", *options, *(str(self.root / "tests" / test) for test in tests)],
             cwd=self.root,
             env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
             stdout=subprocess.PIPE,

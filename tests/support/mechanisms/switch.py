@@ -10,6 +10,7 @@ class Switch:
     Args:
         file: in the package; `on` stands there once.
         tests: one or more, separated by spaces, each `test_file.py` or `test_file.py::test_name`.
+        also: more code, as (file, on, off), where two mechanisms do the same and either is enough.
     """
 
     name: str
@@ -17,3 +18,4 @@ class Switch:
     on: str
     off: str
     tests: str
+    also: tuple[tuple[str, str, str], ...] = ()
