@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import io
+import resource
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -22,6 +24,7 @@ from sourcegraph_analytics_mcp.exports.engine.questions import Questions
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.app import open_app
+from sourcegraph_analytics_mcp.surface.call import Call
 from sourcegraph_analytics_mcp.surface.notices import Notices
 from sourcegraph_analytics_mcp.upstream.models import ReportRequest
 from sourcegraph_analytics_mcp.usage.metrics import Minutes
@@ -390,6 +393,81 @@ async def test_a_cancelled_call_does_not_stop_what_another_waits_for(make_settin
             finish.set()
     assert rows == [1]
     assert len(fake.exchanges) == 1
+
+
+async def test_a_download_left_running_goes_on_when_a_later_call_is_cancelled(
+    make_settings: Callable[..., Settings],
+) -> None:
+    finish = anyio.Event()
+    body = b"Instance user ID,Searches\n1,2\n"
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:-2])
+        await finish.wait()
+        await exchange.send(body[-2:])
+
+    async with scripted_upstream(answer) as fake, open_app(make_settings(fake.url), Notices()) as app:
+        app.store.prepare()
+        download = app.downloads.start(ReportRequest(instance_url=DEMO_INSTANCE, granularity="by_user"))
+        await app.downloads.wait(download, 0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(app.downloads.wait, download, 30)
+            while not download.waiting:
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        finish.set()
+        await app.downloads.wait(download, 30)
+        export = download.result()
+    assert export is not None
+    assert export.row_count == 1
+    assert len(fake.exchanges) == 1
+
+
+class Listening:
+    """What a call reports its progress to."""
+
+    def __init__(self) -> None:
+        self.heard: list[float] = []
+
+    async def report_progress(self, done: float, total: float | None, message: str) -> None:
+        self.heard.append(done)
+
+
+async def test_progress_only_rises_and_is_said_twice_a_second_at_most() -> None:
+    client: Any = Listening()
+    call, begun = Call(client), time.monotonic()
+    await call.progress(50, 100, "half")
+    enough = time.monotonic() + 0.5
+    while time.monotonic() < enough:  # the report was cut and has begun again
+        pass
+    await call.progress(10, 100, "less")
+    await call.progress(50, 100, "half again")
+    assert client.heard == [50]
+    for done in range(51, 1000):
+        await call.progress(done, 1000, "more")
+    assert client.heard[:2] == [50, 51]
+    assert len(client.heard) <= 1 + (time.monotonic() - begun) / 0.5
+
+
+async def test_a_disk_that_takes_only_a_part_is_not_taken_for_having_all(
+    make_settings: Callable[..., Settings],
+) -> None:
+    body = b"Instance user ID,Searches\n" + b"1,2\n" * 1000
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def answer(exchange: Exchange) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(body) - 40, hard))  # where a write ends short, without an error
+        await exchange.answer(body)
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url)
+        async with connected(settings) as client:
+            try:
+                error = await refused(client, "export_csv", granularity="by_user")
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert list((settings.home / "staging").iterdir()) == []
+    assert error["code"] == "store_full"
 
 
 async def test_the_latest_summaries_are_kept_and_never_mixed_up(settings: Settings) -> None:

@@ -180,6 +180,25 @@ def test_a_name_that_is_no_id_leads_nowhere(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "exports" / ("x" * 32)).is_dir()
 
 
+@pytest.mark.anyio
+async def test_a_path_that_ends_in_an_id_leads_nowhere_either(settings: Settings) -> None:
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        for path in (f"../exports/{export['id']}", f"./{export['id']}", f"{settings.home}/exports/{export['id']}"):
+            for tool, arguments in (("query_export", {"sql": "SELECT 1"}), ("delete_export", {})):
+                error = await refused(client, tool, export_id=path, **arguments)
+                assert error["code"] in ("not_found", "invalid_argument")
+            with pytest.raises(AnalyticsError, match="not_found"):
+                Store(settings.home, 30, 1 << 40).get(path)
+        assert (await call(client, "list_exports"))["exports"][0]["id"] == export["id"]
+
+
+def test_nothing_of_it_gets_into_a_repository_that_it_lies_in(tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    Store(home, 1, 1 << 30).prepare()
+    assert (home / ".gitignore").read_text() == "*\n"
+
+
 def test_what_dead_makers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     store = Store(tmp_path, 1, 1 << 30)
     store.prepare()

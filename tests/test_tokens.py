@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import resource
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -754,6 +755,27 @@ async def test_a_secret_that_somebody_changed_is_neither_sent_nor_shown(make_set
     assert error["code"] == "internal"
     assert "planted" not in json.dumps(error)
     assert len(upstream.ledger) == sent
+
+
+async def test_a_disk_that_fills_up_under_a_second_token_leaves_the_first_one_whole(
+    make_settings: Make, upstream: Served
+) -> None:
+    settings = make_settings(upstream.url, access_token="", instance="")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with connected(settings) as client:
+        await call(client, "create_token", display_name="first")
+        room = (settings.home / "tokens.json").stat().st_size + 100  # for one more of everything but this
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            error = await refused(client, "create_token", display_name="second")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    first, second = upstream.desk.tokens[-2:]
+    async with connected(make_settings(upstream.url, access_token="")) as client:  # after a restart
+        await call(client, "export_csv", granularity="by_user")
+    assert error["code"] == "secret_store_unavailable"
+    assert second.revoked
+    assert upstream.ledger[-1].headers["authorization"] == f"Bearer {first.secret}"
 
 
 async def test_nothing_is_posted_where_it_cannot_be_noted_first(make_settings: Make, upstream: Served) -> None:

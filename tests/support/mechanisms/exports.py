@@ -6,6 +6,7 @@ _DOWNLOADS = "test_downloads.py::"
 _BENT = "test_engine.py::test_a_cell_that_the_engine_would_bend_counts_as_blank"
 _EXPORTS = "test_exports.py::"
 _STORE = "test_store.py::"
+_TOKENS = "test_tokens.py::"
 _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
 
 EXPORTS = (
@@ -65,7 +66,8 @@ EXPORTS = (
     Switch("room for the conversion too", "exports/store.py", "else 2 * size", "else size",
            f"{_DOWNLOADS}test_a_report_that_cannot_fit_is_refused_before_it_is_downloaded"),
     Switch("all of it is written", "exports/downloads.py", "view = view[os.write(descriptor, view) :]",
-           'os.write(descriptor, view)\n        view = memoryview(b"")', "test_downloads.py"),
+           'os.write(descriptor, view)\n        view = memoryview(b"")',
+           f"{_EXPORTS}test_a_disk_that_takes_only_a_part_is_not_taken_for_having_all"),
     Switch("days nobody asked for are said", "exports/downloads.py", "if early or late:", "if False:",
            f"{_EXPORTS}test_days_nobody_asked_for_are_said"),
     Switch("equal requests share a download", "exports/downloads.py", "download = self._running.get(request)",
@@ -76,7 +78,7 @@ EXPORTS = (
            "if download.waiting == 1 and not", "if not",
            f"{_EXPORTS}test_a_cancelled_call_does_not_stop_what_another_waits_for"),
     Switch("a download left running goes on", "exports/downloads.py", " and not download.left_running:", ":",
-           "test_exports.py"),
+           f"{_EXPORTS}test_a_download_left_running_goes_on_when_a_later_call_is_cancelled"),
     Switch("what is ending is not joined", "exports/downloads.py",
            "self._forget(download)  # who asks", "pass  # who asks",
            f"{_EXPORTS}test_a_call_does_not_join_a_download_that_is_being_cancelled"),
@@ -97,7 +99,7 @@ EXPORTS = (
            f"{_STORE}test_an_export_without_its_metadata_is_none"),
     Switch("no caller's text becomes a path", "exports/store.py",
            "self._read(export_id) if _ID.match(export_id) else None", "self._read(export_id)",
-           f"{_STORE}test_a_name_that_is_no_id_leads_nowhere"),
+           f"{_STORE}test_a_path_that_ends_in_an_id_leads_nowhere_either"),
     Switch("nothing but an export is deleted", "exports/store.py", "if not _ID.match(export_id):", "if False:",
            f"{_STORE}test_a_name_that_is_no_id_leads_nowhere"),
     Switch("files are private", "files.py", "os.O_WRONLY | os.O_CLOEXEC, 0o600)", "os.O_WRONLY | os.O_CLOEXEC, 0o644)",
@@ -111,7 +113,9 @@ EXPORTS = (
     Switch("a link in a directory's place is refused", "files.py", "folder.is_symlink() or ", "",
            f"{_STORE}test_a_link_in_place_of_a_directory_is_not_followed"),
     Switch("a small file is whole or not there", "files.py",
-           'beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")', "beside = path", "test_store.py"),
+           'beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")', "beside = path",
+           f"{_TOKENS}test_a_disk_that_fills_up_under_a_second_token_leaves_the_first_one_whole",
+           also=(("files.py", "os.O_CREAT | os.O_EXCL | os.O_WRONLY", "os.O_CREAT | os.O_TRUNC | os.O_WRONLY"),)),
     Switch("a living maker's files are left alone", "exports/store.py", ' or _abandoned(folder):', " or True:", _DEAD),
     Switch("a dead maker's files are removed", "exports/store.py", ' or _abandoned(folder):', ":", _DEAD),
     Switch("what is half deleted is removed", "exports/store.py", 'entry.name.startswith("deleted-") or', "", _DEAD),
@@ -126,11 +130,12 @@ EXPORTS = (
     Switch("what is too much is deleted", "exports/store.py", " or total > self._max_bytes", "",
            f"{_EXPORTS}test_old_exports_and_those_beyond_the_size_limit_are_deleted"),
     Switch("the newest export is kept whatever its size", "exports/store.py", "export.id != keep and", "",
-           f"{_EXPORTS}test_old_exports_and_those_beyond_the_size_limit_are_deleted test_store.py"),
+           f"{_EXPORTS}test_old_exports_and_those_beyond_the_size_limit_are_deleted"),
     Switch("every hour is swept", "surface/app.py", "tasks.start_soon(_sweep_hourly, store)", "pass",
            f"{_STORE}test_every_hour_what_is_too_old_is_swept_away"),
-    Switch("nothing is committed in the clear to backups", "exports/store.py",
-           'write_private(self.home / ".gitignore", "*\\n")', "pass", "test_store.py test_exports.py"),
+    Switch("nothing of the store gets into a repository", "exports/store.py",
+           'write_private(self.home / ".gitignore", "*\\n")', "pass",
+           f"{_STORE}test_nothing_of_it_gets_into_a_repository_that_it_lies_in"),
     Switch("formulas are defused", "surface/resources.py", "formula_safe(safe(text))", "safe(text)",
            f"{_EXPORTS}test_the_csv_resource_is_safe_for_spreadsheets"),
     Switch("links can be left out", "surface/tools/exports.py", "if app.settings.resource_links:", "if True:",

@@ -2,6 +2,7 @@
 
 from .switch import Switch
 
+_PROGRESS = "test_exports.py::test_progress_only_rises_and_is_said_twice_a_second_at_most"
 _STDIO = "test_stdio.py::"
 _ARGUMENTS = "test_surface.py::test_a_bad_argument_gets_a_sentence_that_helps"
 _HIDDEN = "test_text.py::test_what_cannot_be_seen_is_spelled_out"
@@ -40,10 +41,8 @@ SURFACE = (
            "test_downloads.py::test_a_bug_ends_neither_the_server_nor_the_next_call"),
     Switch("one line of log per call", "surface/server.py", "if _log.isEnabledFor(logging.INFO):", "if False:",
            f"{_STDIO}test_the_log_has_one_line_per_call_and_no_content"),
-    Switch("progress goes only upwards", "surface/call.py", "if done > last_done and", "if",
-           "test_exports.py::test_progress_counts_bytes_and_rows_and_gives_a_percentage test_exports.py"),
-    Switch("progress is not a flood", "surface/call.py", " and now - last_time >= _PROGRESS_EVERY", "",
-           "test_exports.py"),
+    Switch("progress goes only upwards", "surface/call.py", "if done > last_done and", "if", _PROGRESS),
+    Switch("progress is not a flood", "surface/call.py", " and now - last_time >= _PROGRESS_EVERY", "", _PROGRESS),
     Switch("lines are bounded", "cli/lines.py", "if len(line) > LONGEST:", "if False:",
            f"{_STDIO}test_an_overlong_line_that_never_ends_is_answered_too"),
     Switch("lines are not kept in memory", "cli/lines.py", "self._file.readline(LONGEST + 1)", "self._file.readline()",
