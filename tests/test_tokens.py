@@ -719,6 +719,7 @@ async def test_a_token_whose_secret_cannot_be_kept_is_revoked_again(
     assert error["code"] == "secret_store_unavailable"
     assert "was revoked again" in error["message"]
     assert upstream.desk.tokens[-1].revoked
+    assert MemoryKeyring.kept == {}
 
 
 async def test_a_secret_that_the_keyring_does_not_give_is_a_missing_one(
@@ -771,6 +772,9 @@ async def test_a_disk_that_fills_up_under_a_second_token_leaves_the_first_one_wh
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     first, second = upstream.desk.tokens[-2:]
+    held = everything_written(settings.home)
+    assert second.secret not in "".join(held.values())
+    assert not [name for name in held if "tokens.json" in name and name != "tokens.json"]
     async with connected(make_settings(upstream.url, access_token="")) as client:  # after a restart
         await call(client, "export_csv", granularity="by_user")
     assert error["code"] == "secret_store_unavailable"

@@ -83,7 +83,7 @@ class SecretStore:
         return place
 
     def save(self, token: NewToken, place: Place) -> StoredToken:
-        """Keep a new token's secret, and read it back.
+        """Keep a new token's secret, and read it back; of one that cannot be kept nothing is left.
 
         Raises:
             AnalyticsError: `secret_store_unavailable`.
@@ -101,11 +101,11 @@ class SecretStore:
         try:
             self._write(place, token.id, secret)
             if self._read(place, token.id) != secret:
-                raise _unavailable()
+                raise ValueError("the secret was not kept")
             self._save_index([*(t for t in self._every() if (t.id, t.url) != (token.id, self._url)), stored])
-        except AnalyticsError:
-            raise
         except Exception as error:
+            with suppress(Exception):
+                self._remove(place, token.id)
             raise _unavailable() from error
         return stored
 
