@@ -164,6 +164,7 @@ async def test_a_name_does_not_find_a_pseudonym_and_no_argument_shows_names(make
 async def test_a_damaged_key_is_said_and_nothing_is_shown(make_settings: Make, tmp_path: Path) -> None:
     (tmp_path / "data" / "keys").mkdir(parents=True)
     (tmp_path / "data" / "keys" / "pseudonyms").write_text("short")
+    (tmp_path / "data" / "keys" / "pseudonyms").chmod(0o600)
     async with (
         scripted_upstream(upstream) as fake,
         connected(make_settings(fake.url, identities="pseudonyms")) as client,

@@ -12,8 +12,9 @@ import anyio.lowlevel
 import pytest
 from mcp import Client
 
+from sourcegraph_analytics_mcp.exports.engine.sandbox import cleaned
 from sourcegraph_analytics_mcp.settings import Settings
-from support.client import call, connected, refused
+from support.client import call, connected, refused, text
 from support.statements import ATTACKS, BOMBS, ORDINARY
 from support.upstreams import Exchange, Served, scripted_upstream
 
@@ -58,10 +59,24 @@ async def test_bombs_end_and_the_server_goes_on(
     client, export_id, home = queried
     async with connected(make_settings(upstream.url, sql_timeout=1, data_dir=home)) as bombed:
         for sql in BOMBS[:8:2]:
-            error = await refused(bombed, "query_export", export_id=export_id, sql=sql)
+            with anyio.fail_after(30):
+                error = await refused(bombed, "query_export", export_id=export_id, sql=sql)
             assert error["code"] in ("sql_timeout", "sql_memory", "sql_failed"), sql
     assert (await call(client, "query_export", export_id=export_id, sql="SELECT 1 AS one"))["rows"] == [[1]]
     assert [p.name for p in (home / "staging").iterdir()] == []
+
+
+async def test_what_the_engine_does_not_count_has_a_limit_too(make_settings: Callable[..., Settings]) -> None:
+    """Of the memory of long texts its own limit knows nothing (measured)."""
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"Instance user ID,Searches\n1,2\n")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, sql_timeout=60)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        long = "SELECT length(repeat(repeat('x', 1000000), 1200))"
+        error = await refused(client, "query_export", export_id=export["id"], sql=long)
+    assert error["code"] == "sql_memory"
 
 
 async def test_results_are_bounded_and_say_so(queried: tuple[Client, str, Path]) -> None:
@@ -75,6 +90,7 @@ async def test_results_are_bounded_and_say_so(queried: tuple[Client, str, Path])
         client, "query_export", export_id=export_id, sql="SELECT repeat('x', 400) FROM range(1000)", limit=1000
     )
     assert wide["truncated"]
+    assert wide["notes"] == ["Rows beyond 40,000 characters were left out; select fewer columns or aggregate."]
     assert len(json.dumps(wide)) < 60_000
 
 
@@ -85,7 +101,9 @@ async def test_every_type_becomes_strict_json(queried: tuple[Client, str, Path])
         "1.25::DECIMAL(9,2) AS d, DATE '2026-02-28' AS f, '\\xAA'::BLOB AS b, INTERVAL 1 DAY AS v, [1, NULL] AS l, "
         "{'a': 1} AS s, uuid() IS NULL AS u, 1 AS a, 2 AS a"
     )
-    answer = await call(client, "query_export", export_id=export_id, sql=sql)
+    result = await client.call_tool("query_export", {"export_id": export_id, "sql": sql})
+    answer: Any = result.structured_content
+    assert "nan" not in text(result)
     row = dict(zip([c["name"] for c in answer["columns"]], answer["rows"][0], strict=True))
     assert (row["n"], row["i"], row["f"], row["b"], row["l"]) == (None, None, "2026-02-28", "qg==", [1, None])
     assert row["h"] == "170141183460469231731687303715884105727"
@@ -100,6 +118,18 @@ async def test_a_wrong_query_gets_the_columns_and_no_cell(queried: tuple[Client,
     assert "chat_events" in unknown["next_step"]
     assert "@" not in json.dumps(leaking)
     assert str(home) not in json.dumps([unknown, leaking])
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("IO Error: No files found that match /srv/data/exports/1/x.parquet", "IO Error: No files found that match …"),
+        ('Cannot open file "/srv/data/x.parquet": gone', 'Cannot open file "…": gone'),
+        ("a.b/c and 1/2 are no paths", "a.b/c and 1/2 are no paths"),
+    ],
+)
+def test_the_engines_words_hold_no_path(message: str, shown: str) -> None:
+    assert cleaned(message, "SELECT 1", ["searches"]) == shown
 
 
 async def test_cancelling_kills_the_process(queried: tuple[Client, str, Path]) -> None:
