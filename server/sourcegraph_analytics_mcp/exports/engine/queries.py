@@ -11,7 +11,6 @@ import anyio
 import anyio.to_thread
 
 from ...errors import AnalyticsError
-from ..identities import NAMES
 from .process import EngineFailed, start_child
 from .questions import Questions
 
@@ -64,12 +63,12 @@ class Sandbox:
                     await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
 
     async def _copied(self, folder: Path, files: Sequence[Path], columns: Sequence[str]) -> list[str]:
-        """Copy the data; where people are shown by pseudonym, without what would name them."""
+        """Copy the data; where people are shown by pseudonym, only the columns that may be seen."""
         if self._questions.pseudonyms is None:
             for file in files:
                 await anyio.to_thread.run_sync(shutil.copyfile, file, folder / file.name)
             return [file.name for file in files]
-        listed = ", ".join(f'"{name}"' for name in columns if name not in NAMES)
+        listed = ", ".join(f'"{name}"' for name in columns)
         target = str(folder / "masked.parquet").replace("'", "''")
         await self._questions.ask({"t": files}, f"COPY (SELECT {listed} FROM t) TO '{target}' (FORMAT parquet)")
         return ["masked.parquet"]
