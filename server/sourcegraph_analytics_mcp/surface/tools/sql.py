@@ -8,7 +8,7 @@ from pydantic import Field
 from ...exports.identities import hidden
 from ..app import App
 from ..call import Call
-from ..text import cut, fitting, plural, safe_data, table
+from ..text import cut, fitting, plural, table
 from ..tool import Answer, Arguments, Cell, Hints, Reply, tool
 from .exports import ExportId
 
@@ -36,7 +36,7 @@ async def query_export(app: App, arguments: SqlArguments, call: Call) -> Reply:
     by instance_user_id; sum before dividing."""
     export = await anyio.to_thread.run_sync(app.store.get, arguments.export_id)
     columns = [f.name for f in export.fields if not app.masked or not hidden(f.name)]
-    found = safe_data(await app.sandbox.run(export.parts, columns, arguments.sql, arguments.limit))
+    found = await app.sandbox.run(export.parts, columns, arguments.sql, arguments.limit)
     count = fitting(found["rows"], widest=500)
     if count < len(found["rows"]):
         found |= {"rows": found["rows"][:count], "truncated": True, "notes": [*found["notes"], cut(count)]}
