@@ -313,6 +313,30 @@ async def test_a_body_without_an_end_is_refused_once_it_is_too_large(tmp_path: P
     assert (received, sent[0]["status"]) == (2, 413)
 
 
+async def test_a_body_that_its_sender_leaves_begins_nothing(tmp_path: Path) -> None:
+    """Though what has come of it could be taken for a request."""
+
+    async def never(*_: Any) -> None:
+        raise AssertionError("it was let through")
+
+    came: Iterator[dict[str, Any]] = iter(
+        [{"type": "http.request", "body": b"{}", "more_body": True}, {"type": "http.disconnect"}]
+    )
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        return next(came)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    local = LocalCredential(tmp_path)
+    headers = [(b"authorization", b"Bearer " + local.path.read_bytes()), (b"host", b"a")]
+    guard = Guard(never, never, local, ["a"], [], None, "", [])
+    await guard({"type": "http", "path": "/mcp", "headers": headers}, receive, send)
+    assert sent == []
+
+
 # Sessions
 
 

@@ -57,7 +57,9 @@ def outcome(switch: Switch, copy: Copy) -> tuple[str, str]:
                 ended = copy.run(switch.tests.split())
     except CannotSwitch as error:
         return str(error), ""
-    return "" if ended.failed else f"its tests do not fail (exit {ended.code})", ended.says
+    if ended.failed:
+        return "", ended.says
+    return f"its tests do not {'end' if ended.code is None else 'fail'} (exit {ended.code})", ended.says
 
 
 def each_off(chosen: Sequence[Switch], copies: Sequence[Copy]) -> Iterator[tuple[Switch, str]]:

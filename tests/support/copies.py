@@ -20,7 +20,7 @@ class Ended:
 
     Args:
         code: pytest's exit code; None where it had to be ended.
-        failed: whether a test ran and failed, or did not end; not that there was none, or that pytest itself fell.
+        failed: whether a test ran and failed; not that it did not end, that there was none, or that pytest itself fell.
         says: its first error, shortened.
     """
 
@@ -67,7 +67,7 @@ class Copy:
         except subprocess.TimeoutExpired:
             os.killpg(running.pid, signal.SIGKILL)  # and the servers that it has started
             running.communicate()
-            return Ended(None, True, f"not over after {seconds:g} seconds")
+            return Ended(None, False, f"not over after {seconds:g} seconds")
         lines = said.splitlines()
         failures = [line for line in lines if line.startswith("FAILED ")]
         errors = [line[4:].strip() for line in lines if line.startswith("E   ")] or failures or lines[-1:]

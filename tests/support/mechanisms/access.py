@@ -6,6 +6,7 @@ _TOKENS = "test_tokens.py::"
 _JOURNAL = f"{_TOKENS}test_a_crash_between_the_create_and_the_store_is_put_right_at_the_next_call"
 _LOST = f"{_TOKENS}test_a_create_whose_answer_is_lost_revokes_the_orphan"
 _ONLY = f"{_TOKENS}test_one_token_that_cannot_be_what_a_crash_left_is_not_revoked"
+_LOGGED = "test_secrets.py::test_the_log_masks_secrets_and_keeps_each_event_on_one_line"
 _RETRIES = "test_analytics.py::test_a_create_that_ends_in_any_way_leaves_no_live_token"
 
 _GUARDS = (
@@ -108,7 +109,7 @@ _GUARDS = (
            "test_stdio.py::test_a_wrong_setting_stops_the_start_with_one_sentence"),
     Switch("upstream's address is bare", "settings.py",
            'raise ValueError("it must be a bare address like https://analytics.sourcegraph.com")', "pass",
-           "test_settings.py"),
+           "test_settings.py::test_a_wrong_setting_is_named"),
     Switch("only listed instances are asked about", "settings.py",
            "if self.instances and host not in self.instances:", "if False:",
            "test_surface.py::test_only_listed_instances_may_be_asked_about"),
@@ -126,12 +127,11 @@ _GUARDS = (
            "test_secrets.py::test_secrets_that_upstream_says_back_as_data_are_masked"),
     Switch("resources are masked", "surface/server.py", "self.running().redactor.text(contents.content)",
            "contents.content", "test_secrets.py::test_secrets_that_upstream_says_back_as_data_are_masked"),
-    Switch("the log is masked", "cli/log.py", "self._redactor.text(super().format(record))", "super().format(record)",
-           "test_secrets.py"),
+    Switch("the log is masked", "cli/log.py", "self._redactor.text(super().format(record))",
+           "super().format(record)", _LOGGED),
     Switch("a session is not logged whole", "cli/log.py", 'r"\\1..."', 'r"\\g<0>"',
            "test_http.py::test_an_older_client_without_the_scope_is_told"),
-    Switch("one event is one line", "cli/log.py", 'text.encode("unicode_escape").decode("ascii")', "text",
-           "test_secrets.py"),
+    Switch("one event is one line", "cli/log.py", 'text.encode("unicode_escape").decode("ascii")', "text", _LOGGED),
 )  # fmt: skip
 
 # What may have made a token, and where it then is looked for.

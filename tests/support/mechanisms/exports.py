@@ -4,6 +4,7 @@ from .switch import Switch
 
 _DOWNLOADS = "test_downloads.py::"
 _BENT = "test_engine.py::test_a_cell_that_the_engine_would_bend_counts_as_blank"
+_SHAPES = f"{_DOWNLOADS}test_what_no_report_looks_like_is_refused_with_the_reason"
 _EXPORTS = "test_exports.py::"
 _STORE = "test_store.py::"
 _TOKENS = "test_tokens.py::"
@@ -11,9 +12,9 @@ _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
 
 EXPORTS = (
     Switch("quotes are read strictly", "exports/engine/strict.py", 'newline=""), strict=True)',
-           'newline=""), strict=False)', "test_downloads.py"),
+           'newline=""), strict=False)', _SHAPES),
     Switch("row counts are compared", "exports/engine/ingest.py", "if rows == lines:", "if rows >= 0:",
-           "test_downloads.py"),
+           f"{_DOWNLOADS}test_a_large_report_is_cut_between_rows"),
     Switch("a count that is not whole is not bent", "exports/engine/parquet.py",
            '"{c} IS NOT DISTINCT FROM trunc({c})"', '"true"', _BENT),
     Switch("a count beyond what doubles hold is not bent", "exports/engine/parquet.py", "abs(int(end)) < 2**53", "True",
@@ -35,20 +36,20 @@ EXPORTS = (
            "return feeds + seen.unended, seen.marks - feeds",
            "return feeds + seen.unended, 0", f"{_DOWNLOADS}test_control_characters_are_counted"),
     Switch("control characters are counted beside a bad cell", "exports/engine/ingest.py",
-           "read.controls = controls", "pass", "test_downloads.py"),
+           "read.controls = controls", "pass", f"{_DOWNLOADS}test_control_characters_are_counted"),
     Switch("attempts at a segment have files of their own", "exports/engine/ingest.py", '{number}-{name}.{kind}',
            '{number}.{kind}', "test_engine.py::test_each_attempt_at_a_segment_has_files_of_its_own"),
     Switch("a line that never ends is refused", "exports/engine/ingest.py",
-           "if until - self._at > SEGMENT + _LONGEST_LINE:", "if False:", "test_downloads.py"),
+           "if until - self._at > SEGMENT + _LONGEST_LINE:", "if False:", f"{_SHAPES}[row]"),
     Switch("a header of absurd length is refused", "exports/engine/ingest.py",
-           "if end > _LONGEST_LINE or not (end or final):", "if False:", "test_downloads.py"),
+           "if end > _LONGEST_LINE or not (end or final):", "if False:", f"{_SHAPES}[header]"),
     Switch("two columns of one name are refused", "exports/columns.py", "if len(set(names)) < len(names):", "if False:",
            f"{_DOWNLOADS}test_a_body_that_is_no_report_is_refused_at_once"),
     Switch("a needed column that is missing is refused", "exports/columns.py", "    if missing:", "    if False:",
            f"{_DOWNLOADS}test_a_body_that_is_no_report_is_refused_at_once"),
     Switch("too many columns are refused", "exports/columns.py",
            "if len(headers) > _MOST_COLUMNS or any(len(h) > _LONGEST_HEADER for h in headers):", "if False:",
-           "test_downloads.py test_bounds.py"),
+           _SHAPES),
     Switch("what cannot be synced is an error", "exports/engine/syncing.py", "asked.result()", "asked.exception()",
            "test_engine.py::test_a_file_that_cannot_be_synced_is_heard_of"),
     Switch("a full disk in the engine is the disk's fault", "exports/engine/parquet.py",

@@ -45,7 +45,7 @@ HTTP = (
            f"{_HTTP}test_a_request_is_bounded {_HTTP}test_chunks_count_too"),
     Switch("a request that is not whole begins nothing", "cli/http/guard.py", "            raise EOFError",
            "            return bytes(body)",
-           f"{_HTTP}test_a_client_that_leaves_before_its_request_is_whole_has_begun_nothing {_PARTS[:-2]}"),
+           f"{_PARTS}test_a_body_that_its_sender_leaves_begins_nothing"),
     Switch("heads and bodies have a time limit", "cli/http/connections.py",
            "self._timer = self.loop.call_later(_WITHIN[state], self._give_up)", "self._timer = None",
            f"{_PARTS}test_whoever_sends_too_slowly_is_cut_off"),

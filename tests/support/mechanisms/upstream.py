@@ -55,7 +55,7 @@ _GUARDS = (
     Switch("no redirect is followed", "upstream/http.py",
            "follow_redirects=False,\n                verify",
            "follow_redirects=True,\n                verify",
-           "test_downloads.py"),
+           f"{_DOWNLOADS}test_each_status_is_tried_as_often_as_the_table_says"),
     Switch("certificates are checked", "upstream/http.py",
            "verify=_trust() if settings.url.startswith", "verify=False if settings.url.startswith",
            f"{_DOWNLOADS}test_a_certificate_that_nobody_vouches_for_is_not_trusted"),
