@@ -384,8 +384,11 @@ async def test_queries_beyond_those_that_wait_are_turned_away(make_settings: Mak
                 turned_away.append((result.structured_content or {})["error"])
                 tasks.cancel_scope.cancel()
 
-            for _ in range(11):  # two run, eight wait
-                tasks.start_soon(ask)
+            with anyio.fail_after(20):
+                for _ in range(11):  # two run, eight wait
+                    tasks.start_soon(ask)
+                while not turned_away:
+                    await anyio.lowlevel.checkpoint()
     assert [(error["code"], error["retryable"]) for error in turned_away] == [("busy", True)]
 
 

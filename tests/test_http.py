@@ -196,6 +196,12 @@ def test_hosts_origins_and_codings(local: Served, headers: dict[str, str], statu
     assert local.post("list_exports", {}, local.credential, None, **placed).status_code == status
 
 
+def test_a_host_that_is_not_served_is_refused_before_anybody_is_asked_who_they_are(local: Served) -> None:
+    answer = local.post("list_exports", {}, None, host="evil.example")
+    assert answer.status_code == 421
+    assert "www-authenticate" not in answer.headers
+
+
 def test_a_request_is_bounded(local: Served) -> None:
     known = [("authorization", f"Bearer {local.credential}")]
     assert local.send(b"x" * (1 << 20) + b"y", known).status_code == 413

@@ -57,7 +57,7 @@ _GUARDS = (
     Switch("what had expired was not revoked by us", "access/tokens.py", "if listed.is_expired:", "if False:",
            f"{_TOKENS}test_a_client_that_cannot_ask_must_confirm"),
     Switch("a revoke that did nothing says so itself", "access/tokens.py", "if _nothing_done(failed):", "if False:",
-           f"{_TOKENS}test_only_the_list_decides_whether_a_revoke_worked test_tokens.py"),
+           f"{_TOKENS}test_only_the_list_decides_whether_a_revoke_worked"),
     Switch("a create is in the journal", "access/tokens.py",
            "return [await self._settle(entry) for entry in left]", "return []", _JOURNAL),
     Switch("read_only settles nothing", "access/tokens.py", "[] if self._read_only else ", "",
