@@ -384,7 +384,7 @@ async def test_queries_beyond_those_that_wait_are_turned_away(make_settings: Mak
                 turned_away.append((result.structured_content or {})["error"])
                 tasks.cancel_scope.cancel()
 
-            with anyio.fail_after(20):
+            with anyio.fail_after(30):
                 for _ in range(11):  # two run, eight wait
                     tasks.start_soon(ask)
                 while not turned_away:

@@ -136,13 +136,14 @@ def test_the_engines_words_hold_no_path(message: str, shown: str) -> None:
 
 async def test_cancelling_kills_the_process(queried: tuple[Client, str, Path]) -> None:
     client, export_id, home = queried
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while _engines():  # that of the export
             await anyio.lowlevel.checkpoint()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(client.call_tool, "query_export", {"export_id": export_id, "sql": BOMBS[0]})
-        while not any(_queries(engine) for engine in _engines()):
-            await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(30):
+            while not any(_queries(engine) for engine in _engines()):
+                await anyio.lowlevel.checkpoint()
         assert any(p.name.startswith("query-") for p in (home / "staging").iterdir())
         tasks.cancel_scope.cancel()
     with anyio.fail_after(30):

@@ -121,7 +121,7 @@ def most_resident(raw: Raw) -> int:
 @pytest.mark.parametrize("size", [1_100_000, 60_000_000])
 def test_an_overlong_line_is_answered_and_costs_no_memory(tmp_path: Path, size: int) -> None:
     padding = b"x" * size
-    with spawned(tmp_path, "--demo", lifetime=20) as raw:
+    with spawned(tmp_path, "--demo", lifetime=30) as raw:
         raw.handshake()
         raw.ask("tools/list")
         before = most_resident(raw)

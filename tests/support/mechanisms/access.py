@@ -5,6 +5,7 @@ from .switch import Switch
 _TOKENS = "test_tokens.py::"
 _JOURNAL = f"{_TOKENS}test_a_crash_between_the_create_and_the_store_is_put_right_at_the_next_call"
 _LOST = f"{_TOKENS}test_a_create_whose_answer_is_lost_revokes_the_orphan"
+_FULL = f"{_TOKENS}test_a_disk_that_fills_up_under_a_second_token_leaves_the_first_one_whole"
 _ONLY = f"{_TOKENS}test_one_token_that_cannot_be_what_a_crash_left_is_not_revoked"
 _LOGGED = "test_secrets.py::test_the_log_masks_secrets_and_keeps_each_event_on_one_line"
 _RETRIES = "test_analytics.py::test_a_create_that_ends_in_any_way_leaves_no_live_token"
@@ -17,6 +18,14 @@ _GUARDS = (
            f"{_TOKENS}test_a_keyring_that_does_not_keep_is_noticed_before_anything_is_posted"),
     Switch("a secret is read back", "access/secret_store.py", "if self._read(place, token.id) != secret:", "if False:",
            f"{_TOKENS}test_a_token_whose_secret_cannot_be_kept_is_revoked_again"),
+    Switch("nothing is left of a secret that cannot be kept", "access/secret_store.py",
+           "            with suppress(Exception):\n                self._remove(place, token.id)\n            raise",
+           "            raise", _FULL),
+    Switch("nothing is left of a small file that cannot be written", "files.py", "beside.unlink(missing_ok=True)",
+           "pass", _FULL),
+    Switch("another upstream's tokens stay in the index", "access/secret_store.py",
+           "[*(t for t in self._every() if", "[*(t for t in self.tokens() if",
+           f"{_TOKENS}test_a_token_is_kept_for_its_upstream_and_goes_to_no_other"),
     Switch("a token that cannot be kept is revoked", "access/tokens.py", "await self._undo(token.id, error)", "raise",
            f"{_TOKENS}test_a_token_whose_secret_cannot_be_kept_is_revoked_again"),
     Switch("a new token is tried", "access/tokens.py", "await self._check(token.secret)", "",

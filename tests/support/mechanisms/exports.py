@@ -29,6 +29,8 @@ EXPORTS = (
            f"{_DOWNLOADS}test_a_ragged_row_is_named_by_its_number"),
     Switch("cells that do not parse are counted", "exports/engine/strict.py", "unparsed[column.name] += 1", "pass",
            f"{_DOWNLOADS}test_cells_that_do_not_parse_are_counted_and_count_as_blank"),
+    Switch("rows that repeat a key are counted", "exports/engine/ingest.py", "self._repeats = repeated", "pass",
+           f"{_DOWNLOADS}test_columns_may_be_reordered_renamed_missing_or_new"),
     Switch("characters that are no UTF-8 are counted", "exports/engine/strict.py",
            'text.count("\\ufffd") - data.count("\\ufffd".encode())', "0",
            f"{_DOWNLOADS}test_characters_that_are_not_utf8_are_counted"),

@@ -16,6 +16,8 @@ QUESTIONS = (
     Switch("SQL has a memory limit", "exports/engine/sandbox.py", "    resource.setrlimit(resource.RLIMIT_AS,",
            "    (lambda *a: 0)(resource.RLIMIT_AS,",
            f"{_SQL}test_what_the_engine_does_not_count_has_a_limit_too"),
+    Switch("a query writes to no file", "exports/engine/sandbox.py",
+           "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))", "pass", f"{_SQL}test_cancelling_kills_the_process"),
     Switch("a query's process ends with it", "exports/engine/queries.py", "await child.end()",
            'vars(self).setdefault("_left", []).append(child)',
            f"{_SQL}test_cancelling_kills_the_process"),
