@@ -1,64 +1,138 @@
 """Change one small thing in a copy of the code, again and again: the tests of that module must notice.
 
 python tests/campaigns/mutants.py --count 60 --seed 1
+python tests/campaigns/mutants.py --count 999 --jobs 2 policy body
 """
 
-import random
+import argparse
+import os
+import re
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from random import Random
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.campaign import arguments
-from support.copies import Copy
+from support.copies import Copy, Ended
 from support.mutations import Mutant, mutants
 
+# The tests of each module, those first that are quick and likely to notice.
 TESTS = {
     "upstream/policy.py": "test_analytics.py test_downloads.py test_tokens.py",
-    "upstream/body.py": "test_downloads.py test_analytics.py",
+    "upstream/body.py": "test_analytics.py test_downloads.py",
     "exports/store.py": "test_store.py test_exports.py",
     "exports/engine/gate.py": "test_query_export.py",
     "surface/text.py": "test_text.py test_bounds.py test_query_usage.py test_exports.py",
-    "redaction.py": "test_secrets.py",
+    "redaction.py": "test_text.py test_secrets.py",
 }
 _ENOUGH = 0.85  # of the mutants
-_LONGEST = 90.0  # seconds; a mutant that never ends is noticed
-
-# What no test can notice, by file and change, each with the reason.
-EQUIVALENT: dict[tuple[str, str], str] = {}
+_LONGEST = 300.0  # seconds of one run; pytest ends a test that hangs long before
+_HANGING = "-o faulthandler_timeout=40 -o faulthandler_exit_on_timeout=true"
 
 
-def chosen(package: Path, count: int, seed: int) -> list[Mutant]:
-    """As many mutants of each module as its size deserves, at random."""
-    every = [mutant for file in TESTS for mutant in mutants(package, file)]
-    every = [mutant for mutant in every if (mutant.file, mutant.change) not in EQUIVALENT]
-    print(f"mutants: {len(every)} can be made, {len(EQUIVALENT)} of them are known to change nothing", flush=True)
-    return random.Random(seed).sample(every, min(count, len(every)))
+@dataclass(frozen=True)
+class Equal:
+    """Mutants that no test can notice.
+
+    Args:
+        line: a pattern that is found in the line of source.
+        why: what makes the change one of no effect.
+    """
+
+    file: str
+    line: str
+    change: str
+    why: str
+
+    def fits(self, mutant: Mutant) -> bool:
+        there = mutant.file == self.file and re.search(self.line, mutant.text) is not None
+        return there and mutant.change == self.change
+
+
+EQUIVALENT: tuple[Equal, ...] = ()
+
+
+def given() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", help="parts of names of modules (all)")
+    parser.add_argument("--count", type=int, default=60, help="how many mutants at most (60)")
+    parser.add_argument("--seed", type=int, default=1, help="where the choice comes from (1)")
+    parser.add_argument("--jobs", type=int, default=1, help="copies at once (1)")
+    return parser.parse_args()
+
+
+def chosen(package: Path, files: list[str], count: int, seed: int) -> list[Mutant]:
+    """As many mutants of each module as its size deserves, at random; all of them where there are no more."""
+    every = [mutant for file in files for mutant in mutants(package, file)]
+    noticeable = [mutant for mutant in every if not any(equal.fits(mutant) for equal in EQUIVALENT)]
+    print(f"mutants: {len(every)}, of which {len(every) - len(noticeable)} are known to change nothing", flush=True)
+    some: list[Mutant] = []
+    for file in files:
+        of_file = [mutant for mutant in noticeable if mutant.file == file]
+        share = -(-count * len(of_file) // max(len(noticeable), 1))
+        some += Random(f"{seed} {file}").sample(of_file, min(share, len(of_file)))
+    Random(seed).shuffle(some)
+    return some
+
+
+class Copies:
+    """Copies of the code, each used by one at a time."""
+
+    def __init__(self, folder: Path, jobs: int) -> None:
+        self._free: SimpleQueue[Copy] = SimpleQueue()
+        for job in range(jobs):
+            (folder / str(job)).mkdir()
+            self._free.put(Copy(folder / str(job)))
+
+    def run(self, file: str, source: bytes | None) -> Ended:
+        """Run the tests of a module with another source, or with its own."""
+        copy = self._free.get()
+        path = copy.package / file
+        whole = path.read_bytes()
+        try:
+            path.write_bytes(whole if source is None else source)
+            return copy.run(TESTS[file].split(), _LONGEST)
+        finally:
+            path.write_bytes(whole)
+            self._free.put(copy)
+
+    def prove(self, file: str) -> None:
+        """See that the tests pass, and that they run the copy: with a source that cannot be loaded they do not."""
+        begun = time.monotonic()
+        passed = self.run(file, None)
+        broken = self.run(file, b"raise RuntimeError('the copy is what runs')\n")
+        if passed.code != 0 or broken.code == 0:
+            sys.exit(f"{file}: its tests must pass on the copy, and only without a change: {passed.says} {broken.says}")
+        print(f"{file}: {TESTS[file]} pass in {time.monotonic() - begun:.0f} s", flush=True)
 
 
 def main() -> int:
-    given = arguments(__doc__, 60)
-    begun, survived, died = time.monotonic(), list[Mutant](), 0
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Copy(Path(folder))
-        some = chosen(copy.package, given.count, given.seed)
-        for mutant in some:
-            path = copy.package / mutant.file
-            whole = path.read_bytes()
-            path.write_bytes(mutant.source)
-            ended = copy.run(TESTS[mutant.file].split(), _LONGEST)
-            path.write_bytes(whole)
+    asked = given()
+    os.environ["PYTEST_ADDOPTS"] = _HANGING
+    files = [file for file in TESTS if not asked.modules or any(part in file for part in asked.modules)]
+    begun, survived, counted = time.monotonic(), list[Mutant](), defaultdict[str, list[bool]](list)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(asked.jobs) as pool:
+        copies = Copies(Path(folder), asked.jobs)
+        some = chosen(Path(folder) / "0" / "copy" / "server/sourcegraph_analytics_mcp", files, asked.count, asked.seed)
+        list(pool.map(copies.prove, files))
+        for mutant, ended in zip(some, pool.map(lambda m: copies.run(m.file, m.source), some), strict=True):
             killed = ended.code != 0
-            died += killed
+            counted[mutant.file].append(killed)
             survived += [] if killed else [mutant]
-            print(f"{'killed' if killed else 'SURVIVED'}: {mutant.file}:{mutant.line}: {mutant.change}", flush=True)
-    score = died / max(len(some), 1)
+            print(f"{f'killed by {ended.says}' if killed else 'SURVIVED'}: {mutant}", flush=True)
     for mutant in survived:
-        print(f"survived: {mutant.file}:{mutant.line}: {mutant.change}")
+        print(f"survived: {mutant}")
+    for file, kills in counted.items():
+        print(f"{file}: {sum(kills)} of {len(kills)} killed: {sum(kills) / len(kills):.0%}")
+    score = 1 - len(survived) / max(len(some), 1)
     print(
-        f"mutants: {len(some)} of seed {given.seed}, {died} killed, {len(survived)} survived: {score:.0%}; "
+        f"mutants: {len(some)} of seed {asked.seed}, {len(survived)} survived: {score:.1%}; "
         f"{time.monotonic() - begun:.0f} s"
     )
     return 0 if score >= _ENOUGH else 1

@@ -18,20 +18,25 @@ class Mutant:
     """A module with one change.
 
     Args:
+        text: the line before the change.
         change: what stood there and what stands there now.
     """
 
     file: str
     line: int
+    text: str
     change: str
     source: bytes
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.change} in {_short(self.text)}"
 
 
 def mutants(package: Path, file: str) -> Iterator[Mutant]:
     """Every mutant of a module, in the order of its source."""
     source = (package / file).read_bytes()
-    starts = [0]
-    for line in source.splitlines(keepends=True):
+    starts, lines = [0], source.splitlines(keepends=True)
+    for line in lines:
         starts.append(starts[-1] + len(line))
     for node in _code(ast.parse(source)):
         for changed in _changes(node):
@@ -41,7 +46,8 @@ def mutants(package: Path, file: str) -> Iterator[Mutant]:
             if isinstance(node, ast.expr):
                 new = f"({new})"
             made = source[:begin] + new.encode() + source[end:]
-            yield Mutant(file, node.lineno, f"`{_short(old)}` became `{_short(new)}`", made)
+            text = lines[node.lineno - 1].decode().strip()
+            yield Mutant(file, node.lineno, text, f"`{_short(old)}` became `{_short(new)}`", made)
 
 
 def _short(code: str) -> str:
