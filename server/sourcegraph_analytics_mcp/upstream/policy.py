@@ -3,6 +3,7 @@
 This table is the only place that decides about retries, and `refusal` the only place that turns a status into an error.
 """
 
+import math
 import random
 import time
 from collections import deque
@@ -98,7 +99,7 @@ def retry_after(header: str | None) -> float | None:
         seconds = float(header) if header.strip().isdigit() else _until(header)
     except (ValueError, OverflowError):
         return None
-    return seconds if seconds >= 0 else None
+    return seconds if seconds < math.inf else None
 
 
 def _until(http_date: str) -> float:
