@@ -10,18 +10,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from mcp import Client
 
 from sourcegraph_analytics_mcp.errors import AnalyticsError
@@ -29,6 +23,7 @@ from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from sourcegraph_analytics_mcp.upstream.http import fetch_document
 from sourcegraph_analytics_mcp.upstream.policy import RetryBudget
+from support.certificates import self_signed
 from support.client import call, connected, refused
 from support.upstreams import Exchange, scripted_upstream
 
@@ -38,7 +33,6 @@ Make = Callable[..., Settings]
 CSV = b"Instance user ID,Searches\n1,2\n2,3\n"
 PACKED = gzip.compress(CSV, mtime=0)
 GZIP = "Content-Encoding: gzip\r\n"
-DAY = timedelta(days=1)
 
 
 async def outcome(make_settings: Make, *answers: bytes) -> tuple[dict[str, object] | None, int, bool]:
@@ -498,20 +492,6 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(make_setting
     assert error["code"] == "upstream_unavailable"
     assert "certificate of 127.0.0.1" in error["message"]
     assert not any(greeted)
-
-
-def self_signed(folder: Path) -> Path:
-    """A certificate of its own issue for loopback, with its key, in one file."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + DAY)
-    alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    certificate = builder.add_extension(alternative, critical=False).sign(key, hashes.SHA256())
-    file = folder / "server.pem"
-    plain = serialization.NoEncryption()
-    pem = serialization.Encoding.PEM
-    file.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain) + certificate.public_bytes(pem))
-    return file
 
 
 async def test_a_disk_that_is_full_is_said_and_nothing_is_left(make_settings: Make) -> None:
