@@ -3,18 +3,26 @@
 import gzip
 import json
 import logging
+import random
+import ssl
+import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.streams.tls
 import pytest
 
-from sourcegraph_analytics_mcp.errors import AnalyticsError
+from sourcegraph_analytics_mcp.errors import AnalyticsError, Code
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.upstream.analytics import Analytics, Report
 from sourcegraph_analytics_mcp.upstream.http import Http
 from sourcegraph_analytics_mcp.upstream.models import ReportRequest, TokenRequest
-from sourcegraph_analytics_mcp.upstream.policy import CALLS, Call, Failed, backoff
+from sourcegraph_analytics_mcp.upstream.policy import CALLS, Call, Failed, Outcome, RetryBudget, backoff
+from support.certificates import self_signed
 from support.client import connected, refused
 from support.upstreams import Exchange, scripted_upstream
 
@@ -31,9 +39,40 @@ TABLE: dict[str, tuple[int, int, int, int, int]] = {
     "409 Conflict": (1, 1, 1, 1, 1), "425 Too Early": (3, 3, 3, 1, 3), "429 Too Many Requests": (3, 3, 3, 1, 2),
     "500 Internal Server Error": (2, 3, 3, 1, 3), "501 Not Implemented": (1, 1, 1, 1, 1),
     "502 Bad Gateway": (4, 4, 4, 1, 3), "503 Service Unavailable": (4, 4, 4, 1, 3), "524 Late": (4, 4, 4, 1, 3),
-    "525 Edge": (1, 1, 1, 1, 1), "599 Odd": (2, 2, 2, 1, 2),
+    "525 Edge": (1, 1, 1, 1, 1), "599 Odd": (2, 2, 2, 1, 2), "bomb": (1, 1, 1, 1, 1),
 }  # fmt: skip
 UNSENT = (4, 4, 4, 2, 3)
+BOMB = gzip.compress(b"Instance user ID,Searches\n" + b"1" * (12 << 20))
+
+# What each status means, those at the edges too: the trouble it is met like, and the codes for reports and for tokens.
+MEANT: list[tuple[tuple[int, ...], Outcome, str, Code, Code]] = [
+    ((203, 299), "misread", "html", "upstream_not_csv", "upstream_not_csv"),
+    ((300, 301, 304, 399), "redirect", "302 Found", "upstream_redirect", "session_expired"),
+    ((400, 402, 406, 407, 411, 422, 424, 426, 428, 430, 499), "refused", "400 Bad Request", "invalid_argument",
+     "invalid_argument"),
+    ((401,), "refused", "400 Bad Request", "auth_rejected", "session_expired"),
+    ((403,), "refused", "400 Bad Request", "instance_denied", "forbidden"),
+    ((404,), "refused", "400 Bad Request", "instance_denied", "unsupported"),
+    ((405,), "refused", "400 Bad Request", "invalid_argument", "unsupported"),
+    ((410,), "refused", "400 Bad Request", "unsupported", "unsupported"),
+    ((409,), "conflict", "409 Conflict", "invalid_argument", "invalid_argument"),
+    ((408, 425), "busy", "408 Request Timeout", "upstream_unavailable", "upstream_unavailable"),
+    ((429,), "asked_to_wait", "429 Too Many Requests", "rate_limited", "rate_limited"),
+    ((500,), "failing", "500 Internal Server Error", "upstream_unavailable", "upstream_unavailable"),
+    ((502, 503, 504, 520, 521, 522, 523, 524), "gateway", "502 Bad Gateway", "upstream_unavailable",
+     "upstream_unavailable"),
+    ((501, 505, 525, 526), "refused", "501 Not Implemented", "upstream_unavailable", "upstream_unavailable"),
+    ((506, 519, 527, 599), "odd", "599 Odd", "upstream_unavailable", "upstream_unavailable"),
+]  # fmt: skip
+AGAIN = ("rate_limited", "upstream_unavailable")  # what the same call may meet with success later
+# What a status leaves open, by code; for reports and for tokens where that is not the same.
+NEXT: dict[str, tuple[str, str]] = {
+    "upstream_not_csv": ("Try again later", "Try again later"), "upstream_redirect": ("SRC_ANALYTICS_URL", ""),
+    "session_expired": ("", "SRC_ANALYTICS_CAS_COOKIE"), "invalid_argument": ("granularity and dates", "display name"),
+    "auth_rejected": ("create_token", ""), "instance_denied": ("admin there", ""), "forbidden": ("", "admin"),
+    "unsupported": ("Update this server", "/access-tokens"), "rate_limited": ("few minutes",) * 2,
+    "upstream_unavailable": ("Try again later",) * 2,
+}  # fmt: skip
 
 
 class Known:
@@ -81,6 +120,8 @@ async def troubled(exchange: Exchange, trouble: str) -> None:
             await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nInstance user ID")
         case "html":
             await exchange.answer(b"<html>")
+        case "bomb":
+            await exchange.answer(BOMB, extra="Content-Encoding: gzip\r\n")
         case status:
             await exchange.answer(b"", status)
 
@@ -101,6 +142,64 @@ async def test_each_trouble_is_met_as_often_as_the_table_says(make_settings: Mak
     assert sent == {trouble: most[CALLS.index(asked)] for trouble, most in TABLE.items()}
 
 
+# What an answer without a status of trouble comes to: the outcome, the code, whether to call again, words of both.
+BODIES: dict[str, tuple[Outcome, Code, bool, str, str]] = {
+    "reset": ("silent", "upstream_unavailable", True, "without an answer", "Try again later"),
+    "silence": ("late", "upstream_timeout", True, "did not answer in 0.02 seconds", "Try again later"),
+    "cut": ("broken", "upstream_incomplete", True, "ended before", "Nothing was kept"),
+    "bomb": ("too_large", "upstream_too_large", False, "larger than 1", "fewer days"),
+}
+
+
+@pytest.mark.parametrize("trouble", BODIES)
+async def test_an_answer_that_fails_says_how_and_what_to_do(make_settings: Make, trouble: str) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await troubled(exchange, trouble)
+
+    outcome, *said = BODIES[trouble]
+    async with scripted_upstream(answer) as fake:
+        patience = 0.02 if trouble == "silence" else 5
+        for asked in CALLS:
+            error = await failure(make_settings(fake.url, retry_base_delay=0, read_timeout=patience), asked, outcome)
+            assert [error.code, error.retryable] == said[:2]
+            assert str(said[2]) in error.message
+            assert str(said[3]) in error.next_step
+
+
+@pytest.mark.parametrize("asked", CALLS)
+async def test_each_status_means_what_the_table_says(make_settings: Make, asked: Call) -> None:
+    status = 0
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"", f"{status} Said")
+
+    of_tokens = asked in ("list", "create", "revoke")
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url, retry_base_delay=0)
+        for statuses, outcome, trouble, of_report, of_token in MEANT:
+            for status in statuses:
+                sent = len(fake.exchanges)
+                error = await failure(settings, asked, outcome)
+                code = of_token if of_tokens else of_report
+                assert (error.code, error.retryable) == (code, code in AGAIN), status
+                assert NEXT[code][of_tokens] in error.next_step, status
+                assert len(fake.exchanges) - sent == TABLE[trouble][CALLS.index(asked)], status
+                if status not in (401, 403, 405, 410, 429) and (status != 404 or not of_tokens):
+                    assert f"status {status}" in error.message
+
+
+async def failure(settings: Settings, asked: Call, outcome: Outcome) -> AnalyticsError:
+    """The error of a call that must fail, with this outcome where the call tells it."""
+    with pytest.raises((Failed, AnalyticsError)) as caught:
+        await ask(settings, asked)
+    if isinstance(caught.value, AnalyticsError):
+        return caught.value
+    assert isinstance(caught.value, Failed)
+    assert caught.value.outcome == outcome
+    assert str(caught.value) == caught.value.error.text
+    return caught.value.error
+
+
 @pytest.mark.parametrize("asked", CALLS)
 async def test_a_connection_that_fails_is_tried_as_often_as_the_table_says(make_settings: Make, asked: Call) -> None:
     connections = 0
@@ -114,10 +213,38 @@ async def test_a_connection_that_fails_is_tried_as_often_as_the_table_says(make_
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, hang_up)
         url = f"https://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
-        with pytest.raises((Failed, AnalyticsError), match="cannot be reached"):
-            await ask(make_settings(url, retry_base_delay=0), asked)
+        error = await failure(make_settings(url, retry_base_delay=0), asked, "unsent")
         tasks.cancel_scope.cancel()
     assert connections == UNSENT[CALLS.index(asked)]
+    assert (error.code, error.retryable) == ("upstream_unavailable", True)
+    assert "cannot be reached" in error.message
+    assert "HTTPS_PROXY" in error.next_step
+
+
+@pytest.mark.parametrize("asked", CALLS)
+async def test_a_certificate_that_nobody_vouches_for_is_looked_at_once(
+    make_settings: Make, tmp_path: Path, asked: Call
+) -> None:
+    connections = 0
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path))
+
+    async def greet(stream: anyio.abc.SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        with suppress(ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream):
+            await anyio.streams.tls.TLSStream.wrap(stream, server_side=True, ssl_context=context)
+        await stream.aclose()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, greet)
+        url = f"https://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        error = await failure(make_settings(url, retry_base_delay=0), asked, "certificate")
+        tasks.cancel_scope.cancel()
+    assert "certificate of 127.0.0.1" in error.message
+    assert (error.code, error.retryable, connections) == ("upstream_unavailable", False, 1)
+    assert "SSL_CERT_FILE" in error.next_step
 
 
 @pytest.mark.parametrize("trouble", ["reset", "silence", "cut", "no secret", *(t for t in TABLE if t[0] in "345")])
@@ -169,20 +296,57 @@ async def test_many_calls_together_retry_no_more_than_ten_times(make_settings: M
     assert len(fake.exchanges) == 6 + 10
 
 
-async def test_a_wait_that_upstream_asks_for_is_kept_to(make_settings: Make) -> None:
-    asked = [anyio.Event(), anyio.Event()]
+@pytest.mark.parametrize(
+    ("status", "asks", "waits"),
+    [("429 Too Many Requests", "60", [60, 60]), ("429 Too Many Requests", "61", []),
+     ("408 Request Timeout", "1", [1, 1]), ("425 Too Early", " 0 ", [0, 0]),
+     ("500 Internal Server Error", "7", [7, 7]), ("503 Busy", "08", [8, 8, 8]),
+     ("429 Too Many Requests", "Wed, 21 Oct 2015 07:28:00 -0000", [0, 0])],
+)  # fmt: skip
+async def test_a_wait_that_upstream_asks_for_is_kept_to_up_to_a_minute(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch, status: str, asks: str, waits: list[float]
+) -> None:
+    waited: list[float] = []
 
-    async def wait(exchange: Exchange) -> None:
-        await exchange.answer(b"", "429 Too Many Requests", extra="Retry-After: 30\r\n")
-        asked[exchange.number - 1].set()
+    async def busy(exchange: Exchange) -> None:
+        await exchange.answer(b"", status, extra=f"Retry-After: {asks}\r\n")
 
-    async with scripted_upstream(wait) as fake, anyio.create_task_group() as tasks:
-        tasks.start_soon(ask, make_settings(fake.url, retry_base_delay=0), "read")
-        await asked[0].wait()
-        with anyio.move_on_after(0.3):
-            await asked[1].wait()
-        tasks.cancel_scope.cancel()
-    assert len(fake.exchanges) == 1
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
+    async with scripted_upstream(busy) as fake:
+        monkeypatch.setattr(anyio, "sleep", wait)
+        with pytest.raises(AnalyticsError) as caught:
+            await ask(make_settings(fake.url), "read")
+    assert waited == waits
+    if status.startswith("429"):
+        again = float(asks) if asks.isdigit() else 0
+        assert (caught.value.retry_after_seconds, caught.value.retryable) == (again, True)
+        assert (f"Wait {asks} seconds" if again else "a few minutes") in caught.value.next_step
+
+
+@pytest.mark.parametrize("asks", ["9" * 400, "²", "-1", "", "soon", "Wed, 99 Oct 2015 07:28:00 GMT"])
+async def test_a_wait_that_makes_no_sense_is_none(make_settings: Make, asks: str) -> None:
+    async def busy(exchange: Exchange) -> None:
+        head = f"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nRetry-After: {asks}\r\n\r\n"
+        await exchange.send(head.encode("latin-1"))
+
+    async with scripted_upstream(busy) as fake:
+        error = await failure(make_settings(fake.url, retry_base_delay=0), "read", "asked_to_wait")
+    assert (error.retry_after_seconds, len(fake.exchanges)) == (None, 3)
+
+
+def test_waits_are_chosen_between_nothing_and_twice_as_much_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for choose, waits in ((min, [0] * 6), (max, [0.5, 1, 2, 16, 20, 20])):
+        monkeypatch.setattr(random, "uniform", choose)
+        assert [backoff(0.5, sent) for sent in (1, 2, 3, 6, 7, 30)] == waits
+
+
+def test_a_retry_counts_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    for spent, free in (([40.0] * 10, 0), ([39.9] * 10, 10), ([39.9] + [40.0] * 9, 1), ([39.9] * 4 + [100.0] * 6, 4)):
+        budget = RetryBudget(deque(spent))
+        assert [budget.take() for _ in range(11)] == [True] * free + [False] * (11 - free)
 
 
 def test_waits_grow_to_a_limit_and_are_never_twice_the_same() -> None:
@@ -193,10 +357,8 @@ def test_waits_grow_to_a_limit_and_are_never_twice_the_same() -> None:
 
 
 async def test_a_body_that_inflates_beyond_reason_is_refused_long_before_the_limit(make_settings: Make) -> None:
-    bomb = gzip.compress(b"Instance user ID,Searches\n" + b"1" * (12 << 20))
-
     async def answer(exchange: Exchange) -> None:
-        await exchange.answer(bomb, extra="Content-Encoding: gzip\r\n")
+        await exchange.answer(BOMB, extra="Content-Encoding: gzip\r\n")
 
     async with scripted_upstream(answer) as fake:
         with pytest.raises(AnalyticsError, match="upstream_too_large"):
@@ -244,9 +406,10 @@ async def test_a_login_page_is_no_answer_whatever_its_status(
         await exchange.answer(page, content_type="text/csv" if asked == "report" else JSON)
 
     async with scripted_upstream(answer) as fake:
-        with pytest.raises((Failed, AnalyticsError), match=code):
-            await ask(make_settings(fake.url), asked)
-    assert len(fake.exchanges) == 1
+        error = await failure(make_settings(fake.url), asked, "misread")
+    assert (error.code, error.retryable, len(fake.exchanges)) == (code, False, 1)
+    assert ("create_token" if code == "auth_rejected" else "SRC_ANALYTICS_CAS_COOKIE") in error.next_step
+    assert "web page" in error.message
 
 
 async def test_credits_and_a_registry_that_nothing_ends_are_refused(make_settings: Make) -> None:
