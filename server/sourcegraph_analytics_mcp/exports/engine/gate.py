@@ -126,7 +126,7 @@ def _check_expression(node: dict[str, Any]) -> None:
         raise Refused("parameters are not allowed")
     if node["class"] == "COLUMN_REF" and str(node.get("column_names", [""])[-1]).lower() in _NO_NAMES:
         raise Refused("that value of the engine is not to be seen")
-    if node["class"] in ("FUNCTION", "WINDOW") and "function_name" in node:
+    if node["class"] in ("FUNCTION", "WINDOW"):
         _check_function(node)
 
 
