@@ -11,9 +11,11 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import duckdb
 import pytest
 from mcp import Client
 
+from sourcegraph_analytics_mcp.exports.engine import gate
 from sourcegraph_analytics_mcp.exports.engine.sandbox import cleaned
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, refused, text
@@ -33,6 +35,44 @@ async def queried(make_settings: Callable[..., Settings], upstream: Served) -> A
 
 def prints(home: Path) -> dict[str, str]:
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(home.rglob("*")) if p.is_file()}
+
+
+LET_THROUGH = [
+    *ORDINARY, "SELECT 1; ;", "SELECT * FROM USAGE", "WITH A AS (SELECT 1 AS x) SELECT * FROM a",
+    "SELECT 'a' COLLATE NOCASE", "SELECT * FROM (WITH b AS (SELECT 2 AS x) FROM b)", "SELECT {'map': [1], 'type': 'x'}",
+    "SELECT MAP {'a': 1}",
+    "SELECT * FROM generate_series(1, 2), main.range(3)", "SELECT main.lower('A')",
+    "SELECT rank() OVER (ORDER BY searches)",
+    "SELECT DISTINCT ON (language) * FROM usage ORDER BY searches ASC LIMIT 10%", "SELECT 1::DECIMAL(9, 2)",
+    f"SELECT '{'x' * (16_384 - 9)}'",
+]  # fmt: skip
+STOPPED = [
+    (f"SELECT '{'x' * (16_384 - 8)}'", "longer than 16,384"), ("SELECT '\0'", "NUL"), ("", "exactly one"),
+    ("SELECT 1; SELECT 2", "exactly one"), ("SET threads = 9", "only a SELECT"), ("UPDATE EXTENSIONS", "only a SELECT"),
+    ("WITH duckdb_tables AS (SELECT 1) SELECT 1", "plain name"), ('WITH "a b" AS (SELECT 1) SELECT 1', "plain name"),
+    ("SELECT * FROM (WITH pg_x AS (SELECT 1) SELECT 1)", "plain name"), ("SELECT * FROM main.usage", "only table"),
+    ("SELECT * FROM memory.main.usage", "only table"), ("SELECT 1 FROM usage, other", "only table"),
+    ("SELECT (SELECT 1 FROM 'x.csv')", "only table"), ("SHOW TABLES", "DESCRIBE and SUMMARIZE"),
+    ("SHOW TABLES FROM main", "DESCRIBE and SUMMARIZE"), ("DESCRIBE 'x.csv'", "only table"),
+    ("UNPIVOT usage ON searches INTO NAME a VALUE b", "pivot is not allowed"), ("SELECT ?", "parameters"),
+    ("SELECT $name", "parameters"), ("SELECT current_user", "not to be seen"),
+    ("SELECT u.CURRENT_USER", "not to be seen"), ("SELECT * FROM lower('x')", "the function lower"),
+    ("SELECT * FROM range(getenv('X')::INT)", "the function getenv"), ("SELECT version()", "the function version"),
+    ("SELECT READ_text('x')", "the function read_text"),
+    ("SELECT pg_catalog.lower('A')", "the function lower"), ("SELECT system.main.lower('A')", "the function lower"),
+    ("SELECT * FROM system.main.range(3)", "the function range"), ("SELECT getenv('X') OVER ()", "the function getenv"),
+    ("SELECT first_value(1) OVER (ORDER BY getenv('X'))", "the function getenv"),
+    ('SELECT "read_ x"()', "function named"),
+]  # fmt: skip
+
+
+def test_the_gate_alone_knows_one_select_of_usage_from_everything_else() -> None:
+    with duckdb.connect() as empty:
+        for sql in LET_THROUGH:
+            gate.check(empty, sql)
+        for sql, why in STOPPED:
+            with pytest.raises(gate.Refused, match=why):
+                gate.check(empty, sql)
 
 
 async def test_ordinary_questions_are_answered(queried: tuple[Client, str, Path]) -> None:

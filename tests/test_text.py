@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from sourcegraph_analytics_mcp.redaction import Redactor
-from sourcegraph_analytics_mcp.surface.text import cell, formula_safe, safe, size, table
+from sourcegraph_analytics_mcp.surface.text import (
+    cell,
+    cut,
+    figure,
+    fitting,
+    formula_safe,
+    plural,
+    safe,
+    safe_data,
+    size,
+    table,
+    without_emails,
+)
 
 HOSTILE = [
     "\x1b[2J", "\x9b31m", "a\x00b", "a\rb", "line\nbreak", "\u202etxt.exe", "\u2066x\u2069", "zero\u200bwidth",
@@ -23,6 +35,70 @@ def test_what_cannot_be_seen_is_spelled_out(text: str) -> None:
     assert "\\u{" in shown
     assert shown.encode()
     assert all(unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp", "Cn") for char in shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\ufe00", "a\\u{FE00}"), ("a\ufe0f", "a\\u{FE0F}"), ("\u200da", "\\u{200D}a"), ("a\u200db", "a\\u{200D}b"),
+        ("❤\ufe0f\ufe0f", "❤\ufe0f\ufe0f"), ("❤a\ufe0f", "❤a\\u{FE0F}"), ("\x00", "\\u{0000}"),
+        ("\U000e0041", "\\u{E0041}"),
+        ("blank\u2800", "blank\\u{2800}"), ("\ufdff\ufe10", "\ufdff\ufe10"), ("", ""),
+    ],
+)  # fmt: skip
+def test_what_joins_is_left_behind_a_symbol_and_nowhere_else(text: str, shown: str) -> None:
+    assert safe(text) == shown
+
+
+def test_data_is_made_safe_and_free_of_addresses_wherever_it_is() -> None:
+    value = {"a\x00": ["\u202e", ("\x7f", 1), None, True, 1.5], 7: {"b": "c@d.e or f@g.h"}, "i@j.k": 2}
+    assert safe_data(value) == {
+        "a\\u{0000}": ["\\u{202E}", ["\\u{007F}", 1], None, True, 1.5], "7": {"b": "c@d.e or f@g.h"}, "i@j.k": 2,
+    }  # fmt: skip
+    assert without_emails({"a": [value, 1]}) == {
+        "a": [{"a\x00": ["\u202e", ("\x7f", 1), None, True, 1.5], 7: {"b": "(hidden) or (hidden)"}, "(hidden)": 2}, 1]
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, ""), (True, "yes"), (False, "no"), (1_234_567, "1,234,567"), (-1000, "-1,000"), (0, "0"), (1.0, "1"),
+        (1234.5, "1,234.5"), (1.23456, "1.23"), (-2.506, "-2.51"), (0.123456, "0.1235"), (0.0, "0"), (100.0, "100"),
+        ("a|b", "a\\|b"), ("", ""),
+    ],
+)  # fmt: skip
+def test_a_cell_is_as_short_as_its_value_allows(value: object, shown: str) -> None:
+    assert cell(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (12.34, "points", "+12.3 points"), (-1, "points", "-1.0 points"), (0.1234, "ratio", "12.3%"),
+        (12.34, "percent", "12.3%"), (1234.56, "hours", "1,234.6"), (1234, "people per day", "1,234.0"),
+        (7, "events", 7), (True, "ratio", True), ("2026-01", "hours", "2026-01"), (None, "percent", None),
+    ],
+)  # fmt: skip
+def test_a_figure_is_shown_by_its_unit(value: object, unit: str, shown: object) -> None:
+    assert figure(value, unit) == shown
+
+
+def test_rows_fit_as_long_as_both_their_text_and_their_data_do() -> None:
+    assert fitting([[1]] * 10_001) == 10_000  # four characters each as text: 40,000
+    assert fitting([[12] * 8000]) == 1
+    assert fitting([[12] * 7999 + [123]]) == 0
+    assert fitting([["é" * 39_996], [1]], widest=50_000) == 1  # as data it has two quotes and two brackets
+    assert fitting([["é" * 39_997]], widest=50_000) == 0
+    assert fitting([]) == 0
+
+
+def test_a_table_has_its_headers_a_line_and_its_rows() -> None:
+    assert (
+        table(["a|", "b"], [[1, "x" * 9], [None, 2.5]], widest=4) == "| a\\| | b |\n|---|---|\n| 1 | xxx… |\n|  | 2.5 |"
+    )
+    assert cut(1) == "Only 1 row fit into an answer; ask for fewer columns or groups, or filter."
+    assert (plural(1234, "token"), plural(0, "person", "people")) == ("1,234 tokens", "0 people")
 
 
 @pytest.mark.parametrize(
@@ -61,16 +137,26 @@ def test_markup_in_a_cell_is_only_text(text: str) -> None:
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "  =1", "＝1", "＠x"])
 def test_no_cell_begins_a_formula(text: str) -> None:
     assert formula_safe(text) == f"'{text}"
+    assert formula_safe(f"x{text}") == f"x{text}"
 
 
 def test_long_cells_are_cut_and_say_so() -> None:
-    assert len(cell("x" * 5000)) == 200
+    assert cell("x" * 200) == "x" * 200
+    assert len(cell("x" * 201)) == len(cell("x" * 5000)) == 200
     assert cell("x" * 5000).endswith("…")
     assert json.dumps(cell("\ud800"))
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(999, "999 bytes"), (12_345, "12.3 kB"), (5_000_000, "5.0 MB"), (2_500_000_000, "2.5 GB")]
+    ("count", "words"),
+    [
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (12_345, "12.3 kB"),
+        (5_000_000, "5.0 MB"),
+        (2_500_000_000, "2.5 GB"),
+        (98_765_432_100, "98.8 GB"),
+    ],
 )
 def test_bytes_are_said_in_the_unit_that_fits(count: int, words: str) -> None:
     assert size(count) == words
