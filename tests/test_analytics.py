@@ -1,13 +1,15 @@
 """Upstream's client over a real socket: how often it asks in any trouble, and which answers it does not take."""
 
 import gzip
+import io
 import json
 import logging
 import random
 import ssl
 import time
+import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 
 from sourcegraph_analytics_mcp.errors import AnalyticsError, Code
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.upstream import body
 from sourcegraph_analytics_mcp.upstream.analytics import Analytics, Report
 from sourcegraph_analytics_mcp.upstream.http import Http
 from sourcegraph_analytics_mcp.upstream.models import ReportRequest, TokenRequest
@@ -364,6 +367,143 @@ async def test_a_body_that_inflates_beyond_reason_is_refused_long_before_the_lim
         with pytest.raises(AnalyticsError, match="upstream_too_large"):
             await ask(make_settings(fake.url), "report")
     assert len(fake.exchanges) == 1
+
+
+def packed(size: int, wire: int = 0) -> bytes:
+    """So many equal bytes as gzip; with `wire`, so long a name among them that this is what is sent."""
+
+    def with_name(length: int) -> bytes:
+        made = io.BytesIO()
+        with gzip.GzipFile("n" * length, "wb", fileobj=made, mtime=0) as file:
+            file.write(b"1" * size)
+        return made.getvalue()
+
+    return with_name(wire - len(with_name(1)) + 1 if wire else 1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "limit", "taken"),
+    [
+        (packed(10 << 20), 1 << 30, True),
+        (packed((10 << 20) + 1), 1 << 30, False),
+        (packed(11_000_000, 55_000), 1 << 30, True),
+        (packed(11_000_000, 54_999), 1 << 30, False),
+        (packed(3_000_000), 3_000_000, True),
+        (packed(3_000_000), 2_999_999, False),
+        (packed(50) + packed(50), 100, True),
+        (packed(50) + packed(50), 99, False),
+    ],
+    ids=[
+        "10 MiB",
+        "a byte more",
+        "200 times",
+        "more",
+        "the limit",
+        "a byte over it",
+        "two members",
+        "over it together",
+    ],
+)
+async def test_a_report_may_inflate_up_to_its_limit_and_beyond_10_mb_200_times(
+    make_settings: Make, sent: bytes, limit: int, taken: bool
+) -> None:
+    received = bytearray()
+    sizes: list[int] = []
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(sent, extra="Content-Encoding: gzip\r\n")
+
+    async def receive(report: Report) -> None:
+        async for piece in report.body:
+            received.extend(piece)
+            sizes.append(len(piece))
+
+    async with scripted_upstream(answer) as fake:
+        http = Http(make_settings(fake.url))
+        asked = Analytics(http, Known()).report(ReportRequest(instance_url="a.example"), limit, receive)
+        if taken:
+            await asked
+            assert received == gzip.decompress(sent)
+        else:
+            with pytest.raises(AnalyticsError, match=rf"upstream_too_large.*{limit:,} bytes"):
+                await asked
+        await http.aclose()
+    assert max(sizes, default=0) == (50 if len(sent) < 200 else 1 << 20)  # never more at once
+
+
+@pytest.mark.parametrize("size", [100, 99, 101])
+async def test_a_plain_report_may_be_as_large_as_its_limit(make_settings: Make, size: int) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"1" * size)
+
+    async with scripted_upstream(answer) as fake:
+        http = Http(make_settings(fake.url))
+        asked = Analytics(http, Known()).report(ReportRequest(instance_url="a.example"), 100, everything)
+        if size <= 100:
+            assert await asked == size
+        else:
+            with pytest.raises(AnalyticsError, match="upstream_too_large"):
+                await asked
+        await http.aclose()
+
+
+@pytest.mark.parametrize(
+    ("sent", "outcome", "code"),
+    [
+        (b"", "empty", "upstream_not_csv"),
+        (zlib.compress(b"Instance user ID\n1\n"), "broken", "upstream_incomplete"),
+        (packed(9) + packed(9)[:-1], "broken", "upstream_incomplete"),
+    ],
+    ids=["nothing", "another wrapper", "a second member that is cut"],
+)
+async def test_what_is_no_whole_gzip_is_no_report(
+    make_settings: Make, sent: bytes, outcome: Outcome, code: Code
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(sent, extra="Content-Encoding: gzip\r\n")
+
+    async with scripted_upstream(answer) as fake:
+        error = await failure(make_settings(fake.url, retry_base_delay=0), "report", outcome)
+    assert error.code == code
+
+
+class Clock:
+    """A clock that somebody else turns."""
+
+    now = 50.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("each_second", "window", "taken"),
+    [
+        ([1024] * 7, 2.5, True), ([1024, 1024, 1023], 2.5, False), ([1024] * 5 + [1023], 2.5, False),
+        ([1, 1, 1], 3, True), ([1, 1, 1, 5000], 3, True), ([1, 1, 1, 1], 3, False), ([1024] * 3 + [1] * 2, 2.5, True),
+        ([9000] * 3 + [1] * 3, 2.5, False),
+    ],
+)  # fmt: skip
+async def test_a_drip_is_a_kibibyte_a_second_over_a_window(
+    monkeypatch: pytest.MonkeyPatch, each_second: list[int], window: float, taken: bool
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(body, "time", clock)
+
+    async def raw() -> AsyncIterator[bytes]:
+        for size in each_second:
+            clock.now += 1
+            yield b"x" * size
+
+    async def passed() -> list[int]:
+        return [len(data) async for data in body.steady(raw(), window)]
+
+    if taken:
+        assert await passed() == each_second
+    else:
+        with pytest.raises(Failed, match=r"upstream_timeout.*too slowly") as caught:
+            await passed()
+        assert caught.value.outcome == "late"
 
 
 async def test_nothing_that_upstream_sets_is_sent_back(make_settings: Make) -> None:
