@@ -74,7 +74,7 @@ class Store:
         self._instances = instances
         self._exports = home / "exports"
         self._staging = home / "staging"
-        self._retention = timedelta(days=retention_days)
+        self._retention_days = retention_days
         self._max_bytes = max_bytes
         self._disk = Disk()
         self._proved: set[str] = set()  # whose data this process has seen to be what was written
@@ -200,10 +200,11 @@ class Store:
     def sweep(self, keep: str | None = None) -> None:
         """Delete exports that are too old, then the oldest beyond the size limit; never the one named by `keep`."""
         total = 0
-        oldest_kept = datetime.now(UTC) - self._retention
+        now = datetime.now(UTC)
         for export in self._all():
             total += export.stored_bytes
-            if export.id != keep and (export.created_at < oldest_kept or total > self._max_bytes):
+            too_old = (now - export.created_at) / timedelta(days=1) > self._retention_days
+            if export.id != keep and (too_old or total > self._max_bytes):
                 self.delete(export.id)
                 total -= export.stored_bytes
 
