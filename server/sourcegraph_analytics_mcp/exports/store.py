@@ -175,7 +175,7 @@ class Store:
                     zlib.crc32(part.read_bytes()) == check[2]
                     for part, check in zip(export.parts, export.checks, strict=True)
                 )
-            except OSError:
+            except (OSError, ValueError):  # unreadable, or not a check for each part
                 return False
             if same:
                 self._proved.add(export.id)
