@@ -125,9 +125,8 @@ class Store:
         """Make a staged export part of the store, in one rename; afterwards it survives a power cut."""
         try:
             write_private(staging.folder / "meta.json", export.model_dump_json(indent=1))
-            for path in sorted(staging.folder.rglob("*"), reverse=True):
+            for path in (staging.folder, *staging.folder.rglob("*")):
                 sync(path)
-            sync(staging.folder)
             staging.folder.rename(self._exports / staging.id)
             (self._exports / staging.id / ".lock").unlink()
             sync(self._exports)
