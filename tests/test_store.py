@@ -4,10 +4,15 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 import threading
 import time
+import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -16,6 +21,8 @@ from mcp import Client, MCPError
 
 from sourcegraph_analytics_mcp.disk import Disk
 from sourcegraph_analytics_mcp.errors import AnalyticsError
+from sourcegraph_analytics_mcp.exports import store as exports_store
+from sourcegraph_analytics_mcp.exports.models import Export
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
@@ -213,6 +220,254 @@ def test_what_dead_makers_left_is_removed_and_nothing_else(tmp_path: Path) -> No
         fcntl.flock(held, fcntl.LOCK_EX)
         store.prepare()
     assert sorted(path.name for path in staging.iterdir()) == ["alive", "fresh", "linked", "vanished"]
+
+
+def made(store: Store, size: int = 100, age: timedelta = timedelta(0), **more: Any) -> Export:
+    """An export of two parts that is now in the store, as a download would put it there."""
+    staged = store.stage()
+    try:
+        staged.csv.write_bytes(BODY)
+        for number, part in enumerate((b"one", b"two")):
+            (staged.parts / f"{number:05}.parquet").write_bytes(part)
+        known: dict[str, Any] = {
+            "id": staged.id, "instance_url": "a.example", "granularity": "by_user", "start_date": None,
+            "end_date": None, "created_at": NOW - age, "row_count": 1, "byte_count": len(BODY), "sha256": "0" * 64,
+            "fields": (), "segments": ((0, 1), (0, 0)),
+            "checks": ((0, 0, zlib.crc32(b"one")), (0, 0, zlib.crc32(b"two"))), "active_users": 1, "first_day": None,
+            "last_day": None, "days_with_data": 0, "warnings": (), "stored_bytes": size,
+        }  # fmt: skip
+        return store.commit(staged, Export.model_validate(known | more))
+    finally:
+        staged.close()
+
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+class Noon(datetime):
+    """A day on which it is always noon."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Any:
+        return NOW
+
+
+@pytest.fixture
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports_store, "datetime", Noon)
+
+
+def test_an_export_in_the_store_is_what_was_staged_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(tmp_path, 1e5, 1 << 30)
+    store.prepare()
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    export = made(store)
+    store.prepare()
+    assert sorted(path.name for path in export.folder.iterdir()) == ["export.csv", "meta.json", "parts"]
+    assert list((tmp_path / "staging").iterdir()) == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    assert (tmp_path / ".gitignore").read_text() == "*\n"
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0 or path.parent in (export.folder, export.folder / "parts")
+    assert Store(tmp_path, 1e5, 1 << 30).get(export.id) == store.get(export.id) == store.exports()[0] == export
+
+
+def test_a_stage_is_for_this_user_alone_and_can_begin_again(tmp_path: Path) -> None:
+    store = Store(tmp_path, 1, 1)
+    store.prepare()
+    staged = store.stage()
+    assert (staged.folder / ".lock").stat().st_mode & 0o777 == 0o600
+    for _ in range(2):
+        staged.clear()
+        assert sorted(path.name for path in staged.folder.rglob("*")) == [".lock", "parts"]
+        staged.csv.write_bytes(BODY)
+        (staged.parts / "00000.parquet").write_bytes(b"x")
+    staged.close()
+    staged.close()
+
+
+def test_an_export_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, 1e5, 1 << 30)
+    store.prepare()
+    order: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        order.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    def renamed(source: Any, target: Any, **more: Any) -> None:
+        rename(source, target, **more)
+        order.append(f"{source} -> {target}")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    export = made(store)
+    staged = tmp_path / "staging" / export.id
+    named = order.index(f"{staged} -> {export.folder}")
+    inside = ["", "export.csv", "meta.json", "parts", "parts/00000.parquet", "parts/00001.parquet"]
+    assert {str(staged / name) for name in inside} <= set(order[:named])
+    assert order[named + 1 :] == [str(tmp_path / "exports")]
+
+
+def test_an_export_whose_place_is_taken_is_not_said_to_be_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path, 1e5, 1 << 30)
+    store.prepare()
+    staged = store.stage()
+    export = made(Store(tmp_path, 1e5, 1 << 30))
+    (tmp_path / "exports" / staged.id / "full").mkdir(parents=True)
+    with pytest.raises(AnalyticsError, match="store_corrupt"):
+        store.commit(staged, export.model_copy(update={"id": staged.id}))
+    staged.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "export.csv").write_bytes(BODY + b"3,4\n"),
+        lambda folder: (folder / "parts" / "00001.parquet").unlink(),
+        lambda folder: (folder / "parts" / "00001.parquet").write_bytes(b"tow"),
+        lambda folder: (folder / "parts" / "00000.parquet").write_bytes(b""),
+    ],
+    ids=["longer", "a part gone", "a part changed", "a part emptied"],
+)
+def test_what_is_not_as_it_was_written_is_damaged(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    export = made(prepared(tmp_path))
+    damage(export.folder)
+    with pytest.raises(AnalyticsError, match="store_corrupt"):
+        Store(tmp_path, 1e5, 1 << 30).get(export.id)
+    assert Store(tmp_path, 1e5, 1 << 30).exports() == [export]  # it can be listed, and deleted
+
+
+def prepared(home: Path, days: float = 1e5, most: int = 1 << 30) -> Store:
+    store = Store(home, days, most)
+    store.prepare()
+    return store
+
+
+def test_metadata_with_a_check_too_few_is_of_no_whole_export(tmp_path: Path) -> None:
+    store = prepared(tmp_path)
+    export = made(store, checks=((0, 0, zlib.crc32(b"one")),))
+    with pytest.raises(AnalyticsError, match="store_corrupt"):
+        Store(tmp_path, 1e5, 1 << 30).get(export.id)
+
+
+def test_data_is_read_to_be_proved_once_by_who_wrote_it_and_by_who_found_it(tmp_path: Path) -> None:
+    store, other = prepared(tmp_path), Store(tmp_path, 1e5, 1 << 30)
+    export = made(store)
+    assert other.get(export.id) == export
+    (export.folder / "parts" / "00000.parquet").write_bytes(b"eno")
+    assert store.get(export.id) == other.get(export.id) == export
+    with pytest.raises(AnalyticsError, match="store_corrupt"):
+        Store(tmp_path, 1e5, 1 << 30).get(export.id)
+
+
+@pytest.mark.parametrize("deleted_here", [True, False])
+def test_an_export_that_is_put_back_is_read_anew(tmp_path: Path, deleted_here: bool) -> None:
+    store = prepared(tmp_path)
+    export = made(store)
+    shutil.copytree(export.folder, tmp_path / "backup")
+    if deleted_here:
+        assert store.delete(export.id)
+    else:
+        assert Store(tmp_path, 1e5, 1 << 30).delete(export.id)
+        with pytest.raises(AnalyticsError, match="not_found"):
+            store.get(export.id)
+    assert store.exports() == []
+    (tmp_path / "backup").rename(export.folder)
+    text = (export.folder / "meta.json").read_text()
+    (export.folder / "meta.json").write_text(text.replace('"row_count": 1,', '"row_count": 2,'))
+    assert store.get(export.id).row_count == store.exports()[0].row_count == 2
+
+
+def test_an_export_is_deleted_once_and_wherever_it_would_be_moved_to(tmp_path: Path) -> None:
+    store = prepared(tmp_path)
+    export = made(store)
+    (tmp_path / "staging").rmdir()
+    assert store.delete(export.id) is True
+    assert list((tmp_path / "staging").iterdir()) == list((tmp_path / "exports").iterdir()) == []
+    assert store.delete(export.id) is False
+    assert store.delete("../exports") is False
+
+
+def test_what_cannot_be_removed_to_its_end_is_no_longer_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = prepared(tmp_path)
+    export, staged = made(store), store.stage()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("a file of somebody else")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", refuse)
+        assert store.delete(export.id)
+        staged.close()
+        Store(tmp_path, 1e5, 1 << 30).prepare()
+    assert store.exports() == []
+    store.prepare()
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+@pytest.mark.usefixtures("noon")
+def test_exports_are_swept_by_age_and_then_by_size_the_oldest_first(tmp_path: Path) -> None:
+    day = timedelta(days=1)
+    store = prepared(tmp_path, 3)
+    kept = [made(store, 100), made(store, 50, 3 * day), made(store, 1, 3 * day + timedelta(microseconds=1))]
+    assert store.exports() == kept  # nobody loses what has just been made
+    store.sweep()
+    assert store.exports() == kept[:2]
+    large = made(store, 200, day)
+    for most, left in ((350, [kept[0], large, kept[1]]), (349, [kept[0], large]), (299, [kept[0]]), (99, [])):
+        Store(tmp_path, 3, most).sweep()
+        assert Store(tmp_path, 3, most).exports() == left, most
+
+
+@pytest.mark.parametrize("days", [1e6, 1e12, float("inf")])
+def test_exports_can_be_kept_for_longer_than_there_are_dates(tmp_path: Path, days: float) -> None:
+    store = prepared(tmp_path, days)
+    export = made(store, age=timedelta(days=700_000))
+    store.prepare()
+    assert store.exports() == [export]
+
+
+@pytest.mark.usefixtures("noon")
+def test_what_is_too_large_in_the_middle_makes_room_for_the_oldest(tmp_path: Path) -> None:
+    day = timedelta(days=1)
+    store = prepared(tmp_path)
+    newest, _, oldest = made(store, 100), made(store, 200, day), made(store, 50, 2 * day)
+    Store(tmp_path, 1e5, 160).sweep()
+    assert store.exports() == [newest, oldest]
+    Store(tmp_path, 1, 1 << 30).sweep(keep=oldest.id)
+    assert store.exports() == [newest, oldest]
+
+
+@pytest.mark.parametrize(
+    ("size", "needed", "says"), [(None, 256 << 20, "256 MB"), (100 << 20, 200 << 20, "200 MB"), (1, 2, "about 0 MB")]
+)
+def test_room_for_a_report_is_room_for_it_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None, needed: int, says: str
+) -> None:
+    store = prepared(tmp_path)
+    free = needed
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    store.room_for(size)
+    free -= 1
+    with pytest.raises(AnalyticsError, match="store_full") as error:
+        store.room_for(size)
+    assert says in error.value.message
+
+
+def test_a_stage_without_a_lock_is_abandoned_after_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = prepared(tmp_path)
+    for age in ("59.5", "60", "60.5"):
+        (tmp_path / "staging" / age).mkdir()
+        os.utime(tmp_path / "staging" / age, (1000 - float(age), 1000 - float(age)))
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    store.prepare()
+    assert sorted(path.name for path in (tmp_path / "staging").iterdir()) == ["59.5", "60"]
 
 
 class TurnedClock(asyncio.SelectorEventLoop):
