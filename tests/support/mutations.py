@@ -18,7 +18,7 @@ class Mutant:
     """A module with one change.
 
     Args:
-        text: the line before the change.
+        text: the line before the change, under the one above it.
         change: what stood there and what stands there now.
     """
 
@@ -29,7 +29,7 @@ class Mutant:
     source: bytes
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.change} in {_short(self.text)}"
+        return f"{self.file}:{self.line}: {self.change} in {_short(self.text.splitlines()[-1])}"
 
 
 def mutants(package: Path, file: str) -> Iterator[Mutant]:
@@ -46,7 +46,7 @@ def mutants(package: Path, file: str) -> Iterator[Mutant]:
             if isinstance(node, ast.expr):
                 new = f"({new})"
             made = source[:begin] + new.encode() + source[end:]
-            text = lines[node.lineno - 1].decode().strip()
+            text = b"".join(lines[max(node.lineno - 2, 0) : node.lineno]).decode()
             yield Mutant(file, node.lineno, text, f"`{_short(old)}` became `{_short(new)}`", made)
 
 
