@@ -32,8 +32,8 @@ TESTS = {
     "redaction.py": "test_text.py test_secrets.py",
 }
 _ENOUGH = 0.85  # of the mutants
-_LONGEST = 300.0  # seconds of one run; pytest ends a test that hangs long before
-_HANGING = "-o faulthandler_timeout=40 -o faulthandler_exit_on_timeout=true"
+_LONGEST = 600.0  # seconds of one run; pytest ends a test that hangs long before
+_HANGING = "-o faulthandler_timeout=100 -o faulthandler_exit_on_timeout=true"
 
 
 @dataclass(frozen=True)
