@@ -467,6 +467,16 @@ async def test_what_is_no_whole_gzip_is_no_report(
     assert error.code == code
 
 
+async def test_a_report_may_repeat_what_came_long_before(make_settings: Make) -> None:
+    far = random.Random(1).randbytes(30_000).replace(b"<", b"x")
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(gzip.compress(b"1" + far + far), extra="Content-Encoding: gzip\r\n")
+
+    async with scripted_upstream(answer) as fake:
+        assert await ask(make_settings(fake.url), "report") == 60_001
+
+
 class Clock:
     """A clock that somebody else turns."""
 
