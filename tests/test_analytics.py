@@ -6,7 +6,6 @@ import json
 import logging
 import random
 import ssl
-import time
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +19,7 @@ import pytest
 
 from sourcegraph_analytics_mcp.errors import AnalyticsError, Code
 from sourcegraph_analytics_mcp.settings import Settings
-from sourcegraph_analytics_mcp.upstream import body
+from sourcegraph_analytics_mcp.upstream import body, policy
 from sourcegraph_analytics_mcp.upstream.analytics import Analytics, Report
 from sourcegraph_analytics_mcp.upstream.http import Http
 from sourcegraph_analytics_mcp.upstream.models import ReportRequest, TokenRequest
@@ -346,7 +345,9 @@ def test_waits_are_chosen_between_nothing_and_twice_as_much_each_time(monkeypatc
 
 
 def test_a_retry_counts_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    clock = Clock()
+    clock.now = 100.0
+    monkeypatch.setattr(policy, "time", clock)
     for spent, free in (([40.0] * 10, 0), ([39.9] * 10, 10), ([39.9] + [40.0] * 9, 1), ([39.9] * 4 + [100.0] * 6, 4)):
         budget = RetryBudget(deque(spent))
         assert [budget.take() for _ in range(11)] == [True] * free + [False] * (11 - free)
