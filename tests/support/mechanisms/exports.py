@@ -128,7 +128,7 @@ EXPORTS = (
     Switch("a maker holds its lock", "exports/store.py",
            "fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass",
            f"{_STORE}test_what_a_living_maker_stages_is_left_alone_by_another"),
-    Switch("what is too old is deleted", "exports/store.py", "export.created_at < oldest_kept or", "False or",
+    Switch("what is too old is deleted", "exports/store.py", "(too_old or", "(False or",
            f"{_EXPORTS}test_old_exports_and_those_beyond_the_size_limit_are_deleted"),
     Switch("what is too much is deleted", "exports/store.py", " or total > self._max_bytes", "",
            f"{_EXPORTS}test_old_exports_and_those_beyond_the_size_limit_are_deleted"),
