@@ -52,6 +52,8 @@ def test_everybody_else_has_what_the_star_says(read: Read) -> None:
     assert instances(grants, "planted", "b.example") == ((), "b.example")
     assert instances(grants, "somebody", "b.example") == (("a.example", "b.example"), "b.example")
     assert instances(grants, "somebody", "c.example") == (("a.example", "b.example"), None)
+    with pytest.raises(AnalyticsError, match=r"Pass instance_url \(one of: a.example, b.example\), or set"):
+        grants.of(named(ISSUER, "somebody")).narrowed(Settings.from_env({})).resolve_instance(None)
     assert grants.of(named(ISSUER, "planted")).covers("query_usage")
     assert not grants.of(named(ISSUER, "somebody")).covers("query_usage")
     assert not grants.of(named("https://other.example", "planted")).covers("query_usage")

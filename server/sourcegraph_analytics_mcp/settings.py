@@ -199,7 +199,8 @@ class Settings(BaseModel):
             AnalyticsError: `invalid_argument` without either, `forbidden` when it is not on the operator's list.
         """
         if asked is None and self.instance is None:
-            raise invalid("No instance was named.", f"Pass instance_url, or set {PREFIX}INSTANCE for a default.")
+            known = f" (one of: {', '.join(self.instances)})" if self.instances else ""
+            raise invalid("No instance was named.", f"Pass instance_url{known}, or set {PREFIX}INSTANCE for a default.")
         host = self.instance if asked is None else bare_host(asked)
         assert host is not None
         if self.instances and host not in self.instances:
