@@ -424,6 +424,23 @@ def test_scopes(issued: Served) -> None:
     assert allowed["isError"] is False
 
 
+def test_a_caller_learns_nothing_of_the_operator_s_tokens_and_folders(issued: Served) -> None:
+    def told(name: str, scope: str) -> tuple[str, str]:
+        """What is said of the cookie, and everything that is said."""
+        who = token(name, scope=scope)
+        checked = issued.result("check_connection", {}, who)
+        kept = [issued.result(tool, {}, who) for tool in ("export_csv", "list_exports")]
+        said = {check["name"]: check["detail"] for check in checked["structuredContent"]["checks"]}
+        return said["session cookie"], json.dumps([checked, *kept])
+
+    cookie, everything = told("frank", "analytics:read")
+    assert cookie == "not looked at: your access does not cover tokens"
+    assert str(issued.home) not in everything
+    cookie, everything = told("grace", "analytics:read analytics:tokens")
+    assert cookie.startswith("upstream accepts it; ")
+    assert str(issued.home) not in everything
+
+
 def test_an_older_client_without_the_scope_is_told(issued: Served) -> None:
     known = [("authorization", f"Bearer {token('dan')}"), ("mcp-protocol-version", "2025-11-25")]
 

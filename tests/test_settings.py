@@ -22,8 +22,9 @@ def read(**given: str) -> Settings:
         ({"URL": "https://me@a.example"}, "URL", "bare address"),
         (HTTP | {"PUBLIC_URL": "http://here.example/mcp"}, "PUBLIC_URL", "https address"),
         (HTTP | {"OAUTH_ISSUER": "https://issuer.example?x=1"}, "OAUTH_ISSUER", "https address"),
-        (HTTP | {"OAUTH_KEYS_URL": ""}, "EXPORTS_PER_HOUR", "belong together"),
-        (HTTP | {"PUBLIC_URL": "https://here.example/"}, "EXPORTS_PER_HOUR", "must end with /mcp"),
+        (HTTP | {"OAUTH_KEYS_URL": ""}, "OAUTH_KEYS_URL", "belong together"),
+        (HTTP | {"OAUTH_ISSUER": ""}, "OAUTH_KEYS_URL", "belong together"),
+        (HTTP | {"PUBLIC_URL": "https://here.example/"}, "PUBLIC_URL", "must end with /mcp"),
         ({"STATE_KEY": "planted-and-short"}, "STATE_KEY", "at least 32 bytes"),
     ],
 )

@@ -82,16 +82,16 @@ class Settings(BaseModel):
     sql_memory_mb: int = Field(512, ge=64, le=65_536, description="Memory of one such query, in MB")
     public_url: str | None = Field(None, description="Over HTTP, the address callers use: https://HOST/mcp")
     oauth_issuer: str | None = Field(None, description="Over HTTP, who issues callers' access tokens (OAuth 2.1)")
-    oauth_keys_url: str | None = Field(None, description="Where that issuer publishes its keys (JWKS)")
+    oauth_keys_url: str | None = Field(
+        None, validate_default=True, description="Where that issuer publishes its keys (JWKS)"
+    )
     callers_file: Path | None = Field(
         None, description="Over HTTP, JSON file of the instances and tools that each caller may use (all of them)"
     )
     state_key: SecretStr | None = Field(None, description="Over HTTP, what replicas sign confirmations with (32+)")
     calls_per_minute: int = Field(60, gt=0, description="Over HTTP, tool calls of one caller in a minute")
     queries_per_minute: int = Field(20, gt=0, description="Over HTTP, questions of one caller in a minute")
-    exports_per_hour: int = Field(
-        6, gt=0, validate_default=True, description="Over HTTP, calls of export_csv of one caller in an hour"
-    )
+    exports_per_hour: int = Field(6, gt=0, description="Over HTTP, calls of export_csv of one caller in an hour")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log on stderr")
 
     @classmethod
@@ -162,14 +162,19 @@ class Settings(BaseModel):
             raise ValueError("it must be at least 32 bytes long")
         return value
 
-    @field_validator("exports_per_hour")  # the last of the settings for HTTP, so that the others are known
+    @field_validator("public_url")
     @classmethod
-    def _check_issuer(cls, value: int, known: ValidationInfo) -> int:
-        given = [known.data.get(name) for name in ("public_url", "oauth_issuer", "oauth_keys_url")]
+    def _check_path(cls, value: str | None) -> str | None:
+        if value is not None and not value.endswith("/mcp"):
+            raise ValueError("it must end with /mcp")
+        return value
+
+    @field_validator("oauth_keys_url")  # the last of the three, so that the others are known
+    @classmethod
+    def _check_issuer(cls, value: str | None, known: ValidationInfo) -> str | None:
+        given = [value, *(known.data.get(name) for name in ("public_url", "oauth_issuer"))]
         if any(given) and not all(given):
             raise ValueError("PUBLIC_URL, OAUTH_ISSUER and OAUTH_KEYS_URL belong together: set all three")
-        if given[0] and not given[0].endswith("/mcp"):
-            raise ValueError("PUBLIC_URL must end with /mcp")
         return value
 
     @field_validator("access_token", "cas_cookie")

@@ -45,11 +45,17 @@ class App:
     seats: tuple[str, ...] | None
     notices: Notices
     redactor: Redactor
+    remote: bool  # whoever calls is not on this machine
 
     @property
     def masked(self) -> bool:
         """Whether people are shown by pseudonym."""
         return self.questions.pseudonyms is not None
+
+    @property
+    def shows_paths(self) -> bool:
+        """Whether the path of a file means something to whoever calls, and gives away nothing."""
+        return not (self.masked or self.remote)
 
 
 @asynccontextmanager
@@ -60,6 +66,8 @@ async def open_app(
     keys: Path | None = None,
     places: anyio.CapacityLimiter | None = None,
     shown: tuple[str, ...] = (),
+    *,
+    remote: bool = False,
 ) -> AsyncIterator[App]:
     """Put the parts together; leaving ends downloads, processes and connections.
 
@@ -68,6 +76,7 @@ async def open_app(
         keys: where the installation's key of pseudonyms is kept, when not in this data directory.
         places: for queries of query_export, when callers share them.
         shown: the instances whose exports are shown; none for any.
+        remote: whether whoever calls is not on this machine.
     """
     secrets = SecretStore(settings.home, settings.url, keyring=not settings.demo)
     credentials = Configured(settings, secrets)
@@ -101,6 +110,7 @@ async def open_app(
                 seats,
                 notices,
                 Redactor(credentials.known),
+                remote,
             )
             tasks.cancel_scope.cancel()
     finally:

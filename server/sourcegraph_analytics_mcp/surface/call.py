@@ -1,6 +1,7 @@
 """One call as a tool sees it: progress out, questions to the person, whatever the protocol revision."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
@@ -22,10 +23,15 @@ class Confirmation(BaseModel):
 
 
 class Call:
-    """What a tool may do with the client that called it."""
+    """What a tool may do with the client that called it.
 
-    def __init__(self, context: "Context[Any, Any]") -> None:
+    Args:
+        covers: whether the caller may use the tool of that name.
+    """
+
+    def __init__(self, context: "Context[Any, Any]", covers: Callable[[str], bool] = lambda _: True) -> None:
         self._context = context
+        self.covers = covers
         self._last_progress = (0.0, 0.0)
 
     @property

@@ -83,7 +83,7 @@ def listed(exports: list[Export]) -> list[Resource]:
 async def recent(app: App) -> str:
     kept = await anyio.to_thread.run_sync(app.store.exports)
     entries = [exports_text.running(d) for d in app.downloads.running]
-    entries += [exports_text.complete(export, with_path=not app.masked) for export in kept[:50]]
+    entries += [exports_text.complete(export, with_path=app.shows_paths) for export in kept[:50]]
     if not entries:
         return "No exports are kept yet; the tool export_csv makes one."
     return f"{plural(len(kept), 'export')} kept, newest first.\n\n{exports_text.recent_table(entries)}"

@@ -120,7 +120,7 @@ class AnalyticsServer(MCPServer[App]):
         """The parts of one caller."""
         theirs = own(self._settings, name, self._grants)
         shown = () if self._grants is None else theirs.instances
-        return open_app(theirs, self._notices, self._upstream, keys, places, shown)
+        return open_app(theirs, self._notices, self._upstream, keys, places, shown, remote=bool(name))
 
     async def _as_caller(self, ctx: Any, call_next: Any) -> Any:
         assert self._callers is not None
@@ -155,7 +155,7 @@ class AnalyticsServer(MCPServer[App]):
         if context is None:
             raise RuntimeError("tools are called by clients")
         begun = time.monotonic()
-        call = Call(context)
+        call = Call(context, self._covers)
         if not call.modern:
             self._notices.remember(context.session)
         outcome, rows = "cancelled", 0
@@ -208,7 +208,7 @@ class AnalyticsServer(MCPServer[App]):
                 f"You may not use {name} here.",
                 f"You may use: {theirs}; the operator decides ({PREFIX}CALLERS_FILE).",
             )
-        if name in TOKEN_TOOLS and not may_manage_tokens():
+        if not self._covers(name):
             raise AnalyticsError(
                 "forbidden", "Your access does not cover tokens.", "Ask for the scope analytics:tokens."
             )
@@ -217,6 +217,11 @@ class AnalyticsServer(MCPServer[App]):
             self._callers.take("questions", settings.queries_per_minute, 60)
         if name == "export_csv":
             self._callers.take("exports", settings.exports_per_hour, 3600)
+
+    def _covers(self, name: str) -> bool:
+        """Whether the caller's access and the operator's grant are enough for that tool."""
+        scoped = self._callers is None or name not in TOKEN_TOOLS or may_manage_tokens()
+        return scoped and self._may_use(name)
 
     def _may_use(self, name: str) -> bool:
         """Whether the operator lets the caller use that tool."""

@@ -82,7 +82,7 @@ async def check_connection(app: App, arguments: CheckArguments, call: Call) -> R
         Check(name="mode", ok=True, detail="demo, a made-up company" if app.settings.demo else app.settings.url),
         _instance(app, arguments.instance_url),
         await _token(app, arguments.instance_url),
-        await _cookie(app),
+        await _cookie(app, call),
         await _store(app),
     ]
     needed = [check for check in checks if check.name != "session cookie"]
@@ -118,7 +118,9 @@ def _expiry(moment: datetime | None) -> str:
     return f"; expires {moment:%Y-%m-%d}" + (": make another with create_token now" if soon else "")
 
 
-async def _cookie(app: App) -> Check:
+async def _cookie(app: App, call: Call) -> Check:
+    if not call.covers("list_tokens"):
+        return Check(name="session cookie", ok=False, detail="not looked at: your access does not cover tokens")
     try:
         tokens = await app.tokens.listed()
     except AnalyticsError as error:
@@ -133,4 +135,5 @@ async def _store(app: App) -> Check:
     except AnalyticsError as error:
         return Check(name="store", ok=False, detail=error.text)
     held = size(sum(export.stored_bytes for export in exports))
-    return Check(name="store", ok=True, detail=f"{len(exports)} exports, {held}, in {app.store.home}")
+    where = f", in {app.store.home}" if app.shows_paths else ""
+    return Check(name="store", ok=True, detail=f"{len(exports)} exports, {held}{where}")

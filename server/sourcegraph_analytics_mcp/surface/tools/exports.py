@@ -63,7 +63,7 @@ def _request(app: App, arguments: ExportArguments) -> ReportRequest:
 
 
 def _complete(app: App, export: Export, *, reused: bool) -> Reply:
-    entry = exports_text.complete(export, reused=reused, with_path=not app.masked)
+    entry = exports_text.complete(export, reused=reused, with_path=app.shows_paths)
     kept = " Kept from an earlier call in this hour." if reused else ""
     facts = [("export_id", entry.id), ("summary", entry.summary_uri), ("csv", entry.csv_uri)]
     facts += [("file", entry.path)] if entry.path else []
@@ -117,7 +117,7 @@ async def list_exports(app: App, arguments: ListExportsArguments, call: Call) ->
         if arguments.cursor not in ids:
             raise invalid("That cursor is not of this list any more.", "Call list_exports without a cursor.")
         start = ids.index(arguments.cursor) + 1
-    entries = [exports_text.complete(e, with_path=not app.masked) for e in kept[start : start + arguments.limit]]
+    entries = [exports_text.complete(e, with_path=app.shows_paths) for e in kept[start : start + arguments.limit]]
     entries = entries[: fitting(list(entry.model_dump(mode="json").values()) for entry in entries)]
     page = kept[start : start + len(entries)]
     entries = ([exports_text.running(d) for d in app.downloads.running] if start == 0 else []) + entries
