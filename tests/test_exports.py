@@ -243,7 +243,7 @@ async def test_cancelling_the_call_stops_the_download(make_settings: Callable[..
             closed.set()
 
     async with scripted_upstream(answer) as scripted:
-        settings = make_settings(scripted.url)
+        settings = make_settings(scripted.url, read_timeout=120)  # nothing else stops it
         async with connected(settings) as client, anyio.create_task_group() as tasks:
             tasks.start_soon(client.call_tool, "export_csv", {"granularity": "by_user"})
             await begun.wait()
