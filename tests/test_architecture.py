@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import sourcegraph_analytics_mcp
+from support.mechanisms import SWITCHES
 
 PACKAGE = Path(sourcegraph_analytics_mcp.__file__).parent
 FLOOR = {"errors", "settings", "files", "disk", "loading", "redaction"}
@@ -77,6 +78,20 @@ def test_each_library_has_its_place() -> None:
         if (top := target.split(".")[0]) in ONLY_IN and not any(name.startswith(place) for place in ONLY_IN[top])
     ]
     assert wrong == []
+
+
+def test_every_mechanism_is_where_its_switch_says_and_names_tests_that_there_are() -> None:
+    """So that tests/campaigns/switches.py can switch each of them off."""
+    tests = {path.name: path.read_text() for path in Path(__file__).parent.glob("test_*.py")}
+    sources = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
+    for switch in SWITCHES:
+        for file, on, off in ((switch.file, switch.on, switch.off), *switch.also):
+            assert sources[file].count(on) == 1, f"{switch.name}: its code is in {file} {sources[file].count(on)} times"
+            assert on != off, switch.name
+        for named in switch.tests.split():
+            file, _, name = named.partition("::")
+            assert f"def {name.split('[')[0]}(" in tests[file], f"{switch.name}: there is no {named}"
+    assert len({switch.name for switch in SWITCHES}) == len(SWITCHES)
 
 
 def test_files_and_functions_stay_readable() -> None:

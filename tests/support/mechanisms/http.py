@@ -78,7 +78,7 @@ HTTP = (
     Switch("the scope for tokens is asked for", "cli/http/guard.py", " and (TOKENS in scopes or not named)", "",
            f"{_HTTP}test_scopes"),
     Switch("the scope for tokens is asked of older clients", "surface/server.py",
-           "if name in TOKEN_TOOLS and not may_manage_tokens():", "if False:",
+           "or name not in TOKEN_TOOLS or may_manage_tokens()", "or True",
            f"{_HTTP}test_an_older_client_without_the_scope_is_told"),
     Switch("callers ask about granted instances alone", "surface/callers.py",
            "settings if grants is None else grants.of(name).narrowed(settings)", "settings",
