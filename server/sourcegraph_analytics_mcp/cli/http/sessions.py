@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...surface.callers import caller
-from .guard import App, Headers, Receive, Scope, Send
+from .guard import App, Receive, Scope, Send
 
 MOST_SESSIONS = 1000  # about 37 kB each; the newest revision has none
 _ID = b"mcp-session-id"
@@ -34,8 +34,9 @@ class Sessions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def noting(message: Any) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
-                for session in Headers(message["headers"]).of(_ID):
-                    await self._note(session, scope)
+                for name, session in message["headers"]:
+                    if name == _ID:
+                        await self._note(session, scope)
             await send(message)
 
         await self._protocol(scope, receive, noting)
