@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import resource
 import sys
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import anyio
 import anyio.lowlevel
@@ -780,6 +781,33 @@ async def test_a_disk_that_fills_up_under_a_second_token_leaves_the_first_one_wh
     assert error["code"] == "secret_store_unavailable"
     assert second.revoked
     assert upstream.ledger[-1].headers["authorization"] == f"Bearer {first.secret}"
+
+
+async def test_a_token_that_another_process_keeps_meanwhile_stays_in_the_index(
+    make_settings: Make, upstream: Served
+) -> None:
+    settings = make_settings(upstream.url)
+    index = settings.home / "tokens.json"
+    async with connected(settings) as client:
+        for name in ("first", "second"):
+            await call(client, "create_token", display_name=name)
+        both = json.loads(index.read_text())
+        with (settings.home / "tokens.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.call_tool, "create_token", {"display_name": "third"})
+                with anyio.fail_after(30):
+                    while not awaited(lock):
+                        await anyio.lowlevel.checkpoint()
+                index.write_text(json.dumps(both[:1]))  # the other one, forgotten elsewhere
+                fcntl.flock(lock, fcntl.LOCK_UN)
+    assert [entry["display_name"] for entry in json.loads(index.read_text())] == ["first", "third"]
+
+
+def awaited(lock: IO[str]) -> bool:
+    """Whether somebody waits for a lock."""
+    inode = f":{os.fstat(lock.fileno()).st_ino} "
+    return any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
 
 
 async def test_nothing_is_posted_where_it_cannot_be_noted_first(make_settings: Make, upstream: Served) -> None:

@@ -3,8 +3,11 @@
 An index beside the exports remembers which tokens there are and where each secret is; it holds no secret.
 """
 
+import fcntl
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,7 +105,7 @@ class SecretStore:
             self._write(place, token.id, secret)
             if self._read(place, token.id) != secret:
                 raise ValueError("the secret was not kept")
-            self._save_index([*(t for t in self._every() if (t.id, t.url) != (token.id, self._url)), stored])
+            self._change_index(lambda every: [*(t for t in every if (t.id, t.url) != (token.id, self._url)), stored])
         except Exception as error:
             with suppress(Exception):
                 self._remove(place, token.id)
@@ -133,7 +136,7 @@ class SecretStore:
         for token in [t for t in self.tokens() if t.id == token_id]:
             with suppress(Exception):
                 self._remove(token.place, token_id)
-            self._save_index([t for t in self._every() if t != token])
+            self._change_index(lambda every: [t for t in every if t.id != token_id or t.url != self._url])
 
     def _every(self) -> list[StoredToken]:
         """The tokens in the index, whatever their upstream."""
@@ -143,9 +146,16 @@ class SecretStore:
         except (OSError, ValueError, ValidationError):
             return []
 
-    def _save_index(self, tokens: list[StoredToken]) -> None:
+    def _change_index(self, change: Callable[[list[StoredToken]], list[StoredToken]]) -> None:
+        """Change what is in the index, while no other process does."""
         private_folder(self._home)
-        write_private(self._index, json.dumps([t.model_dump(mode="json") for t in tokens], indent=1))
+        descriptor = os.open(self._home / "tokens.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            tokens = change(self._every())
+            write_private(self._index, json.dumps([t.model_dump(mode="json") for t in tokens], indent=1))
+        finally:
+            os.close(descriptor)
 
     def _write(self, place: Place, name: str, value: str) -> None:
         if place == "keyring":
