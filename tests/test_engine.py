@@ -193,6 +193,16 @@ def test_a_cell_that_the_engine_would_bend_counts_as_blank(
     assert kept == [(False,), (True,), (False,)]
 
 
+def test_a_report_that_became_shorter_on_the_disk_is_not_waited_for(tmp_path: Path) -> None:
+    body = b"Instance user ID,Searches\n1,2\n"
+    (tmp_path / "export.csv").write_bytes(body)
+    (tmp_path / "parts").mkdir()
+    ingest = Ingest(tmp_path / "export.csv", tmp_path / "parts", "by_user", duckdb.connect())
+    ingest.advance(len(body) + 1)
+    with pytest.raises(OSError, match="became shorter"):
+        ingest.finish()
+
+
 REPEATS = [
     (
         "by_user",

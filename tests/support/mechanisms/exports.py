@@ -25,6 +25,8 @@ EXPORTS = (
            _BENT),
     Switch("a day is one of this time", "exports/engine/parquet.py", "_FIRST_DAY <= end <= _LAST_DAY", "True",
            _BENT),
+    Switch("a file that became shorter is not waited for", "exports/engine/source.py", "if not read:", "if read < 0:",
+           "test_engine.py::test_a_report_that_became_shorter_on_the_disk_is_not_waited_for"),
     Switch("ragged rows are refused", "exports/engine/strict.py", "if len(record) != len(fields):", "if False:",
            f"{_DOWNLOADS}test_a_ragged_row_is_named_by_its_number"),
     Switch("cells that do not parse are counted", "exports/engine/strict.py", "unparsed[column.name] += 1", "pass",
