@@ -79,7 +79,8 @@ def judge() -> None:
                 gate.check(empty, order["sql"])
                 verdict = ["passed", ""]
             else:
-                connection = sandbox._locked(order["files"], _MEMORY_MB)
+                connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+                sandbox._lock(connection, order["files"], _MEMORY_MB)
                 if not limited:
                     sandbox._limit()
                     limited = True

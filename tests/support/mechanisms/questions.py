@@ -9,7 +9,7 @@ _PEOPLE = "test_identities.py::"
 _USAGE = "test_query_usage.py::"
 
 QUESTIONS = (
-    Switch("SQL is judged first", "exports/engine/sandbox.py", "        check(duckdb", "        (lambda *a: 0)(duckdb",
+    Switch("SQL is judged first", "exports/engine/sandbox.py", "        check(connection, sql)", "        pass",
            _WHY),
     Switch("SQL has a deadline", "exports/engine/queries.py", "with anyio.fail_after(self._seconds):",
            "with anyio.fail_after(600):", f"{_SQL}test_bombs_end_and_the_server_goes_on"),

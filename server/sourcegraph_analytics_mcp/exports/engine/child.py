@@ -7,7 +7,6 @@ signal where there is one), has limits on memory, files and core dumps, and neve
 import json
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +31,7 @@ def _confine() -> None:
 
 
 def _connection(scratch: str) -> Any:
-    import duckdb
+    from sourcegraph_analytics_mcp.exports.engine.native import duckdb
 
     connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
     for setting in (
@@ -124,7 +123,6 @@ def _as_data(error: Any) -> dict[str, str]:
 
 def _serve(lines: IO[str], out: IO[str]) -> None:
     from sourcegraph_analytics_mcp.errors import AnalyticsError
-    from sourcegraph_analytics_mcp.files import disk_error
 
     state: dict[str, Any] = {}
     for line in lines:
@@ -135,8 +133,12 @@ def _serve(lines: IO[str], out: IO[str]) -> None:
         except AnalyticsError as error:
             _say(out, {"error": _as_data(error)})
         except OSError as error:
+            from sourcegraph_analytics_mcp.files import disk_error  # 8 ms that a start need not wait for (measured)
+
             _say(out, {"error": _as_data(disk_error(error))})
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+            import traceback
+
             traceback.print_exc(file=sys.stderr)
             _say(out, {"crash": type(error).__name__})
         if request["do"] != "query":

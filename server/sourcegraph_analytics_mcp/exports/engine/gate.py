@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from .native import duckdb
+
 MAX_SQL = 16 << 10  # characters
 _STATEMENTS = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _TABLES = {"BASE_TABLE", "JOIN", "SUBQUERY", "TABLE_FUNCTION", "EXPRESSION_LIST", "EMPTY", "SHOW_REF"}
@@ -61,8 +63,6 @@ def check(connection: Any, sql: str) -> None:
 
 
 def _one_select(connection: Any, sql: str) -> None:
-    import duckdb
-
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise Refused("send exactly one statement")

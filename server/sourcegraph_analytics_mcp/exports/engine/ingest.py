@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 from isal.isal_zlib import crc32
 
 from ...errors import AnalyticsError
 from ..columns import BY_NAME, Field, expected, key_columns, recognise
+from .native import duckdb
 from .parquet import convert, text
 from .source import Seen, Source
 from .strict import BadCsv, Read, records, rewrite

@@ -8,9 +8,8 @@ import errno
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import duckdb
-
 from ..columns import Field, Kind
+from .native import duckdb
 from .strict import FIRST_YEAR, LAST_YEAR
 
 _READ_AS: dict[Kind, str] = {

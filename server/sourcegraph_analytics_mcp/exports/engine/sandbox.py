@@ -5,9 +5,8 @@ import math
 import re
 from typing import Any
 
-import duckdb
-
 from .gate import Refused, check
+from .native import duckdb
 
 MAX_CELL = 500  # characters
 MAX_ANSWER = 40_000  # characters
@@ -23,8 +22,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     """
     sql, limit = request["sql"], request["limit"]
     try:
-        check(duckdb.connect(":memory:", config={"python_enable_replacements": "false"}), sql)
-        connection = _locked(request["files"], request["memory_mb"])
+        connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+        check(connection, sql)
+        _lock(connection, request["files"], request["memory_mb"])
         _limit()
         result = connection.execute(sql)
         columns = [(name, str(kind)) for name, kind, *_ in result.description]
@@ -40,9 +40,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     return _bounded(columns, rows, limit)
 
 
-def _locked(files: list[str], memory_mb: int) -> duckdb.DuckDBPyConnection:
-    """A connection that sees one view and can open nothing but the copies behind it, and change no setting."""
-    connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+def _lock(connection: duckdb.DuckDBPyConnection, files: list[str], memory_mb: int) -> None:
+    """Let a connection see one view, open nothing but the copies behind it, and change no setting."""
     listed = "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
     connection.execute(f"CREATE VIEW usage AS SELECT * FROM read_parquet({listed})")
     for setting in (
@@ -60,7 +59,6 @@ def _locked(files: list[str], memory_mb: int) -> duckdb.DuckDBPyConnection:
         "lock_configuration = true",
     ):
         connection.execute(f"SET {setting}")
-    return connection
 
 
 def _limit() -> None:
