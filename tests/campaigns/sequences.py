@@ -101,6 +101,16 @@ class Kept(RuleBasedStateMachine):
         done["calls"] += 1
         return self.portal.call(lambda: call(self.client, tool, **given))
 
+    def _listed(self) -> set[str]:
+        """Every export on every page."""
+        page = self._call("list_exports", limit=100)
+        listed = [export["id"] for export in page["exports"]]
+        while page["next_cursor"]:
+            page = self._call("list_exports", limit=100, cursor=page["next_cursor"])
+            listed += [export["id"] for export in page["exports"]]
+        assert len(listed) == len(set(listed))
+        return set(listed)
+
     def _named(self, which: int) -> str:
         return list(self.exports)[which % len(self.exports)]  # ids are random, their order is not
 
@@ -206,8 +216,7 @@ class Kept(RuleBasedStateMachine):
         hurt = self._named(which)
         self._damage(self._path(hurt), how)
         self._restarted()
-        listed = {e["id"] for e in self._call("list_exports", limit=100)["exports"]}
-        assert listed == set(self.exports) - ({hurt} if "meta" in how else set())
+        assert self._listed() == set(self.exports) - ({hurt} if "meta" in how else set())
         asked = {"export_id": hurt, "sql": "SELECT 1"}
         error = self.portal.call(lambda: refused(self.client, "query_export", **asked))
         assert error["code"] == ("not_found" if "meta" in how else "store_corrupt")
@@ -261,8 +270,7 @@ class Kept(RuleBasedStateMachine):
     def kept_is_what_should_be(self) -> None:
         if self.client is None:
             return
-        listed = self._call("list_exports", limit=100)["exports"]
-        assert {e["id"] for e in listed} == set(self.exports)
+        assert self._listed() == set(self.exports)
         assert {p.name for p in (self.home / "data" / "exports").glob("*")} == set(self.exports)
         staging = self.home / "data" / "staging"
         assert not staging.exists() or not list(staging.iterdir())

@@ -74,7 +74,6 @@ class AnalyticsServer(MCPServer[App]):
         self._callers: Callers | None = None
         self._grants = read_grants(settings) if over_http else None
         self._tools = {t.name: t for t in TOOLS if not (settings.read_only and t.changes_upstream)}
-        self._listed_tools: dict[str, ListedTool] = {}
         self.on_close: Callable[[], object] = lambda: None  # called when everything is put away
 
         public = CacheHint(ttl_ms=3_600_000, scope="public")
@@ -146,8 +145,7 @@ class AnalyticsServer(MCPServer[App]):
         return self._app
 
     async def list_tools(self) -> list[ListedTool]:
-        self._listed_tools = self._listed_tools or {name: tool.listed() for name, tool in self._tools.items()}
-        return [tool for name, tool in self._listed_tools.items() if self._may_use(name)]
+        return [tool.listed for name, tool in self._tools.items() if self._may_use(name)]
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[App, Any] | None = None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
@@ -103,8 +104,9 @@ class Tool:
     changes_upstream: bool
     run: Callable[["App", Any, "Call"], Awaitable[Outcome]]
 
+    @cached_property
     def listed(self) -> ListedTool:
-        """The entry of `tools/list`."""
+        """The entry of `tools/list`, made once in a process."""
         hints = self.hints
         return ListedTool(
             name=self.name,
