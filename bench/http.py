@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import socket
 import subprocess
 import sys
@@ -14,10 +15,22 @@ from typing import Any
 from .server import COMMAND, environment
 
 BARE = """
+import hmac
 import sys
 import uvicorn
 from mcp.server import MCPServer
-mcp = MCPServer("hello", version="1", log_level="WARNING")
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+
+class Verifier:
+    async def verify_token(self, token):
+        holder = AccessToken(token=token, client_id="local", scopes=["read"])
+        return holder if hmac.compare_digest(token, sys.argv[2]) else None
+
+url = f"http://127.0.0.1:{sys.argv[1]}"
+auth = AuthSettings(issuer_url=url, resource_server_url=url, required_scopes=["read"])
+options = {"auth": auth, "token_verifier": Verifier()} if sys.argv[2:] else {}
+mcp = MCPServer("hello", version="1", log_level="WARNING", **options)
 @mcp.tool()
 async def hello(name: str = "x") -> str:
     return name
@@ -98,19 +111,23 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
 
 
 @contextmanager
-def pair(home: Path, settings: dict[str, str]) -> Iterator[tuple[Target, Target]]:
-    """Our server and a bare one, both listening."""
+def servers(home: Path, settings: dict[str, str]) -> Iterator[tuple[Target, Target, Target]]:
+    """Our server, a bare one, and a bare one with the SDK's own check of a bearer token, all listening."""
     script = home / "bare_http.py"
     script.write_text(BARE)
-    ours, bare = _free_port(), _free_port()
+    ours, bare, checking = _free_port(), _free_port(), _free_port()
     settings = settings | {"data_dir": str(home / "http"), "calls_per_minute": "100000000"}
-    commands = ([*COMMAND, "serve", "--http", f"127.0.0.1:{ours}"], [sys.executable, str(script), str(bare)])
+    commands = (
+        [*COMMAND, "serve", "--http", f"127.0.0.1:{ours}"],
+        [sys.executable, str(script), str(bare)],
+        [sys.executable, str(script), str(checking), secret := secrets.token_urlsafe(32)],
+    )
     started = [subprocess.Popen(c, env=environment(home, settings), stderr=subprocess.DEVNULL) for c in commands]
     try:
-        for port in (ours, bare):
+        for port in (ours, bare, checking):
             _wait(port)
         credential = (home / "http" / "http-credential").read_text()
-        yield Target(ours, "list_exports", credential), Target(bare, "hello", None)
+        yield Target(ours, "list_exports", credential), Target(bare, "hello", None), Target(checking, "hello", secret)
     finally:
         for process in started:
             process.terminate()

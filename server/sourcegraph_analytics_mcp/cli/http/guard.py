@@ -81,7 +81,7 @@ class Guard:
         hosts = headers.of(b"host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return 421, "This server does not serve that host."
-        if any(origin not in self._origins for origin in headers.of(b"origin")):
+        if not self._origins.issuperset(headers.of(b"origin")):
             return 403, "This server does not serve that origin."
         if headers.of(b"content-length") and headers.of(b"transfer-encoding"):
             return 400, "Send a length or chunks, not both."
