@@ -150,15 +150,19 @@ def test_login_takes_the_cookie_unseen_and_keeps_a_token(
     assert len(upstream.sent("POST")) == (0 if status else 1)
 
 
-def test_a_walk_that_goes_wrong_ends_there_with_one_sentence(tmp_path: Path) -> None:
-    def without_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))  # bytes; no secret fits
-
+@pytest.mark.parametrize(
+    ("room", "begins"),
+    [
+        (10, "The demo ended early: [secret_store_unavailable] "),  # bytes; no secret fits
+        (0, "[store_corrupt] The demo has no place for its files. Set TMPDIR "),
+    ],
+)
+def test_a_walk_that_goes_wrong_ends_there_with_one_sentence(tmp_path: Path, room: int, begins: str) -> None:
     done = subprocess.run(
         [*COMMAND, "demo"], env={"HOME": str(tmp_path)}, capture_output=True, timeout=60, check=False,
-        preexec_fn=without_room,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
     )  # fmt: skip
     assert done.returncode == 1
     (sentence,) = done.stderr.decode().splitlines()
-    assert sentence.startswith("The demo ended early: [secret_store_unavailable] ")
+    assert sentence.startswith(begins)
     assert "Export the usage" not in done.stdout.decode()

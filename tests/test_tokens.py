@@ -804,6 +804,18 @@ async def test_a_token_that_another_process_keeps_meanwhile_stays_in_the_index(
     assert [entry["display_name"] for entry in json.loads(index.read_text())] == ["first", "third"]
 
 
+async def test_a_damaged_index_is_kept_beside_the_new_one(make_settings: Make, upstream: Served) -> None:
+    settings = make_settings(upstream.url)
+    index = settings.home / "tokens.json"
+    async with connected(settings) as client:
+        await call(client, "create_token", display_name="first")
+        index.write_text(hurt := index.read_text()[:-9])
+        await call(client, "create_token", display_name="second")
+    (aside,) = settings.home.glob("tokens.damaged-*.json")
+    assert aside.read_text() == hurt
+    assert [entry["display_name"] for entry in json.loads(index.read_text())] == ["second"]
+
+
 def awaited(lock: IO[str]) -> bool:
     """Whether somebody waits for a lock."""
     inode = f":{os.fstat(lock.fileno()).st_ino} "

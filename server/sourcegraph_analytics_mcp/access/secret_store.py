@@ -6,6 +6,7 @@ An index beside the exports remembers which tokens there are and where each secr
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter
 
 from ..errors import AnalyticsError
 from ..files import private_folder, write_private
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
 
 Place = Literal["keyring", "file"]
+_log = logging.getLogger(__name__)
 _SERVICE = "sourcegraph-analytics-mcp"
 _USELESS = ("keyring.backends.fail", "keyring.backends.null", "keyrings.alt")  # keep nothing, or in the clear
 
@@ -44,6 +46,9 @@ class StoredToken(BaseModel):
     @property
     def live(self) -> bool:
         return self.expires_at is None or self.expires_at > datetime.now(UTC)
+
+
+_INDEX = TypeAdapter(list[StoredToken])
 
 
 def fingerprint(secret: str) -> str:
@@ -139,12 +144,22 @@ class SecretStore:
             self._change_index(lambda every: [t for t in every if t.id != token_id or t.url != self._url])
 
     def _every(self) -> list[StoredToken]:
-        """The tokens in the index, whatever their upstream."""
+        """The tokens in the index, whatever their upstream; none where it is damaged."""
         try:
-            listed = json.loads(self._index.read_text(encoding="utf-8"))
-            return [StoredToken.model_validate(entry) for entry in listed]
-        except (OSError, ValueError, ValidationError):
+            return self._listed()
+        except (OSError, ValueError):
             return []
+
+    def _listed(self) -> list[StoredToken]:
+        """The same.
+
+        Raises:
+            ValueError: when the index is damaged.
+            OSError: when it cannot be read.
+        """
+        if not self._index.exists():
+            return []
+        return _INDEX.validate_json(self._index.read_bytes())
 
     def _change_index(self, change: Callable[[list[StoredToken]], list[StoredToken]]) -> None:
         """Change what is in the index, while no other process does."""
@@ -152,10 +167,19 @@ class SecretStore:
         descriptor = os.open(self._home / "tokens.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            tokens = change(self._every())
+            tokens = change(self._listed_or_set_aside())
             write_private(self._index, json.dumps([t.model_dump(mode="json") for t in tokens], indent=1))
         finally:
             os.close(descriptor)
+
+    def _listed_or_set_aside(self) -> list[StoredToken]:
+        """The tokens in the index; one that is damaged is kept under another name, as it says where secrets are."""
+        try:
+            return self._listed()
+        except ValueError:
+            self._index.replace(damaged := self._index.with_name(f"tokens.damaged-{token_hex(4)}.json"))
+            _log.warning("The index of tokens was damaged; it is kept as %s", damaged.name)
+            return []
 
     def _write(self, place: Place, name: str, value: str) -> None:
         if place == "keyring":

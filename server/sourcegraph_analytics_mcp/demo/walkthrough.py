@@ -15,6 +15,7 @@ from rich.rule import Rule
 from rich.table import Table
 
 from ..cli.client import TerminalClient
+from ..errors import AnalyticsError
 from ..settings import Settings
 from .embedded import demo_settings, embedded_upstream
 
@@ -49,8 +50,12 @@ class Stopped(Exception):
 
 
 async def walk() -> int:
-    """Show every step; 0 when each went well, else 1 and one sentence on stderr."""
-    with tempfile.TemporaryDirectory(prefix="sourcegraph-analytics-demo-") as folder:
+    """Show every step; 0 when each went well, else 1 and one sentence on stderr.
+
+    Raises:
+        AnalyticsError: `store_corrupt` where no temporary directory can be made.
+    """
+    with _folder() as folder:
         environment = {"SRC_ANALYTICS_DEMO": "1", "SRC_ANALYTICS_DATA_DIR": folder, "SRC_ANALYTICS_LOG_LEVEL": "ERROR"}
         settings = demo_settings(Settings.from_env(environment)).model_copy(update={"access_token": None})
         terminal = TerminalClient(settings, embedded_upstream(), assume_yes=True)
@@ -64,6 +69,15 @@ async def walk() -> int:
                 return 1
             shown.close()
     return 0
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="sourcegraph-analytics-demo-")
+    except OSError:
+        raise AnalyticsError(
+            "store_corrupt", "The demo has no place for its files.", "Set TMPDIR to a directory that can be written."
+        ) from None
 
 
 class Walk:
