@@ -122,6 +122,7 @@ def servers(home: Path, settings: dict[str, str]) -> Iterator[tuple[Target, Targ
         [sys.executable, str(script), str(bare)],
         [sys.executable, str(script), str(checking), secret := secrets.token_urlsafe(32)],
     )
+    (home / "http" / "exports").mkdir(mode=0o700, parents=True)  # as after the first export
     started = [subprocess.Popen(c, env=environment(home, settings), stderr=subprocess.DEVNULL) for c in commands]
     try:
         for port in (ours, bare, checking):

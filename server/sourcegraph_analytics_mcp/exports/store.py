@@ -208,10 +208,10 @@ class Store:
                 total -= export.stored_bytes
 
     def _names(self) -> Iterator[str]:
-        if not self._exports.is_dir():  # nothing was kept yet; an exception would cost ten times as much (measured)
-            return
         try:
             yield from (entry.name for entry in os.scandir(self._exports) if _ID.match(entry.name))
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise disk_error(error) from error
 
