@@ -82,7 +82,8 @@ async def start_child() -> Child:
         AnalyticsError: `busy` when the system does not start it.
     """
     try:
-        return Child(await _process())
+        with anyio.CancelScope(shield=True):  # a start that is cut off leaves a process that nobody waits for
+            return Child(await _process())
     except OSError as error:
         message = "The data engine's process cannot be started."
         step = "Try again; if it stays so, check that this machine has memory and processes left."
