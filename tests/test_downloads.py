@@ -122,6 +122,8 @@ async def test_an_encoding_nobody_asked_for_is_refused(make_settings: Make, enco
         (CSV + b"3\n", "upstream_bad_csv"), (CSV + b"3,4,5\n", "upstream_bad_csv"),
         (CSV + b'3,"4\n', "upstream_bad_csv"), (CSV + b'"3"x,4\n', "upstream_bad_csv"),
         (CSV + b"3," + b"9" * 1_100_000 + b"\n", "upstream_bad_csv"),
+        (b"Instance user ID,Searches\r1,2\r3,4\r", "upstream_bad_csv"),
+        (CSV.replace(b"\n", b"\r", 1), "upstream_bad_csv"),
     ],
 )  # fmt: skip
 async def test_a_body_that_is_no_report_is_refused_at_once(make_settings: Make, body: bytes, code: str) -> None:

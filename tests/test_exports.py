@@ -35,6 +35,7 @@ from support.upstreams import Exchange, Served, scripted_upstream
 pytestmark = pytest.mark.anyio
 
 GRANULARITIES = ("by_user", "by_user_month", "by_user_day", "by_user_day_client_language")
+Make = Callable[..., Settings]
 TODAY = datetime.now(UTC).date()
 START, END = TODAY - timedelta(days=60), TODAY - timedelta(days=20)
 
@@ -108,6 +109,20 @@ async def test_the_same_request_in_the_same_hour_is_answered_from_the_store(
     assert (first["reused"], again["reused"], fresh["reused"], kept["reused"]) == (False, True, False, True)
     assert again["id"] == first["id"] != fresh["id"] == kept["id"]
     assert len(upstream.sent("GET", "/api/reports/")) == 2
+
+
+async def test_an_export_of_another_upstream_answers_no_request(make_settings: Make, upstream: Served) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"Instance user ID,Searches\n1,2\n")
+
+    asked = {"granularity": "by_user"}
+    async with connected(make_settings(upstream.url)) as client:
+        here = (await call(client, "export_csv", **asked))["export"]
+    async with scripted_upstream(answer) as other, connected(make_settings(other.url)) as client:
+        there = (await call(client, "export_csv", **asked))["export"]
+        again = (await call(client, "export_csv", **asked))["export"]
+    assert (there["reused"], there["row_count"], again["reused"], again["id"]) == (False, 1, True, there["id"])
+    assert here["row_count"] > 1
 
 
 async def test_exports_are_listed_in_pages_and_deleted(settings: Settings) -> None:

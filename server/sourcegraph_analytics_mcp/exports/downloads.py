@@ -81,6 +81,7 @@ class Downloads:
     """Makes exports in the background and keeps them.
 
     Args:
+        upstream: the address that the analytics come from; an export of another one answers no request.
         on_change: awaited after an export has been added.
     """
 
@@ -88,12 +89,14 @@ class Downloads:
         self,
         analytics: Analytics,
         store: Store,
+        upstream: str,
         max_export_bytes: int,
         tasks: TaskGroup,
         on_change: Callable[[], Awaitable[None]],
     ) -> None:
         self._analytics = analytics
         self._store = store
+        self._upstream = upstream
         self._limit = max_export_bytes
         self._tasks = tasks
         self._on_change = on_change
@@ -105,10 +108,11 @@ class Downloads:
         return sorted(self._running.values(), key=lambda download: download.started_at, reverse=True)
 
     def kept(self, request: ReportRequest) -> Export | None:
-        """An export of the same request in the same upstream hour (upstream refreshes on the hour)."""
+        """An export of the same request to this upstream in the same hour (it refreshes on the hour)."""
         hour = _hour(datetime.now(UTC))
         for export in self._store.exports():
-            if export.request == request and _hour(export.created_at) == hour:
+            asked_here = export.upstream == self._upstream and export.request == request
+            if asked_here and _hour(export.created_at) == hour:
                 with suppress(AnalyticsError):  # one that is damaged is downloaded again
                     return self._store.get(export.id)
         return None
@@ -181,6 +185,7 @@ class Downloads:
                 **download.request.model_dump(),
                 **facts,
                 "id": download.id,
+                "upstream": self._upstream,
                 "created_at": download.started_at,
                 "stored_bytes": stored,
             }

@@ -16,6 +16,7 @@ class Export(BaseModel):
     """A complete export. What upstream meant to send is `csv`; `parts` hold the same rows for questions.
 
     Args:
+        upstream: the address it was downloaded from, empty where an earlier version did not note it.
         created_at: when the download began, which is what its data is as of (UTC).
         segments: for each Parquet part, where its rows begin in the CSV (bytes) and how many they are.
         checks: for each, the length of that piece of CSV (bytes), its CRC-32, and the Parquet part's CRC-32.
@@ -26,6 +27,7 @@ class Export(BaseModel):
 
     format: Literal[1] = FORMAT
     id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    upstream: str = ""
     instance_url: str
     granularity: Granularity
     start_date: date | None

@@ -93,7 +93,9 @@ async def open_app(
     answers = Answers(store, questions, minutes, teams)
     try:
         async with anyio.create_task_group() as tasks:
-            downloads = Downloads(analytics, store, settings.max_export_bytes, tasks, notices.exports_changed)
+            downloads = Downloads(
+                analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed
+            )
             desk = TokenDesk(analytics, credentials, secrets, settings)
             tasks.start_soon(_sweep_hourly, store)
             yield App(

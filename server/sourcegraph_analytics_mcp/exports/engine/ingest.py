@@ -102,10 +102,12 @@ class Ingest:
         if end > _LONGEST_LINE or not (end or final):
             raise _bad(0, "its header line is too long")
         try:
-            header = next(records(data[start:end].decode("utf-8")), [])
+            found = list(records(data[start:end].decode("utf-8")))
         except (BadCsv, UnicodeDecodeError):
             raise _bad(0, "its header line cannot be read") from None
-        self._fields = recognise(header, self._granularity)
+        if len(found) > 1:  # rows that other parts of this file would take for none
+            raise _bad(0, "its lines end with carriage returns alone")
+        self._fields = recognise(found[0] if found else [], self._granularity)
         self._at += end
 
     def _rows(self, until: int) -> bool:

@@ -83,11 +83,12 @@ async def start_child() -> Child:
     """
     try:
         with anyio.CancelScope(shield=True):  # a start that is cut off leaves a process that nobody waits for
-            return Child(await _process())
+            process = await _process()
     except OSError as error:
         message = "The data engine's process cannot be started."
         step = "Try again; if it stays so, check that this machine has memory and processes left."
         raise AnalyticsError("busy", message, step, retryable=True) from error
+    return Child(process)
 
 
 async def _process() -> Process:
