@@ -475,6 +475,19 @@ def test_callers_do_not_see_each_others_exports(issued: Served) -> None:
     assert held["isError"] is False
 
 
+def test_what_callers_who_do_not_come_back_have_left_goes_too(tmp_path: Path, issuer: dict[str, str]) -> None:
+    with served(tmp_path, **issuer) as server:
+        export = server.result("export_csv", {}, token("alice"))["structuredContent"]["export"]
+    (folder,) = tmp_path.glob(f"callers/*/exports/{export['id']}")
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | {"created_at": "2020-01-01T00:00:00Z"}))
+    with served(tmp_path, **issuer) as server:
+        ends = time.monotonic() + 30
+        while folder.exists() and time.monotonic() < ends:
+            server.result("list_exports", {}, token("bob"))
+    assert not folder.exists()
+
+
 def test_one_caller_cannot_take_the_others_share(issued: Served) -> None:
     arguments = {"granularity": "by_user_month", "start_date": "2026-01-01", "end_date": "2026-01-31"}
     answers = [issued.result("export_csv", arguments, token("greedy")) for _ in range(3)]

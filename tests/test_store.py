@@ -1,6 +1,7 @@
 """The store on disk: what is damaged, in the way, abandoned or too old is noticed, said and cleared away."""
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
@@ -323,6 +324,32 @@ def test_an_export_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_
     assert order[named + 1 :] == [str(tmp_path / "exports")]
 
 
+def test_an_export_that_may_not_survive_a_power_cut_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = prepared(tmp_path)
+    fsync = os.fsync
+
+    def synced(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == tmp_path / "exports":
+            raise OSError(errno.EIO, "the disk refuses")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    with pytest.raises(AnalyticsError, match="store_corrupt"):
+        made(store)
+    assert list((tmp_path / "exports").iterdir()) == []
+
+
+def test_a_link_in_place_of_an_export_is_none(tmp_path: Path) -> None:
+    elsewhere = made(prepared(tmp_path / "elsewhere"))
+    store = prepared(tmp_path / "here")
+    (tmp_path / "here" / "exports" / elsewhere.id).symlink_to(elsewhere.folder)
+    assert store.exports() == []
+    with pytest.raises(AnalyticsError, match="not_found"):
+        store.get(elsewhere.id)
+
+
 def test_an_export_whose_place_is_taken_is_not_said_to_be_kept(tmp_path: Path) -> None:
     store = Store(tmp_path, 1e5, 1 << 30)
     store.prepare()
@@ -479,6 +506,27 @@ def test_a_stage_without_a_lock_is_abandoned_after_a_minute(tmp_path: Path, monk
     monkeypatch.setattr(exports_store, "time", SimpleNamespace(time=lambda: 1000.0))
     store.prepare()
     assert sorted(path.name for path in (tmp_path / "staging").iterdir()) == ["59.5", "60"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("usable", [True, False])
+async def test_what_is_too_old_has_gone_once_the_server_runs(settings: Settings, usable: bool) -> None:
+    async with connected(settings) as client:
+        old, new = [(await call(client, "export_csv", refresh=True))["export"]["id"] for _ in range(2)]
+    aged(settings.home / "exports" / old)
+    if not usable:  # then it stays, and the server starts all the same
+        shutil.rmtree(settings.home / "staging")
+        (settings.home / "staging").write_text("in the way")
+    async with connected(settings) as client:
+        listed = (await call(client, "list_exports"))["exports"]
+    assert {export["id"] for export in listed} == ({new} if usable else {old, new})
+
+
+def aged(folder: Path) -> None:
+    """As if an export had been made 400 days ago."""
+    meta = json.loads((folder / "meta.json").read_text())
+    made_at = (datetime.now(UTC) - timedelta(days=400)).isoformat()
+    (folder / "meta.json").write_text(json.dumps(meta | {"created_at": made_at}))
 
 
 class TurnedClock(asyncio.SelectorEventLoop):

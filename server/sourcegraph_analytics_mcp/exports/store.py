@@ -80,6 +80,11 @@ class Store:
         self._proved: set[str] = set()  # whose data this process has seen to be what was written
         self._known: dict[str, Export | None] = {}  # metadata never changes, so it is read once; None is unreadable
 
+    @property
+    def there(self) -> bool:
+        """Whether anything was ever kept in it."""
+        return self._exports.is_dir()
+
     def prepare(self) -> None:
         """Make the directories and remove what dead processes and time have left.
 
@@ -131,6 +136,8 @@ class Store:
             (self._exports / staging.id / ".lock").unlink()
             sync(self._exports)
         except OSError as error:
+            with suppress(AnalyticsError):  # what is not said to be kept is not there
+                self.delete(staging.id)
             raise disk_error(error) from error
         self._proved.add(staging.id)
         self.sweep(keep=staging.id)
@@ -241,7 +248,9 @@ def damaged() -> AnalyticsError:
 
 
 def _parse(folder: Path) -> Export | None:
-    """The metadata of one export; None when it is damaged, of another export, or of a newer version."""
+    """The metadata of one export; None when it is damaged, elsewhere, of another export, or of a newer version."""
+    if folder.is_symlink():
+        return None
     try:
         text = (folder / "meta.json").read_text(encoding="utf-8")
         export = Export.model_validate(json.loads(text) | {"folder": folder})

@@ -1,17 +1,19 @@
 """The parts of a running server, put together once per connection or HTTP application."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskStatus
 
 from ..access.credentials import Configured
 from ..access.secret_store import SecretStore
 from ..access.tokens import TokenDesk
+from ..errors import AnalyticsError
 from ..exports.downloads import Downloads
 from ..exports.engine.queries import Sandbox
 from ..exports.engine.questions import Questions
@@ -26,6 +28,8 @@ from ..usage.metrics import Minutes
 from ..usage.people import read_seats, read_teams
 from ..usage.summary import Summaries
 from .notices import Notices
+
+_HOUR = 3600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ async def open_app(
                 analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed
             )
             desk = TokenDesk(analytics, credentials, secrets, settings)
-            tasks.start_soon(_sweep_hourly, store)
+            await tasks.start(_sweep_now_and_hourly, store)
             yield App(
                 settings,
                 credentials,
@@ -133,7 +137,24 @@ def assumed(settings: Settings) -> Minutes:
     )
 
 
-async def _sweep_hourly(store: Store) -> None:
+async def _sweep(store: Store) -> None:
+    """Remove what is too old or abandoned; nothing is made where nothing was kept."""
+    if store.there:
+        with suppress(AnalyticsError):  # logged by then, and said by whatever needs the store
+            await anyio.to_thread.run_sync(store.prepare)
+
+
+async def _sweep_now_and_hourly(store: Store, *, task_status: TaskStatus[None]) -> None:
+    await _sweep(store)
+    task_status.started()
     while True:
-        await anyio.sleep(3600)
-        await anyio.to_thread.run_sync(store.prepare)
+        await anyio.sleep(_HOUR)
+        await _sweep(store)
+
+
+async def sweep_callers(settings: Settings) -> None:
+    """Over HTTP: sweep for callers who do not come back, too; now and every hour."""
+    while True:
+        for home in [settings.home, *(settings.home / "callers").glob("*")]:
+            await _sweep(Store(home, settings.retention_days, settings.max_store_bytes))
+        await anyio.sleep(_HOUR)

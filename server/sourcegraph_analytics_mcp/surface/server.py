@@ -34,7 +34,7 @@ from mcp_types import Tool as ListedTool
 from ..errors import AnalyticsError
 from ..loading import without
 from ..settings import PREFIX, Settings
-from .app import App, open_app
+from .app import App, open_app, sweep_callers
 from .call import Call
 from .callers import Callers, caller, may_manage_tokens, own
 from .completions import complete
@@ -112,6 +112,7 @@ class AnalyticsServer(MCPServer[App]):
         places = anyio.CapacityLimiter(_QUERIES_AT_ONCE)
         async with anyio.create_task_group() as tasks:
             self._callers = Callers(lambda name: self._open_for(name, keys, places), tasks, self._grants)
+            tasks.start_soon(sweep_callers, self._settings)
             yield None
             tasks.cancel_scope.cancel()
 
