@@ -139,6 +139,19 @@ async def test_a_ragged_row_is_named_by_its_number(make_settings: Make, row: byt
     assert f"data row {CSV.count(bytes([10]))}: it has {cells} cells instead of 2" in str(error["message"])
 
 
+async def test_a_row_of_several_large_cells_is_a_row(make_settings: Make) -> None:
+    cells = [b"x" * 1_000_000, b'"' + b'""' * 500_000 + b'"']
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(
+            b"Instance user ID,User Email,Username,Searches\n1," + b",".join(cells) + b",2\n3,a,b,4\n"
+        )
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert (export["row_count"], export["active_users"]) == (2, 2)
+
+
 async def test_a_header_alone_is_a_report_without_rows(make_settings: Make) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(b"Instance user ID,Searches\n")
