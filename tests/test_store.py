@@ -121,7 +121,15 @@ async def test_an_export_without_its_metadata_is_none(settings: Settings, damage
     async with connected(settings) as client:
         assert (await call(client, "list_exports"))["exports"] == []
         error = await refused(client, "query_export", export_id=export["id"], sql="SELECT 1")
+        checks = (await call(client, "check_connection"))["checks"]
+    os.utime(Path(export["path"]).parent, (time.time() - 400 * 86_400,) * 2)
+    async with connected(settings) as client:
+        later = (await call(client, "check_connection"))["checks"]
     assert error["code"] == "not_found"
+    assert checks[-1]["detail"].startswith("0 exports, ")
+    assert "1 more cannot be read" in checks[-1]["detail"]
+    assert "cannot be read" not in later[-1]["detail"]
+    assert not Path(export["path"]).parent.exists()
 
 
 def csv_gone(folder: Path) -> None:

@@ -213,6 +213,13 @@ class Store:
             if export.id != keep and (too_old or total > self._max_bytes):
                 self.delete(export.id)
                 total -= export.stored_bytes
+        for name in self.unreadable():
+            if _age(self._exports / name) / 86_400 > self._retention_days:  # its metadata say nothing
+                self.delete(name)
+
+    def unreadable(self) -> list[str]:
+        """The directories of exports whose metadata are damaged or of a newer version; they are shown nowhere."""
+        return [name for name in self._names() if self._read(name) is None]
 
     def _names(self) -> Iterator[str]:
         try:

@@ -132,8 +132,10 @@ async def _store(app: App) -> Check:
     try:
         await anyio.to_thread.run_sync(app.store.prepare)
         exports = await anyio.to_thread.run_sync(app.store.exports)
+        unreadable = len(await anyio.to_thread.run_sync(app.store.unreadable))
     except AnalyticsError as error:
         return Check(name="store", ok=False, detail=error.text)
     held = size(sum(export.stored_bytes for export in exports))
     where = f", in {app.store.home}" if app.shows_paths else ""
-    return Check(name="store", ok=True, detail=f"{len(exports)} exports, {held}{where}")
+    more = f"; {unreadable} more cannot be read (damaged, or of a newer version)" if unreadable else ""
+    return Check(name="store", ok=True, detail=f"{len(exports)} exports, {held}{where}{more}")
