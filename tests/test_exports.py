@@ -111,6 +111,18 @@ async def test_the_same_request_in_the_same_hour_is_answered_from_the_store(
     assert len(upstream.sent("GET", "/api/reports/")) == 2
 
 
+async def test_an_export_whose_csv_is_not_what_was_sent_is_downloaded_again(settings: Settings) -> None:
+    async with connected(settings) as client:
+        first = (await call(client, "export_csv", granularity="by_user"))["export"]
+    csv_file = Path(first["path"])
+    csv_file.write_bytes(b"X" + csv_file.read_bytes()[1:])
+    async with connected(settings) as client:
+        again = (await call(client, "export_csv", granularity="by_user"))["export"]
+        reused = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert (again["reused"], reused["id"], reused["reused"]) == (False, again["id"], True)
+    assert hashlib.sha256(Path(again["path"]).read_bytes()).hexdigest() == again["sha256"]
+
+
 async def test_an_export_of_another_upstream_answers_no_request(make_settings: Make, upstream: Served) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(b"Instance user ID,Searches\n1,2\n")

@@ -113,8 +113,10 @@ class Downloads:
         for export in self._store.exports():
             asked_here = export.upstream == self._upstream and export.request == request
             if asked_here and _hour(export.created_at) == hour:
-                with suppress(AnalyticsError):  # one that is damaged is downloaded again
-                    return self._store.get(export.id)
+                with suppress(AnalyticsError, OSError):  # one that is damaged is downloaded again
+                    whole = self._store.get(export.id)
+                    if self._store.holds_what_was_sent(whole):
+                        return whole
         return None
 
     def start(self, request: ReportRequest) -> Download:
