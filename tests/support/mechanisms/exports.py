@@ -48,6 +48,8 @@ EXPORTS = (
            "if until - self._at > SEGMENT + _LONGEST_LINE:", "if False:", f"{_SHAPES}[row]"),
     Switch("rows of several large cells are rows", "exports/engine/parquet.py", "_LONGEST_LINE = 16 << 20",
            "_LONGEST_LINE = 1 << 20", "test_downloads.py::test_a_row_of_several_large_cells_is_a_row"),
+    Switch("a report in UTF-16 is refused", "exports/engine/ingest.py", 'if b"\\0" in line:', "if False:",
+           "test_downloads.py::test_a_body_that_is_no_report_is_refused_at_once"),
     Switch("a header that holds rows is refused", "exports/engine/ingest.py", "if len(found) > 1:", "if False:",
            "test_downloads.py::test_a_body_that_is_no_report_is_refused_at_once"),
     Switch("a header of absurd length is refused", "exports/engine/ingest.py",

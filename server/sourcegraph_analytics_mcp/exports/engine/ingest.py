@@ -101,13 +101,7 @@ class Ingest:
         end = _first_row_end(data, start) or (len(data) if final else 0)
         if end > _LONGEST_LINE or not (end or final):
             raise _bad(0, "its header line is too long")
-        try:
-            found = list(records(data[start:end].decode("utf-8")))
-        except (BadCsv, UnicodeDecodeError):
-            raise _bad(0, "its header line cannot be read") from None
-        if len(found) > 1:  # rows that other parts of this file would take for none
-            raise _bad(0, "its lines end with carriage returns alone")
-        self._fields = recognise(found[0] if found else [], self._granularity)
+        self._fields = recognise(_names(data[start:end]), self._granularity)
         self._at += end
 
     def _rows(self, until: int) -> bool:
@@ -256,6 +250,19 @@ def _first_row_end(data: bytes, start: int) -> int:
     while end >= 0 and data.count(b'"', start, end) % 2:
         end = data.find(b"\n", end + 1)
     return end + 1
+
+
+def _names(line: bytes) -> list[str]:
+    """The names in a header line, which must hold nothing else."""
+    try:
+        if b"\0" in line:
+            raise BadCsv(0, "it is UTF-16, or no text")
+        found = list(records(line.decode("utf-8")))
+    except (BadCsv, UnicodeDecodeError):
+        raise _bad(0, "its header line cannot be read") from None
+    if len(found) > 1:  # rows, which would be lost
+        raise _bad(0, "its lines end with carriage returns alone")
+    return found[0] if found else []
 
 
 def _bad(row: int, reason: str) -> AnalyticsError:
