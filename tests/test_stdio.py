@@ -112,6 +112,17 @@ def test_what_is_no_message_is_dropped_and_the_rest_is_answered(tmp_path: Path) 
             assert raw.ask("tools/list")["tools"]
 
 
+@pytest.mark.parametrize("odd", [b"[" * 1000 + b"]" * 1000, b'"\\ud800"', b"1,,"], ids=["deep", "surrogate", "no JSON"])
+def test_a_request_that_cannot_be_read_is_answered(tmp_path: Path, odd: bytes) -> None:
+    with spawned(tmp_path, "--demo") as raw:
+        raw.handshake()
+        raw.write(b'{"jsonrpc":"2.0","id":71,"method":"tools/call","params":{"name":"x","arguments":{"a":%s}}}\n' % odd)
+        assert "nested too deeply" in raw.answer(71)["error"]["message"]
+        raw.write(b'{"jsonrpc":"2.0","id":72,"result":%s}\n' % odd)  # an answer, which nobody answers
+        number = raw.send("tools/list")
+        assert raw.next_answer()["id"] == number
+
+
 def most_resident(raw: Raw) -> int:
     """Memory in use at the most so far, in bytes."""
     status = Path(f"/proc/{raw.process.pid}/status").read_text()

@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 import anyio
 import anyio.to_thread
+from mcp_types import jsonrpc_message_adapter
+from pydantic import ValidationError
 
 LONGEST = 1 << 20  # bytes of one message
 _AT_FRONT = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18}|"[\w.:-]{1,100}")\s*[,}]')
@@ -70,9 +72,13 @@ class Input:
                 await self._refuse(line, end, f"The message is longer than {LONGEST:,} bytes.")
                 continue
             try:
-                return line.decode()
+                text = line.decode()
             except UnicodeDecodeError:
                 await self._refuse(line, line, "The message is not valid UTF-8.")
+                continue
+            if _will_be_read(text) or b'"method"' not in line or not _number(line, line):
+                return text
+            await self._refuse(line, line, "The message is no JSON-RPC, or nested too deeply.")
 
     def _read(self) -> bytes:
         return self._file.readline(LONGEST + 1)
@@ -87,10 +93,24 @@ class Input:
         return end[-_SEEN:]
 
     async def _refuse(self, start: bytes, end: bytes, message: str) -> None:
-        found = _AT_FRONT.match(start[:_SEEN]) or _AT_END.search(end[-_SEEN:])
-        number = json.loads(found[1]) if found else None
         error = {"code": -32600, "message": f"{message} It was dropped."}
-        await self._output.send(json.dumps({"jsonrpc": "2.0", "id": number, "error": error}).encode() + b"\n")
+        answer = {"jsonrpc": "2.0", "id": json.loads(_number(start, end) or b"null"), "error": error}
+        await self._output.send(json.dumps(answer).encode() + b"\n")
+
+
+def _number(start: bytes, end: bytes) -> bytes | None:
+    """The id of a request as it is spelled, where it is the second or the last thing in a message."""
+    found = _AT_FRONT.match(start[:_SEEN]) or _AT_END.search(end[-_SEEN:])
+    return found[1] if found else None
+
+
+def _will_be_read(text: str) -> bool:
+    """Whether the SDK will take it for a message (2 microseconds)."""
+    try:
+        jsonrpc_message_adapter.validate_json(text, by_name=False)
+    except ValidationError:
+        return False
+    return True
 
 
 def standard_streams() -> tuple[BinaryIO, BinaryIO]:
