@@ -20,8 +20,23 @@ def read(**given: str) -> Settings:
     [
         ({"URL": "https://a.example/path"}, "URL", "bare address"),
         ({"URL": "https://me@a.example"}, "URL", "bare address"),
+        ({"URL": "https://:planted@a.example"}, "URL", "bare address"),
+        ({"URL": "https://me:planted@a.example"}, "URL", "bare address"),
+        ({"URL": "https://@a.example"}, "URL", "bare address"),
+        ({"URL": "https://a.example:planted"}, "URL", "bare address"),
+        ({"URL": "https://a.example:0"}, "URL", "bare address"),
+        ({"URL": "https://a.example:65536"}, "URL", "bare address"),
+        ({"URL": "https://[planted"}, "URL", "bare address"),
+        ({"URL": "https://pl anted.example"}, "URL", "bare address"),
+        ({"URL": "https://pl\tanted.example"}, "URL", "bare address"),
+        ({"URL": "https://a.example\x7f"}, "URL", "bare address"),
+        ({"URL": "https://"}, "URL", "bare address"),
+        ({"URL": "http://a.example"}, "URL", "https address"),
+        ({"URL": "ftp://a.example"}, "URL", "https address"),
         (HTTP | {"PUBLIC_URL": "http://here.example/mcp"}, "PUBLIC_URL", "https address"),
         (HTTP | {"OAUTH_ISSUER": "https://issuer.example?x=1"}, "OAUTH_ISSUER", "https address"),
+        (HTTP | {"OAUTH_KEYS_URL": "https://:planted@issuer.example/keys"}, "OAUTH_KEYS_URL", "https address"),
+        (HTTP | {"OAUTH_KEYS_URL": "https://issuer.example:planted/keys"}, "OAUTH_KEYS_URL", "https address"),
         (HTTP | {"OAUTH_KEYS_URL": ""}, "OAUTH_KEYS_URL", "belong together"),
         (HTTP | {"OAUTH_ISSUER": ""}, "OAUTH_KEYS_URL", "belong together"),
         (HTTP | {"PUBLIC_URL": "https://here.example/"}, "PUBLIC_URL", "must end with /mcp"),
@@ -34,6 +49,15 @@ def test_a_wrong_setting_is_named(given: dict[str, str], variable: str, says: st
     assert str(error.value).startswith(f"SRC_ANALYTICS_{variable} cannot be used: ")
     assert says in str(error.value)
     assert "planted" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [(" https://A.example:8443/\n", "https://A.example:8443"), ("http://localhost:1", "http://localhost:1"),
+     ("http://[::1]:1/", "http://[::1]:1")],
+)  # fmt: skip
+def test_an_address_is_taken_with_its_port_and_without_its_slash(url: str, taken: str) -> None:
+    assert read(URL=url).url == taken
 
 
 def test_settings_for_http_that_belong_together_are_taken() -> None:

@@ -98,6 +98,24 @@ def test_a_wrong_file_stops_the_start(
     assert "two words" not in shown.err
 
 
+@pytest.mark.parametrize(
+    "proxy",
+    ["socks5://me:planted@127.0.0.1:9", "gopher://a", "http://", "me:planted@a:port", "http://a b", "http://planted]:1",
+     "http://a:0"],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [[], ["doctor"], ["serve", "--http", "127.0.0.1:0"]], ids=" ".join)
+def test_a_proxy_that_cannot_be_used_stops_the_start(
+    proxy: str, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"HTTPS_PROXY": proxy, "https_proxy": proxy, "NO_PROXY": "", "no_proxy": ""}.items():
+        monkeypatch.setenv(name, value)
+    assert run(command) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert shown.err.startswith("HTTPS_PROXY cannot be used: ")
+    assert "planted" not in shown.err
+
+
 def test_the_installed_command_is_the_module(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,18 +133,18 @@ class Settings(BaseModel):
     @field_validator("url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        parts = urlsplit(value.strip())
+        parts = parts_of(value.strip())
+        if parts is None or "@" in parts.netloc or parts.query or parts.fragment or parts.path.strip("/"):
+            raise ValueError("it must be a bare address like https://analytics.sourcegraph.com")
         if not _private(parts):
             raise ValueError("it must be an https address (http only on loopback)")
-        if not parts.hostname or parts.username or parts.query or parts.fragment or parts.path.strip("/"):
-            raise ValueError("it must be a bare address like https://analytics.sourcegraph.com")
         return f"{parts.scheme}://{parts.netloc}"
 
     @field_validator("public_url", "oauth_issuer", "oauth_keys_url")
     @classmethod
     def _check_address(cls, value: str | None) -> str | None:
-        parts = urlsplit(value or "https://a.example")
-        if not parts.hostname or parts.username or parts.query or parts.fragment or not _private(parts):
+        parts = parts_of(value or "https://a.example")
+        if parts is None or "@" in parts.netloc or parts.query or parts.fragment or not _private(parts):
             raise ValueError("it must be an https address (http only on loopback)")
         return value
 
@@ -215,6 +215,16 @@ class Settings(BaseModel):
                 f"Use one of: {', '.join(self.instances)}; the operator decides, by {PREFIX}INSTANCES or CALLERS_FILE.",
             )
         return host
+
+
+def parts_of(address: str) -> SplitResult | None:
+    """The parts of an address with a host that can be dialled; None for what is no such address."""
+    try:
+        parts = urlsplit(address)
+        dialled = parts.hostname and parts.port != 0
+    except ValueError:  # whose text shows what was given, which may be a password
+        return None
+    return parts if dialled and address.isprintable() and " " not in address else None
 
 
 def _private(parts: SplitResult) -> bool:

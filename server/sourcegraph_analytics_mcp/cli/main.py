@@ -68,7 +68,15 @@ def check_files(settings: Settings) -> None:
 
 
 def with_upstream(settings: Settings) -> tuple[Settings, Callable[..., Any] | None]:
-    """The settings and upstream to serve: the real one, or with `demo` the embedded one and its credentials."""
+    """The settings and upstream to serve: the real one, or with `demo` the embedded one and its credentials.
+
+    Raises:
+        SettingsError: when the proxy before an address that will be asked cannot be used.
+    """
+    from ..upstream.proxies import proxy_for
+
+    for address in filter(None, (settings.oauth_keys_url, None if settings.demo else settings.url)):
+        proxy_for(address)
     if not settings.demo:
         return settings, None
     from ..demo.embedded import demo_settings, embedded_upstream

@@ -33,6 +33,7 @@ from .policy import (
     unsent,
     untrusted,
 )
+from .proxies import proxy_for
 
 if TYPE_CHECKING:
     import httpx
@@ -169,6 +170,8 @@ class Http:
                 timeout=timeout,
                 limits=httpx.Limits(max_connections=16, max_keepalive_connections=4),
                 follow_redirects=False,
+                trust_env=False,
+                proxy=None if self._app else proxy_for(settings.url),
                 verify=_trust() if settings.url.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
                 transport=httpx.ASGITransport(self._app) if self._app else None,
             )
@@ -238,7 +241,13 @@ async def fetch_document(settings: Settings, address: str) -> bytes:
     trust = _trust() if address.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     gone = AnalyticsError("upstream_unavailable", "The document cannot be read.", "Check its address.", retryable=True)
     try:
-        async with httpx.AsyncClient(verify=trust, timeout=settings.connect_timeout, follow_redirects=False) as client:
+        async with httpx.AsyncClient(
+            verify=trust,
+            timeout=settings.connect_timeout,
+            follow_redirects=False,
+            trust_env=False,
+            proxy=proxy_for(address),
+        ) as client:
             with anyio.fail_after(settings.connect_timeout):
                 async with client.stream("GET", address, headers={"Accept-Encoding": "identity"}) as response:
                     body = bytearray()

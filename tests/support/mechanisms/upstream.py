@@ -5,6 +5,7 @@ from .switch import Switch
 _DOWNLOADS = "test_downloads.py::"
 _TOKENS = "test_tokens.py::"
 _ANALYTICS = "test_analytics.py::"
+_PROXIES = "test_proxies.py::"
 _TABLED = f"{_ANALYTICS}test_each_trouble_is_met_as_often_as_the_table_says"
 _CONNECTING = f"{_ANALYTICS}test_a_connection_that_fails_is_tried_as_often_as_the_table_says"
 _LOGGED = f"{_ANALYTICS}test_libraries_log_neither_addresses_nor_headers"
@@ -53,8 +54,8 @@ _GUARDS = (
     Switch("JSON is no report", "upstream/analytics.py", '[:1] in (b"{", b"["):', "[:1] in ():",
            f"{_DOWNLOADS}test_a_body_that_is_no_report_is_refused_at_once"),
     Switch("no redirect is followed", "upstream/http.py",
-           "follow_redirects=False,\n                verify",
-           "follow_redirects=True,\n                verify",
+           "follow_redirects=False,\n                trust_env",
+           "follow_redirects=True,\n                trust_env",
            f"{_DOWNLOADS}test_each_status_is_tried_as_often_as_the_table_says"),
     Switch("certificates are checked", "upstream/http.py",
            "verify=_trust() if settings.url.startswith", "verify=False if settings.url.startswith",
@@ -64,6 +65,22 @@ _GUARDS = (
     Switch("no cookie is stored", "upstream/http.py",
            "cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),", "",
            f"{_ANALYTICS}test_nothing_that_upstream_sets_is_sent_back"),
+    Switch("plain requests go through no proxy", "upstream/proxies.py", 'asked.scheme != "https" or ', "",
+           f"{_PROXIES}test_plain_requests_on_this_machine_go_through_no_proxy"),
+    Switch("NO_PROXY is honoured", "upstream/proxies.py", " or proxy_bypass_environment(asked.netloc, known)", "",
+           f"{_PROXIES}test_an_https_address_is_asked_through_https_proxy_unless_no_proxy_covers_it"),
+    Switch("no other variable names a proxy", "upstream/http.py", "trust_env=False,\n                proxy=None",
+           "trust_env=True,\n                proxy=None",
+           f"{_PROXIES}test_plain_requests_on_this_machine_go_through_no_proxy"),
+    Switch("no other variable names a proxy for documents", "upstream/http.py",
+           "trust_env=False,\n            proxy=proxy_for(address),", "",
+           f"{_PROXIES}test_plain_requests_on_this_machine_go_through_no_proxy"),
+    Switch("a netrc is ignored", "upstream/http.py", "trust_env=False,\n                proxy=None",
+           "auth=httpx.NetRCAuth(),\n                proxy=None",
+           f"{_PROXIES}test_a_netrc_says_nothing_to_anybody"),
+    Switch("a proxy that cannot be used stops the start", "upstream/proxies.py",
+           "if parts is None or not _spoken(parts.scheme):", "if False:",
+           "test_terminal.py::test_a_proxy_that_cannot_be_used_stops_the_start"),
     Switch("cookie and bearer never meet", "upstream/http.py", "headers={name: value}",
            'headers={name: value, "Cookie": value, "Authorization": value}',
            f"{_TOKENS}test_cookie_and_bearer_never_meet_and_go_nowhere_else"),
