@@ -657,6 +657,32 @@ async def test_the_access_token_may_stand_in_a_file(make_settings: Make, upstrea
     assert "from SRC_ANALYTICS_ACCESS_TOKEN_FILE" in next(c["detail"] for c in checks if c["name"] == "access token")
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [Path.unlink, lambda file: file.chmod(0o644), lambda file: file.write_text("planted words")],
+    ids=["gone", "open to others", "no token"],
+)
+async def test_a_token_file_that_is_spoiled_later_is_named_and_nothing_else_fails(
+    make_settings: Make, upstream: Served, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    file = tmp_path / "planted"
+    file.write_text(DEMO_TOKEN)
+    file.chmod(0o600)
+    async with connected(make_settings(upstream.url, access_token="", access_token_file=file)) as client:
+        spoil(file)
+        errors = [await refused(client, tool) for tool in ("export_csv", "get_credits")]
+        checks = {c["name"]: c["detail"] for c in (await call(client, "check_connection"))["checks"]}
+        listed = await call(client, "list_tokens")
+        created = await client.call_tool("create_token", {"display_name": "other"})
+    for error in errors:
+        said = f"[{error['code']}] {error['message']} {error['next_step']}"
+        assert said == checks["access token"]
+        assert said.startswith("[auth_missing] The file of SRC_ANALYTICS_ACCESS_TOKEN_FILE no longer")
+        assert "planted" not in said
+    assert [token["in_use"] for token in listed["tokens"]] == [False] * 3
+    assert "goes on using SRC_ANALYTICS_ACCESS_TOKEN_FILE" in text(created)
+
+
 async def test_without_an_access_token_none_of_the_listed_is_in_use(make_settings: Make, upstream: Served) -> None:
     async with connected(make_settings(upstream.url, access_token="")) as client:
         listed = await call(client, "list_tokens")

@@ -45,7 +45,14 @@ class Configured:
         Raises:
             AnalyticsError: `auth_missing` with how to set it.
         """
-        found = await self._find()
+        try:
+            found = await self._find()
+        except SettingsError:  # it was right at the start; its text shows a path
+            raise AnalyticsError(
+                "auth_missing",
+                "The file of SRC_ANALYTICS_ACCESS_TOKEN_FILE no longer holds an access token that can be used.",
+                "Put the token into that file again, readable by this server's user alone (chmod 600).",
+            ) from None
         if found is None:
             raise AnalyticsError(
                 "auth_missing",
@@ -53,30 +60,36 @@ class Configured:
                 "Call create_token (needs the session cookie), or make one on the page /access-tokens of Sourcegraph "
                 "Analytics and set it as SRC_ANALYTICS_ACCESS_TOKEN.",
             )
-        self.known.add(found[1].get_secret_value())
-        return found[1].get_secret_value()
+        self.known.add(found.get_secret_value())
+        return found.get_secret_value()
 
     async def source(self) -> Source | None:
         """Where the access token comes from; None without one."""
-        found = await self._find()
-        return found[0] if found else None
+        if self._settings.access_token is not None:
+            return "SRC_ANALYTICS_ACCESS_TOKEN"
+        if self._settings.access_token_file is not None:
+            return "SRC_ANALYTICS_ACCESS_TOKEN_FILE"
+        return "secret store" if await self._find() else None
 
     async def token_in_use(self) -> str | None:
         """The id of the token in use, where it is one that we made."""
-        found = await self._find()
-        if found is None:
-            return None
-        stored = self._stored(found[1])
+        stored = await self._stored()
         return stored.id if stored else None
 
     async def expires_at(self) -> datetime | None:
         """When the token in use expires; None where that is not known, or never."""
-        found = await self._find()
-        stored = self._stored(found[1]) if found else None
+        stored = await self._stored()
         return stored.expires_at if stored else None
 
-    def _stored(self, secret: SecretStr) -> StoredToken | None:
-        mark = fingerprint(secret.get_secret_value())
+    async def _stored(self) -> StoredToken | None:
+        """The token in use as the secret store lists it."""
+        try:
+            found = await self._find()
+        except SettingsError:  # whoever needs the secret is told
+            return None
+        if found is None:
+            return None
+        mark = fingerprint(found.get_secret_value())
         return next((token for token in reversed(self._store.tokens()) if token.fingerprint == mark), None)
 
     def use(self, token: StoredToken, secret: SecretStr) -> None:
@@ -88,14 +101,14 @@ class Configured:
         if self._current is not None and self._current[0].id == token_id:
             self._current = None
 
-    async def _find(self) -> tuple[Source, SecretStr] | None:
+    async def _find(self) -> SecretStr | None:
         if self._settings.access_token is not None:
-            return "SRC_ANALYTICS_ACCESS_TOKEN", self._settings.access_token
+            return self._settings.access_token
         if self._settings.access_token_file is not None:
-            return "SRC_ANALYTICS_ACCESS_TOKEN_FILE", read_secret_file(self._settings.access_token_file)
+            return read_secret_file(self._settings.access_token_file)
         if self._current is None or not self._current[0].live:
             self._current = await anyio.to_thread.run_sync(self._store.newest)
-        return ("secret store", self._current[1]) if self._current else None
+        return self._current[1] if self._current else None
 
 
 def read_secret_file(path: Path) -> SecretStr:

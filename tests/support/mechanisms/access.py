@@ -7,6 +7,7 @@ _JOURNAL = f"{_TOKENS}test_a_crash_between_the_create_and_the_store_is_put_right
 _LOST = f"{_TOKENS}test_a_create_whose_answer_is_lost_revokes_the_orphan"
 _FULL = f"{_TOKENS}test_a_disk_that_fills_up_under_a_second_token_leaves_the_first_one_whole"
 _ONLY = f"{_TOKENS}test_one_token_that_cannot_be_what_a_crash_left_is_not_revoked"
+_SPOILED = f"{_TOKENS}test_a_token_file_that_is_spoiled_later_is_named_and_nothing_else_fails"
 _LOGGED = "test_secrets.py::test_the_log_masks_secrets_and_keeps_each_event_on_one_line"
 _RETRIES = "test_analytics.py::test_a_create_that_ends_in_any_way_leaves_no_live_token"
 
@@ -115,6 +116,10 @@ _GUARDS = (
     Switch("a token file is for this user alone", "access/credentials.py",
            "if mode & (stat.S_IRWXG | stat.S_IRWXO):", "if False:",
            "test_stdio.py::test_a_token_file_that_others_can_read_is_refused"),
+    Switch("a token file that is spoiled later is named", "access/credentials.py",
+           "except SettingsError:  # it was right", "except KeyError:  # it was right", _SPOILED),
+    Switch("a token file that is spoiled later stops nothing else", "access/credentials.py",
+           "except SettingsError:  # whoever", "except KeyError:  # whoever", _SPOILED),
     Switch("a secret can stand in a header", "settings.py", "if not value or not value.isascii() or any(",
            "if not value or False and any(", "test_stdio.py::test_a_wrong_setting_stops_the_start_with_one_sentence"),
     Switch("upstream is reached over https", "settings.py",
