@@ -563,6 +563,18 @@ async def test_a_login_page_is_no_answer_whatever_its_status(
     assert "web page" in error.message
 
 
+@pytest.mark.parametrize("asked", CALLS)
+async def test_markup_that_is_no_web_page_asks_for_no_other_credential(make_settings: Make, asked: Call) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"<?xml version='1.0'?><Error>no</Error>", content_type="text/xml")
+
+    async with scripted_upstream(answer) as fake:
+        error = await failure(make_settings(fake.url), asked, "misread")
+    assert (error.code, error.retryable, len(fake.exchanges)) == ("upstream_not_csv", False, 1)
+    assert "markup" in error.message
+    assert "Try again later" in error.next_step
+
+
 async def test_credits_and_a_registry_that_nothing_ends_are_refused(make_settings: Make) -> None:
     async def endless(exchange: Exchange) -> None:
         body = b'{"a": 1}' if "credits" in exchange.target else b"Instance user ID\n1\n"

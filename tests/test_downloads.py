@@ -116,7 +116,8 @@ async def test_an_encoding_nobody_asked_for_is_refused(make_settings: Make, enco
     ("body", "code"),
     [
         (b'{"error": "no"}', "upstream_not_csv"), (b"[1, 2]", "upstream_not_csv"),
-        (b"\n  <!doctype html><html>Sign in</html>", "auth_rejected"), (b"<?xml version='1.0'?>", "auth_rejected"),
+        (b"\n  <!doctype html><html>Sign in</html>", "auth_rejected"), (b"<?xml version='1.0'?>", "upstream_not_csv"),
+        (b"\r\n" * 40_000 + CSV, "upstream_not_csv"),
         (b"Sorry, something went wrong", "upstream_schema_changed"), (b"a,b\n1,2\n", "upstream_schema_changed"),
         (b"Instance user ID,Searches,Searches\n1,2,3\n", "upstream_schema_changed"),
         (CSV + b"3\n", "upstream_bad_csv"), (CSV + b"3,4,5\n", "upstream_bad_csv"),
@@ -131,6 +132,24 @@ async def test_a_body_that_is_no_report_is_refused_at_once(make_settings: Make, 
     error, requests, kept = await outcome(make_settings, framed(body))
     assert error is not None
     assert (error["code"], requests, kept) == (code, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"<?xml version='1.0'?><Error>no</Error>", "upstream_not_csv"), (b"<a>" * 400 + b"<html>", "upstream_not_csv"),
+        (b"%PDF-1.7\n", "upstream_not_csv"), (b"\nPK\x03\x04\x14\x00", "upstream_not_csv"),
+        (PACKED, "upstream_not_csv"), (b"\xef\xbb\xbf[]", "upstream_not_csv"),
+        (b"<!-- ours --><HTML lang=en>", "auth_rejected"),
+        (b"\xef\xbb\xbf\n<?xml version='1.0'?>\n<!DOCTYPE  html PUBLIC>", "auth_rejected"),
+    ],
+)  # fmt: skip
+async def test_what_is_no_report_is_known_by_its_first_bytes(make_settings: Make, body: bytes, code: str) -> None:
+    in_single_bytes = b"".join(b"1\r\n%c\r\n" % byte for byte in body[1:]) + b"0\r\n\r\n"
+    for answer in (framed(body), chunked(body[:1], end=in_single_bytes)):
+        error, requests, kept = await outcome(make_settings, answer)
+        assert error is not None
+        assert (error["code"], requests, kept) == (code, 1, False)
 
 
 @pytest.mark.parametrize(("row", "cells"), [(b"9\n", 1), (b"9,9,9\n", 3)])
@@ -387,7 +406,7 @@ async def test_what_no_report_looks_like_is_refused_with_the_reason(
     assert not kept
 
 
-@pytest.mark.parametrize("odd", [b"\n\r\n" + CSV, CSV.replace(b"Searches", b'"Deep\nsearch"')])
+@pytest.mark.parametrize("odd", [b"\n\r\n" + CSV, b"\n" * 60_000 + CSV, CSV.replace(b"Searches", b'"Deep\nsearch"')])
 async def test_blank_lines_before_the_header_and_line_breaks_in_it_are_no_fault(
     make_settings: Make, odd: bytes
 ) -> None:

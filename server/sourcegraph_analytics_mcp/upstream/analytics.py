@@ -9,14 +9,16 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from .http import Answer, Http, Request, looks_like_html, read_whole
+from .http import ENOUGH_MARKUP, Answer, Http, Request, read_whole, refuse_markup, visible
 from .models import NewToken, ReportRequest, Token, TokenList, TokenRequest, dated_query
-from .policy import Failed, empty, login_page, misread
+from .policy import Failed, empty, misread
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 _TOKENS = "/api/service-access-tokens"
 _DEEPEST = 50  # levels of an answer whose shape is not documented
+_MOST_BLANK = 64 << 10  # bytes before the first visible one
+_OTHER_FILES = (b"%PDF", b"PK\x03\x04", b"\x1f\x8b")  # PDF, ZIP, gzip inside of gzip
 
 
 class Credentials(Protocol):
@@ -153,19 +155,27 @@ class Analytics:
 
 
 async def _csv_only(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Pass a body on once its first visible byte can begin a CSV header."""
-    head, begun = b"", False
-    async for piece in body:
-        if begun:
-            yield piece
-            continue
-        head += piece
-        begun = bool(_visible(head))
-        if begun:
-            _refuse_other_than_csv(head)
-            yield head
-    if not begun:
+    """Pass a body on once its first visible bytes can begin a CSV header."""
+    head = await _head(body)
+    if not visible(head):
         raise empty()
+    _refuse_other_than_csv(head)
+    yield head
+    async for piece in body:
+        yield piece
+
+
+async def _head(body: AsyncIterator[bytes]) -> bytes:
+    """Read as much of a body as tells what it is."""
+    head = b""
+    async for piece in body:
+        head += piece
+        seen = visible(head)
+        if len(head) - len(seen) > _MOST_BLANK:
+            raise misread("Upstream answered with blank lines instead of a CSV report.")
+        if len(seen) >= (ENOUGH_MARKUP if seen[:1] == b"<" else max(map(len, _OTHER_FILES))):
+            break
+    return head
 
 
 def _refuse_endless(answer: Answer) -> None:
@@ -176,15 +186,12 @@ def _refuse_endless(answer: Answer) -> None:
         )
 
 
-def _visible(head: bytes) -> bytes:
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip()
-
-
 def _refuse_other_than_csv(head: bytes) -> None:
-    if looks_like_html(head):
-        raise login_page("report")
-    if _visible(head)[:1] in (b"{", b"["):
+    refuse_markup(head, "report")
+    if visible(head)[:1] in (b"{", b"["):
         raise misread("Upstream answered with JSON instead of a CSV report, usually an error message of its own.")
+    if visible(head).startswith(_OTHER_FILES):
+        raise misread("Upstream answered with a file of another kind instead of a CSV report.")
 
 
 def _parsed(model: type[M], body: bytes) -> M:

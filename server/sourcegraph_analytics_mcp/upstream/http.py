@@ -5,6 +5,7 @@ first request, so that nothing is loaded or contacted before it is asked.
 """
 
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -27,6 +28,7 @@ from .policy import (
     broken,
     login_page,
     may_retry,
+    misread,
     refusal,
     retry_after,
     silent,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LARGEST_DOCUMENT = 1 << 20  # bytes
 _READ = 1 << 18  # bytes
+ENOUGH_MARKUP = 1024  # bytes in which a web page says that it is one
+_WEB_PAGE = re.compile(rb"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,13 +267,22 @@ async def fetch_document(settings: Settings, address: str) -> bytes:
 
 
 async def read_whole(answer: Answer, call: Call) -> bytes:
-    """Read a bounded answer into memory, refusing a login page."""
+    """Read a bounded answer into memory, refusing markup."""
     body = b"".join([piece async for piece in answer.body])
-    if looks_like_html(body):
-        raise login_page(call)
+    refuse_markup(body, call)
     return body
 
 
-def looks_like_html(head: bytes) -> bool:
-    """Whether the first visible byte opens markup."""
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
+def visible(body: bytes) -> bytes:
+    """A body from its first visible byte on."""
+    return body.removeprefix(b"\xef\xbb\xbf").lstrip()
+
+
+def refuse_markup(body: bytes, call: Call) -> None:
+    """Refuse a body whose first visible byte opens markup: a web page is a login page, anything else is no data."""
+    begin = visible(body)[:ENOUGH_MARKUP]
+    if begin[:1] != b"<":
+        return
+    if _WEB_PAGE.search(begin):
+        raise login_page(call)
+    raise misread("Upstream answered with markup that is no web page, such as XML, instead of data.")

@@ -6,6 +6,7 @@ _DOWNLOADS = "test_downloads.py::"
 _TOKENS = "test_tokens.py::"
 _ANALYTICS = "test_analytics.py::"
 _PROXIES = "test_proxies.py::"
+_KNOWN = f"{_DOWNLOADS}test_what_is_no_report_is_known_by_its_first_bytes"
 _TABLED = f"{_ANALYTICS}test_each_trouble_is_met_as_often_as_the_table_says"
 _CONNECTING = f"{_ANALYTICS}test_a_connection_that_fails_is_tried_as_often_as_the_table_says"
 _LOGGED = f"{_ANALYTICS}test_libraries_log_neither_addresses_nor_headers"
@@ -44,14 +45,24 @@ _GUARDS = (
            f"{_DOWNLOADS}test_a_head_that_never_ends_is_not_waited_for"),
     Switch("a request has a deadline", "upstream/http.py", "fail_after(self._settings.deadline)", "fail_after(600)",
            f"{_DOWNLOADS}test_a_request_has_a_deadline_with_all_its_retries"),
-    Switch("an empty body is no report", "upstream/analytics.py", "    if not begun:", "    if False:",
+    Switch("an empty body is no report", "upstream/analytics.py", "    if not visible(head):", "    if False:",
            f"{_DOWNLOADS}test_an_empty_body_is_no_report_the_second_time_either "
            f"{_DOWNLOADS}test_an_empty_report_is_asked_for_once_more"),
-    Switch("a login page is no report", "upstream/analytics.py", "if looks_like_html(head):", "if False:",
+    Switch("a login page is no report", "upstream/analytics.py", 'refuse_markup(head, "report")', "",
            f"{_DOWNLOADS}test_a_body_that_is_no_report_is_refused_at_once"),
-    Switch("a login page is no data", "upstream/http.py", "if looks_like_html(body):", "if False:",
+    Switch("a login page is no data", "upstream/http.py", "    refuse_markup(body, call)\n", "",
            f"{_ANALYTICS}test_a_login_page_is_no_answer_whatever_its_status"),
+    Switch("markup that is no web page is no reason to sign in", "upstream/http.py",
+           "if _WEB_PAGE.search(begin):", "if True:",
+           f"{_ANALYTICS}test_markup_that_is_no_web_page_asks_for_no_other_credential {_KNOWN}"),
     Switch("JSON is no report", "upstream/analytics.py", '[:1] in (b"{", b"["):', "[:1] in ():",
+           f"{_DOWNLOADS}test_a_body_that_is_no_report_is_refused_at_once"),
+    Switch("a file of another kind is no report", "upstream/analytics.py", "if visible(head).startswith(_OTHER_FILES):",
+           "if False:", _KNOWN),
+    Switch("a body is judged by enough of it", "upstream/analytics.py",
+           '(ENOUGH_MARKUP if seen[:1] == b"<" else max(map(len, _OTHER_FILES)))', "1", _KNOWN),
+    Switch("blank lines are not collected for ever", "upstream/analytics.py",
+           "if len(head) - len(seen) > _MOST_BLANK:", "if False:",
            f"{_DOWNLOADS}test_a_body_that_is_no_report_is_refused_at_once"),
     Switch("no redirect is followed", "upstream/http.py",
            "follow_redirects=False,\n                trust_env",
