@@ -48,8 +48,8 @@ BOMB = gzip.compress(b"Instance user ID,Searches\n" + b"1" * (12 << 20))
 
 # What each status means, those at the edges too: the trouble it is met like, and the codes for reports and for tokens.
 MEANT: list[tuple[tuple[int, ...], Outcome, str, Code, Code]] = [
-    ((203, 299), "misread", "html", "upstream_not_csv", "upstream_not_csv"),
-    ((300, 301, 304, 399), "redirect", "302 Found", "upstream_redirect", "session_expired"),
+    ((203, 206, 299, 304), "misread", "html", "upstream_not_csv", "upstream_not_csv"),
+    ((300, 301, 303, 305, 399), "redirect", "302 Found", "upstream_redirect", "session_expired"),
     ((400, 402, 406, 407, 411, 422, 424, 426, 428, 430, 499), "refused", "400 Bad Request", "invalid_argument",
      "invalid_argument"),
     ((401,), "refused", "400 Bad Request", "auth_rejected", "session_expired"),
@@ -303,6 +303,7 @@ async def test_many_calls_together_retry_no_more_than_ten_times(make_settings: M
     [("429 Too Many Requests", "60", [60, 60]), ("429 Too Many Requests", "61", []),
      ("408 Request Timeout", "1", [1, 1]), ("425 Too Early", " 0 ", [0, 0]),
      ("500 Internal Server Error", "7", [7, 7]), ("503 Busy", "08", [8, 8, 8]),
+     ("503 Busy", "60", [60, 60]), ("503 Busy", "40", [40, 40, 40]), ("503 Busy", "41", [41, 41]),
      ("429 Too Many Requests", "Wed, 21 Oct 2015 07:28:00 -0000", [0, 0])],
 )  # fmt: skip
 async def test_a_wait_that_upstream_asks_for_is_kept_to(

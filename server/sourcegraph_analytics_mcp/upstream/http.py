@@ -21,6 +21,7 @@ from ..settings import Settings
 from .body import decoded, steady
 from .policy import (
     LONGEST_WAIT,
+    MOST_WAITING,
     Call,
     Failed,
     RetryBudget,
@@ -115,7 +116,7 @@ class Http:
             raise silent("upstream_timeout", f"The request was not done after {seconds} seconds.") from None
 
     async def _attempts(self, request: Request, receive: Callable[[Answer], Awaitable[T]]) -> T:
-        sent = 0
+        sent, waited = 0, 0.0
         while True:
             sent += 1
             try:
@@ -124,7 +125,8 @@ class Http:
                 if not may_retry(request.call, failed.outcome, sent):
                     raise
                 wait = backoff(self._settings.retry_base_delay, sent) if failed.wait is None else failed.wait
-                if wait > LONGEST_WAIT or not self._budget.take():
+                waited += wait
+                if wait > LONGEST_WAIT or waited > MOST_WAITING or not self._budget.take():
                     raise
             await anyio.sleep(wait)
 

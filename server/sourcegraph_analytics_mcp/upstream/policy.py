@@ -45,6 +45,7 @@ ATTEMPTS: dict[Outcome, tuple[int, int, int, int, int]] = {
 _LASTING = (501, 505, 525, 526)  # not implemented, wrong HTTP, no TLS behind the edge: nothing was done, nor will be
 
 LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is handed back instead
+MOST_WAITING = 120.0  # seconds between the requests of one call, in all
 _CAP = 20.0  # seconds; largest backoff
 _BUDGET, _PER = 10, 60.0  # retries a minute, over all calls of the process
 
@@ -110,7 +111,9 @@ def _until(http_date: str) -> float:
 
 def refusal(call: Call, status: int, wait: float | None) -> Failed:
     """Turn a status that is not the documented success into what it means for this call."""
-    if 300 <= status < 400:
+    if status < 300 or status == 304:  # 304 answers a condition, and none was set
+        return Failed("misread", _error("upstream_not_csv", f"Upstream answered with status {status} and no data."))
+    if status < 400:
         return Failed("redirect", _redirected(call, status))
     if status == 429:
         return Failed("asked_to_wait", _rate_limited(wait), wait)
@@ -122,8 +125,6 @@ def refusal(call: Call, status: int, wait: float | None) -> Failed:
         return Failed("gateway", _unavailable(status), wait)
     if status >= 500:
         return Failed("refused" if status in _LASTING else "odd", _unavailable(status), wait)
-    if status < 300:
-        return Failed("misread", _error("upstream_not_csv", f"Upstream answered with status {status} and no data."))
     return Failed("conflict" if status == 409 else "refused", _client_error(call, status))
 
 
