@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -29,6 +31,7 @@ from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
 from sourcegraph_analytics_mcp.surface.tools import TOOLS
 from support.campaign import named
 from support.issuer import ISSUER, KEY, SHARED, published, token
+from support.upstreams import Exchange, scripted_upstream
 from support.upstreams import Served as Upstream
 
 COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
@@ -496,6 +499,25 @@ def test_one_caller_cannot_take_the_others_share(issued: Served) -> None:
     assert error["code"] == "busy"
     assert 3500 <= error["retry_after_seconds"] <= 3600
     assert issued.result("export_csv", arguments, token("modest"))["isError"] is False
+
+
+@pytest.mark.anyio
+async def test_callers_share_the_retries_of_a_minute(tmp_path: Path, issuer: dict[str, str]) -> None:
+    async def fail(exchange: Exchange) -> None:
+        await exchange.answer(b"", "503 Service Unavailable")
+
+    def ask_as_three(url: str) -> None:
+        server = Served(tmp_path, **named(url, tmp_path, log_level="INFO") | issuer)
+        try:
+            for who in ("alice", "bob", "carol", "alice"):
+                answer = server.result("get_credits", {}, token(who))
+                assert answer["structuredContent"]["error"]["code"] == "upstream_unavailable"
+        finally:
+            server.end()
+
+    async with scripted_upstream(fail) as fake:
+        await anyio.to_thread.run_sync(ask_as_three, fake.url)
+    assert len(fake.exchanges) == 4 + 10
 
 
 ASKING = [tool.name for tool in TOOLS if "instance_url" in tool.arguments.model_fields]

@@ -23,6 +23,7 @@ from ..redaction import Redactor
 from ..settings import Settings
 from ..upstream.analytics import Analytics
 from ..upstream.http import Http
+from ..upstream.policy import RetryBudget
 from ..usage.answers import Answers
 from ..usage.metrics import Minutes
 from ..usage.people import read_seats, read_teams
@@ -69,6 +70,7 @@ async def open_app(
     upstream: Callable[..., Any] | None = None,
     keys: Path | None = None,
     places: anyio.CapacityLimiter | None = None,
+    budget: RetryBudget | None = None,
     shown: tuple[str, ...] = (),
     *,
     remote: bool = False,
@@ -79,12 +81,13 @@ async def open_app(
         upstream: an ASGI application in place of the network (the demo).
         keys: where the installation's key of pseudonyms is kept, when not in this data directory.
         places: for queries of query_export, when callers share them.
+        budget: of retries, when callers share it.
         shown: the instances whose exports are shown; none for any.
         remote: whether whoever calls is not on this machine.
     """
     secrets = SecretStore(settings.home, settings.url, keyring=not settings.demo)
     credentials = Configured(settings, secrets)
-    http = Http(settings, upstream)
+    http = Http(settings, upstream, budget)
     analytics = Analytics(http, credentials)
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes, shown)
     pseudonyms = Pseudonyms(keys or settings.home / "keys") if settings.identities == "pseudonyms" else None

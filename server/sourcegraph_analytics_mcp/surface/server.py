@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -34,6 +33,7 @@ from mcp_types import Tool as ListedTool
 from ..errors import AnalyticsError
 from ..loading import without
 from ..settings import PREFIX, Settings
+from ..upstream.policy import RetryBudget
 from .app import App, open_app, sweep_callers
 from .call import Call
 from .callers import Callers, caller, may_manage_tokens, own
@@ -108,19 +108,21 @@ class AnalyticsServer(MCPServer[App]):
 
     @asynccontextmanager
     async def _many(self, _: MCPServer[App]) -> AsyncIterator[Any]:
-        keys = self._settings.home / "keys"
-        places = anyio.CapacityLimiter(_QUERIES_AT_ONCE)
+        places, budget = anyio.CapacityLimiter(_QUERIES_AT_ONCE), RetryBudget()
         async with anyio.create_task_group() as tasks:
-            self._callers = Callers(lambda name: self._open_for(name, keys, places), tasks, self._grants)
+            self._callers = Callers(lambda name: self._open_for(name, places, budget), tasks, self._grants)
             tasks.start_soon(sweep_callers, self._settings)
             yield None
             tasks.cancel_scope.cancel()
 
-    def _open_for(self, name: str, keys: Path, places: anyio.CapacityLimiter) -> AbstractAsyncContextManager[App]:
-        """The parts of one caller."""
+    def _open_for(
+        self, name: str, places: anyio.CapacityLimiter, budget: RetryBudget
+    ) -> AbstractAsyncContextManager[App]:
+        """The parts of one caller, and what all of them share."""
+        keys = self._settings.home / "keys"
         theirs = own(self._settings, name, self._grants)
         shown = () if self._grants is None else theirs.instances
-        return open_app(theirs, self._notices, self._upstream, keys, places, shown, remote=bool(name))
+        return open_app(theirs, self._notices, self._upstream, keys, places, budget, shown, remote=bool(name))
 
     async def _as_caller(self, ctx: Any, call_next: Any) -> Any:
         assert self._callers is not None

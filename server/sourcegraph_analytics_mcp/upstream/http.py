@@ -87,12 +87,15 @@ class Http:
     Args:
         settings: address, timeouts and retry delay.
         app: an ASGI application to talk to in process instead of the network (the demo's upstream).
+        budget: of retries, when others share it.
     """
 
-    def __init__(self, settings: Settings, app: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, app: Callable[..., Any] | None = None, budget: RetryBudget | None = None
+    ) -> None:
         self._settings = settings
         self._app = app
-        self._budget = RetryBudget()
+        self._budget = RetryBudget() if budget is None else budget
         self._opened: httpx.AsyncClient | None = None
 
     async def aclose(self) -> None:

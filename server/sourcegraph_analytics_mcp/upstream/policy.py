@@ -73,7 +73,7 @@ def may_retry(call: Call, outcome: Outcome, sent: int) -> bool:
 
 @dataclass
 class RetryBudget:
-    """Ten retries a minute over the whole process, so that a dead upstream is not hammered by many calls."""
+    """Ten retries a minute over all who share it, so that a dead upstream is not hammered by many calls."""
 
     spent: deque[float] = field(default_factory=deque)
 
