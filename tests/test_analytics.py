@@ -532,6 +532,20 @@ async def test_nothing_that_upstream_sets_is_sent_back(make_settings: Make) -> N
     assert [exchange.headers.get("cookie") for exchange in fake.exchanges] == ["cas=c", None] * 2
 
 
+async def test_what_comes_behind_an_answer_answers_nothing(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
+        await exchange.send(head + b"%d" % exchange.number + head + b"9")
+        await exchange.stream.receive()  # another request, or the end
+
+    async with scripted_upstream(answer) as fake:
+        http = Http(make_settings(fake.url))
+        analytics = Analytics(http, Known())
+        answers = [await analytics.credits("a.example", None, None) for _ in range(3)]
+        await http.aclose()
+    assert answers == [1, 2, 3]
+
+
 async def test_libraries_log_neither_addresses_nor_headers(
     make_settings: Make, caplog: pytest.LogCaptureFixture
 ) -> None:

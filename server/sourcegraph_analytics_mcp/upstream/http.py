@@ -177,7 +177,8 @@ class Http:
                 headers={"Accept-Encoding": "gzip", "User-Agent": "sourcegraph-analytics-mcp"},
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # nothing upstream sets is ever sent back
                 timeout=timeout,
-                limits=httpx.Limits(max_connections=16, max_keepalive_connections=4),
+                # A connection is used once: what is left in it behind an answer would answer the next request.
+                limits=httpx.Limits(max_connections=16, max_keepalive_connections=0),
                 follow_redirects=False,
                 trust_env=False,
                 proxy=None if self._app else proxy_for(settings.url),

@@ -92,6 +92,8 @@ _GUARDS = (
     Switch("a proxy that cannot be used stops the start", "upstream/proxies.py",
            "if parts is None or not _spoken(parts.scheme):", "if False:",
            "test_terminal.py::test_a_proxy_that_cannot_be_used_stops_the_start"),
+    Switch("what comes behind an answer answers nothing", "upstream/http.py", "max_keepalive_connections=0",
+           "max_keepalive_connections=4", f"{_ANALYTICS}test_what_comes_behind_an_answer_answers_nothing"),
     Switch("cookie and bearer never meet", "upstream/http.py", "headers={name: value}",
            'headers={name: value, "Cookie": value, "Authorization": value}',
            f"{_TOKENS}test_cookie_and_bearer_never_meet_and_go_nowhere_else"),
