@@ -116,6 +116,15 @@ def test_a_proxy_that_cannot_be_used_stops_the_start(
     assert "planted" not in shown.err
 
 
+def test_the_demo_asks_nobody_and_minds_no_proxy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://a")
+    monkeypatch.setenv("https_proxy", "gopher://a")
+    assert run(["--demo", "token", "list"]) == 0
+    assert "3 tokens" in capsys.readouterr().out
+
+
 def test_the_installed_command_is_the_module(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
