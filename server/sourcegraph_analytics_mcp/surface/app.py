@@ -94,10 +94,7 @@ async def open_app(
     questions = Questions(settings.home / "staging", pseudonyms)
     sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, places)
     minutes = assumed(settings)
-    summaries = Summaries(questions, minutes)
     teams = read_teams(settings.teams_file) if settings.teams_file else None
-    seats = read_seats(settings.seats_file) if settings.seats_file else None
-    answers = Answers(store, questions, minutes, teams)
     try:
         async with anyio.create_task_group() as tasks:
             downloads = Downloads(
@@ -114,9 +111,9 @@ async def open_app(
                 downloads,
                 questions,
                 sandbox,
-                summaries,
-                answers,
-                seats,
+                Summaries(questions, minutes),
+                Answers(store, questions, minutes, teams),
+                read_seats(settings.seats_file) if settings.seats_file else None,
                 notices,
                 Redactor(credentials.known),
                 remote,
