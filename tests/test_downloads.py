@@ -276,10 +276,15 @@ async def test_a_head_that_never_ends_is_not_waited_for(make_settings: Make, end
         assert len(fake.exchanges) == 2
 
 
-async def test_a_report_that_cannot_fit_is_refused_before_it_is_downloaded(make_settings: Make) -> None:
+@pytest.mark.parametrize(
+    ("coding", "needed"), [("", "190,734,863,281"), ("Content-Encoding: gzip\r\n", "762,939,453,125")]
+)
+async def test_a_report_that_cannot_fit_is_refused_before_it_is_downloaded(
+    make_settings: Make, coding: str, needed: str
+) -> None:
     async def announce(exchange: Exchange) -> None:
-        await exchange.send(f"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: {10**17}\r\n\r\n".encode())
-        await exchange.send(b"Instance user ID,Searches\r\n")
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\n{coding}Content-Length: {10**17}\r\n\r\n"
+        await exchange.send(head.encode() + b"Instance user ID,Searches\r\n")
 
     async with (
         scripted_upstream(announce) as fake,
@@ -287,7 +292,7 @@ async def test_a_report_that_cannot_fit_is_refused_before_it_is_downloaded(make_
     ):
         error = await refused(client, "export_csv")
         assert error["code"] == "store_full"
-        assert "needs about 190,734,863,281 MB" in error["message"]
+        assert f"needs about {needed} MB" in error["message"]
 
 
 async def test_control_characters_are_counted(make_settings: Make) -> None:

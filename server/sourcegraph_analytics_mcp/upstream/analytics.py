@@ -36,11 +36,13 @@ class Report:
     Args:
         body: the decoded CSV bytes; reaching the end means the end was proved.
         length: bytes on the wire where upstream says.
+        packed: whether the CSV is longer than that.
         wire_bytes: bytes received so far.
     """
 
     body: AsyncIterator[bytes]
     length: int | None
+    packed: bool
     wire_bytes: Callable[[], int]
 
 
@@ -95,7 +97,7 @@ class Analytics:
 
         async def checked(answer: Answer) -> T:
             _refuse_endless(answer)
-            return await receive(Report(_csv_only(answer.body), answer.length, answer.wire_bytes))
+            return await receive(Report(_csv_only(answer.body), answer.length, answer.packed, answer.wire_bytes))
 
         path = "/api/reports/by-user-client-date"
         get = Request("report", "GET", path, await self._bearer(), query=request.query(), limit=limit)

@@ -68,6 +68,7 @@ class Answer:
 
     Args:
         length: bytes on the wire, None when upstream does not say.
+        packed: whether the body is longer than that, because it is compressed.
         framed: whether the end can be proved, by length or chunks; else it ends with the connection, and a gzip
             trailer proves nothing then, as another member may have been cut off.
         wire_bytes: bytes received so far, for progress.
@@ -76,6 +77,7 @@ class Answer:
     status: int
     content_type: str
     length: int | None
+    packed: bool
     framed: bool
     body: AsyncIterator[bytes]
     wire_bytes: Callable[[], int]
@@ -219,6 +221,7 @@ def _answer(response: "httpx.Response", request: Request, window: float, *, in_p
         status=response.status_code,
         content_type=response.headers.get("content-type", "").lower(),
         length=int(length) if length.isdigit() else None,
+        packed=encoding == "gzip",
         framed=in_process or length.isdigit() or chunked,
         body=decoded(steady(response.aiter_raw(), window), encoding, request.limit),
         wire_bytes=lambda: response.num_bytes_downloaded,
