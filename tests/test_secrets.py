@@ -3,12 +3,13 @@
 import base64
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from mcp import MCPError
+from mcp_types import PromptReference
 
 from sourcegraph_analytics_mcp.cli.log import configure_log
 from sourcegraph_analytics_mcp.redaction import Redactor
@@ -134,6 +135,70 @@ async def test_secrets_that_upstream_says_back_as_data_are_masked(make_settings:
         said += [await read(client, f"analytics://exports/{export}{part}") for part in ("", "/rows", "/data.csv")]
     assert all("[secret]" in text for text in said)
     assert [found for text in said for found in leaks(text)] == []
+
+
+AWKWARD = r"""Awk*ward|Cook[ie]<`x`>"quo'te\www.http://0123456789"""
+
+
+async def test_a_secret_that_markdown_escapes_or_a_cut_shortens_is_masked(
+    make_settings: Callable[..., Settings],
+) -> None:
+    async def echo(exchange: Exchange) -> None:
+        if "credits" in exchange.target:
+            nested = {"note": AWKWARD, "more": [AWKWARD], "cut": "x" * 170 + AWKWARD}
+            await exchange.answer(json.dumps([nested]).encode(), content_type="application/json")
+        else:
+            name = ("x" * 170 + AWKWARD).replace('"', '""')
+            await exchange.answer(f'Instance user ID,Username,Searches\n1,"{name}",2\n'.encode())
+
+    async with (
+        scripted_upstream(echo) as fake,
+        connected(make_settings(fake.url, access_token=TOKEN, cas_cookie=AWKWARD)) as client,
+    ):
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+        long = {"export_id": export, "sql": "SELECT repeat('x', 470) || substr(username, 171) AS u FROM usage"}
+        said = [
+            (await client.call_tool(tool, arguments)).model_dump_json()
+            for tool, arguments in (("get_credits", {}), ("query_export", long))
+        ]
+        said.append(await read(client, f"analytics://exports/{export}/rows"))
+    assert all("[secret]" in text for text in said)
+    assert [text for text in said if "Cook" in text or "0123456789" in text] == []
+
+
+@pytest.mark.parametrize("secret", [TOKEN, COOKIE])
+async def test_what_a_client_says_is_not_said_back_with_a_secret_in_it(
+    make_settings: Callable[..., Settings], secret: str
+) -> None:
+    async def said_of(asked: Awaitable[object]) -> str:
+        try:
+            return repr(await asked)
+        except MCPError as error:
+            return repr(error.error)
+
+    async with (
+        scripted_upstream(answer_with("ok")) as fake,  # type: ignore[arg-type]
+        connected(make_settings(fake.url, access_token=TOKEN, cas_cookie=COOKIE)) as client,
+    ):
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+        reference = PromptReference(name=secret)
+        said = [
+            await said_of(asked)
+            for asked in (
+                client.call_tool(secret, {}),
+                client.call_tool("list_exports", {secret: 1}),
+                client.call_tool("query_export", {"export_id": export, "sql": f"SELECT {secret}"}),
+                client.call_tool("query_export", {"export_id": export, "sql": f"SELECT '{secret}'::INT"}),
+                client.call_tool("query_usage", {"metrics": ["searches"], "languages": [secret]}),
+                client.get_prompt(secret, {}),
+                client.get_prompt("time_saved", {secret: "x"}),
+                client.get_prompt("time_saved", {"period": secret}),
+                client.read_resource(f"x://{secret}"),
+                client.read_resource(f"analytics://exports/{secret}"),
+                client.complete(reference, {"name": secret, "value": secret}),
+            )
+        ]
+    assert [text for text in said if leaks(text)] == []
 
 
 def test_what_looks_like_a_token_is_masked_to_its_end_though_nobody_knows_it() -> None:

@@ -197,6 +197,17 @@ async def test_a_resource_that_is_not_there_is_invalid_params(settings: Settings
     assert error.value.error.code == -32602
 
 
+async def test_a_long_address_is_not_said_back_whole(settings: Settings) -> None:
+    async with connected(settings) as client:
+        for uri in ("x://" + "a" * 100_000, "analytics://exports/" + "\u202e" * 50_000):
+            with pytest.raises(MCPError) as error:
+                await client.read_resource(uri)
+            told = error.value.error
+            assert (told.code, len(told.data["uri"])) == (-32602, 200)
+            assert len(told.model_dump_json()) < 700
+            assert "\u202e" not in told.data["uri"]
+
+
 @pytest.mark.parametrize("revision", REVISIONS)
 async def test_prompts_are_listed_and_filled(settings: Settings, revision: str) -> None:
     async with connected(settings, revision) as client:
@@ -368,7 +379,7 @@ async def test_clients_that_have_gone_do_not_hold_up_those_who_stay(settings: Se
 
 
 async def test_a_resource_that_fails_for_a_bug_shows_nothing_of_it(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken() -> str:
         raise LookupError("the inside")
@@ -379,6 +390,8 @@ async def test_a_resource_that_fails_for_a_bug_shows_nothing_of_it(
             await client.read_resource("analytics://metrics")
         assert "Columns of usage" in await read(client, "analytics://columns")
     assert "inside" not in str(error.value.error)
+    assert error.value.error.code == -32603
+    assert "LookupError: the inside" in caplog.text
 
 
 def test_an_answer_that_may_be_null_says_so_in_its_schema() -> None:

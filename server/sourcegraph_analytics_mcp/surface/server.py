@@ -13,7 +13,7 @@ from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import NotificationOptions
 from mcp.server.mcpserver import Context, RequestStateSecurity
-from mcp.server.mcpserver.exceptions import UnexpectedResourceError
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INTERNAL_ERROR,
@@ -32,6 +32,7 @@ from mcp_types import Tool as ListedTool
 
 from ..errors import AnalyticsError
 from ..loading import without
+from ..redaction import Redactor
 from ..settings import PREFIX, Settings
 from ..upstream.policy import RetryBudget
 from .app import App, open_app, sweep_callers
@@ -39,6 +40,7 @@ from .call import Call
 from .callers import Callers, caller, may_manage_tokens, own
 from .completions import complete
 from .grants import read_grants
+from .leaving import Leaving
 from .notices import Notices
 from .prompts import find, prompts
 from .resources import add_resources, listed
@@ -87,7 +89,7 @@ class AnalyticsServer(MCPServer[App]):
                 instructions=_INSTRUCTIONS,
                 version=version(NAME),
                 lifespan=self._many if over_http else self._one,
-                middleware=[self._as_caller] if over_http else [],
+                middleware=[*([self._as_caller] if over_http else []), Leaving(self._redactor)],
                 request_state_security=_signing(settings),
                 log_level=settings.log_level,
                 subscriptions=self._notices.bus,
@@ -147,6 +149,13 @@ class AnalyticsServer(MCPServer[App]):
             raise RuntimeError("the server is not running")
         return self._app
 
+    def _redactor(self) -> Redactor:
+        """What masks the secrets of whoever asks; those of the settings alone for who has nothing open."""
+        try:
+            return self.running().redactor
+        except RuntimeError:
+            return Redactor(self._settings.secrets)
+
     async def list_tools(self) -> list[ListedTool]:
         return [tool.listed for name, tool in self._tools.items() if self._may_use(name)]
 
@@ -175,14 +184,15 @@ class AnalyticsServer(MCPServer[App]):
             return answer.result(app.redactor) if isinstance(answer, Reply) else answer
         except AnalyticsError as error:
             outcome = error.code
-            return failed(error)
+            return failed(error, self._redactor())
         except MCPError:
             outcome = "refused"
             raise
         except Exception:  # noqa: BLE001 - a bug must not end the server or show its insides
             outcome = "internal"
             _log.exception("A tool failed in a way nobody foresaw")
-            return failed(AnalyticsError("internal", "The call failed.", "Try again; if it stays so, report it."))
+            unforeseen = AnalyticsError("internal", "The call failed.", "Try again; if it stays so, report it.")
+            return failed(unforeseen, self._redactor())
         finally:
             if leave is not None:
                 leave()
@@ -246,14 +256,11 @@ class AnalyticsServer(MCPServer[App]):
         if context is not None:
             self._remember(context)
         try:
-            given: Any = await super().read_resource(uri, context)  # text, as all that is registered here
-            return [replace(contents, content=self.running().redactor.text(contents.content)) for contents in given]
-        except UnexpectedResourceError as error:
-            cause = _anticipated(error)
-            if cause is None:
-                raise
-            code = INVALID_PARAMS if cause.code in ("not_found", "invalid_argument") else INTERNAL_ERROR
-            raise MCPError(code=code, message=cause.text, data={"uri": safe(str(uri))[:200]}) from None
+            return await super().read_resource(uri, context)
+        except ResourceError as error:
+            told = _told(error)
+            code = INVALID_PARAMS if told.code in ("not_found", "invalid_argument") else INTERNAL_ERROR
+            raise MCPError(code=code, message=told.text, data={"uri": str(uri)}) from None
 
     async def list_prompts(self) -> list[ListedPrompt]:
         return [prompt.listed() for prompt in prompts().values()]
@@ -302,9 +309,14 @@ def _signing(settings: Settings) -> RequestStateSecurity | None:
     return None if key is None else RequestStateSecurity(keys=[key.get_secret_value().encode()])
 
 
-def _anticipated(error: BaseException | None) -> AnalyticsError | None:
-    while error is not None:
-        if isinstance(error, AnalyticsError):
-            return error
-        error = error.__cause__
-    return None
+def _told(error: ResourceError) -> AnalyticsError:
+    """What to say of a resource that could not be read."""
+    if isinstance(error, ResourceNotFoundError):
+        return AnalyticsError("not_found", "There is no such resource.", "resources/list shows those that there are.")
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, AnalyticsError):
+            return cause
+        cause = cause.__cause__
+    _log.error("A resource failed in a way nobody foresaw", exc_info=error)
+    return AnalyticsError("internal", "The resource could not be read.", "Try again; if it stays so, report it.")

@@ -148,11 +148,10 @@ def tool(
     return make
 
 
-def failed(error: AnalyticsError) -> CallToolResult:
+def failed(error: AnalyticsError, redactor: Redactor) -> CallToolResult:
     """A failure as a model reads it."""
-    return CallToolResult(
-        content=[TextContent(text=safe(error.text))], structured_content=safe_data(error.structured()), is_error=True
-    )
+    text, data = redactor.text(safe(error.text)), redactor.data(safe_data(error.structured()))
+    return CallToolResult(content=[TextContent(text=text)], structured_content=data, is_error=True)
 
 
 def _problem(error: dict[str, Any], model: type[Arguments]) -> str:

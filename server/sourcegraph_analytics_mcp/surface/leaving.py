@@ -1,0 +1,39 @@
+"""What leaves as an answer or an error of the protocol, whichever method was asked: no secret in it, errors short."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mcp.shared.exceptions import MCPError
+
+from ..errors import MAX_TEXT
+from ..redaction import Redactor
+from .text import safe, safe_data
+
+_OURS = ("tools/call", "tools/list")  # a tool masks its own answers, as one may reveal a secret; the list is our words
+_MOST_DATA = 200  # characters of what an error says back
+
+
+class Leaving:
+    """Stands around every request.
+
+    Args:
+        redactor: gives what masks the secrets of whoever asks.
+    """
+
+    def __init__(self, redactor: Callable[[], Redactor]) -> None:
+        self._redactor = redactor
+
+    async def __call__(self, ctx: Any, call_next: Any) -> Any:
+        try:
+            result = await call_next(ctx)
+        except MCPError as error:
+            told, redactor = error.error, self._redactor()
+            message = redactor.text(safe(told.message))[:MAX_TEXT]
+            raise MCPError(told.code, message, _short(redactor.data(safe_data(told.data)))) from None
+        return result if ctx.method in _OURS else self._redactor().data(result)
+
+
+def _short(data: Any) -> Any:
+    if isinstance(data, str):
+        return data[:_MOST_DATA]
+    return {key: _short(value) for key, value in data.items()} if isinstance(data, dict) else data
