@@ -381,6 +381,24 @@ async def test_a_damaged_csv_is_not_shown(settings: Settings) -> None:
                 await read(client, f"analytics://exports/{export['id']}{part}")
 
 
+async def test_no_cell_of_the_csv_acts_or_hides_whatever_its_column_holds(
+    make_settings: Callable[..., Settings],
+) -> None:
+    head = "Instance user ID,Active Sourcegraph User,Timestamp Date,Searches,Combined CAR"
+    odd = ["=HYPERLINK(1)", "+1", "@x", "\x1b[2J", "\u202e1", "-1+1", "-5", "-0.5", "-1e-5"]
+    rows = [",".join([str(n), *[cell] * 4]) for n, cell in enumerate(odd)]
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer("\n".join([head, *rows, ""]).encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user_day"))["export"]
+        shown = await read(client, export["csv_uri"])
+    kept = ["'=HYPERLINK(1)", "'+1", "'@x", "\\u{001B}[2J", "\\u{202E}1", "'-1+1"]
+    cells = [row[1:] for row in csv.reader(io.StringIO(shown))][1:]
+    assert cells == [*([cell] * 4 for cell in kept), *([f"'{n}", f"'{n}", n, n] for n in odd[6:])]
+
+
 async def test_days_nobody_asked_for_are_said(make_settings: Callable[..., Settings]) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(b"Instance user ID,Timestamp Date\n1,2026-01-31\n1,2026-02-01\n")

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
@@ -11,6 +12,8 @@ from .columns import Field
 from .identities import PERSON, Pseudonyms, hidden
 from .models import Export
 from .store import damaged
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?\Z")
 
 
 class Shown:
@@ -21,7 +24,7 @@ class Shown:
         self._places = [i for i, field in enumerate(fields) if pseudonyms is None or not hidden(field.name)]
         self._fields = fields
         self.headers = [fields[i].header for i in self._places]
-        self.text = [fields[i].kind == "text" for i in self._places]
+        self.numeric = [fields[i].kind in ("count", "ratio") for i in self._places]
         self.words = "as they came" if pseudonyms is None else "people by pseudonym"
 
     def row(self, cells: Sequence[str]) -> list[str]:
@@ -61,7 +64,7 @@ def _proved(file: BinaryIO, at: int, check: tuple[int, int, int]) -> bytes:
 
 
 def guarded(export: Export, shown: Shown, guard: Callable[[str], str]) -> str:
-    """The whole CSV again as far as it may be shown, every text cell through `guard` and all quoted.
+    """The whole CSV again as far as it may be shown, every cell but plain numbers through `guard` and all quoted.
 
     Raises:
         AnalyticsError: `store_corrupt` when what is there is not what was written.
@@ -70,5 +73,6 @@ def guarded(export: Export, shown: Shown, guard: Callable[[str], str]) -> str:
     writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerow([guard(name) for name in shown.headers])
     for row in map(shown.row, page(export, 0, export.row_count)):
-        writer.writerow([guard(cell) if text else cell for cell, text in zip(row, shown.text, strict=True)])
+        cells = zip(row, shown.numeric, strict=True)
+        writer.writerow([cell if numeric and _NUMBER.match(cell) else guard(cell) for cell, numeric in cells])
     return buffer.getvalue()
