@@ -38,6 +38,25 @@ def world_of(*rows: Activity, **more: Any) -> World:
     return World(Company(TODAY, (ANN, BO), rows, ()), **(given | more))
 
 
+@pytest.mark.parametrize("filtered", ["clients", "languages"])
+async def test_names_in_a_refusal_are_short_and_no_markup(make_settings: Make, filtered: str) -> None:
+    hostile = "![x](http://evil.example/?q=1)" + "x" * 500
+
+    async def answer(exchange: Exchange) -> None:
+        head = "Instance user ID,Client Name,Timestamp Date,Language,Searches"
+        rows = [f"1,{n}{hostile},{TODAY},{n}{hostile},1" for n in range(30)]
+        await exchange.answer("\n".join([head, *rows, ""]).encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        asked = {"metrics": ["searches"], "period": "all_time", filtered: ["[a](http://evil.example)"]}
+        error = await refused(client, "query_usage", **asked)
+    assert "'\\[a\\](http\\://evil.example)'" in error["message"]
+    assert "There are: 0!\\[x\\](http\\://evil.example/?q=1)x" in error["next_step"]
+    assert error["next_step"].count("x…") == 15
+    assert "](http" not in error["next_step"].replace("\\](", "")
+    assert len(error["next_step"]) < 1100
+
+
 @pytest.mark.parametrize("seed", [20_000, 30_000, 40_000, 50_000])
 async def test_generated_questions_agree_with_the_reference(seed: int, make_settings: Make, tmp_path: Path) -> None:
     answered, as_they_must_be_refused = await agree(seed, 50, make_settings, tmp_path, per_world=25)

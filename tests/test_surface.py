@@ -325,6 +325,26 @@ async def test_a_missing_argument_and_text_that_is_none_are_refused_in_words(set
     assert "not valid JSON" in broken["message"]
 
 
+@pytest.mark.parametrize("given", ['"TOLD"', '{"note": "TOLD"}', '["TOLD"]', '[{"TOLD": 1}]'])
+async def test_credits_in_another_form_are_text_without_markup(
+    make_settings: Callable[..., Settings], given: str
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        body = given.replace("TOLD", "![x](http://evil.example) <b>a|b\\n\u202e").encode()
+        await exchange.answer(body, content_type="application/json")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        shown = text(await client.call_tool("get_credits", {}))
+    assert r"!\[x\](http\://evil.example) \<b\>a\|b\\" in shown
+    assert "\u202e" not in shown
+
+
+async def test_credits_of_days_in_the_wrong_order_are_not_asked_for(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        error = await refused(client, "get_credits", start_date="2026-02-01", end_date="2026-01-01")
+    assert (error["code"], error["next_step"], upstream.ledger) == ("invalid_argument", "Swap them.", [])
+
+
 async def test_credits_longer_than_an_answer_may_be_are_refused(make_settings: Callable[..., Settings]) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(json.dumps({"note": "x" * 21_000}).encode(), content_type="application/json")

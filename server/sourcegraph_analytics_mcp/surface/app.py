@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from ..usage.metrics import Minutes
 from ..usage.people import read_seats, read_teams
 from ..usage.summary import Summaries
 from .notices import Notices
+from .text import cell
 
+_LONGEST_NAME = 60  # characters of a name in a sentence
 _HOUR = 3600.0  # seconds
 
 
@@ -112,7 +115,7 @@ async def open_app(
                 questions,
                 sandbox,
                 Summaries(questions, minutes),
-                Answers(store, questions, minutes, teams),
+                Answers(store, questions, minutes, teams, partial(cell, widest=_LONGEST_NAME)),
                 read_seats(settings.seats_file) if settings.seats_file else None,
                 notices,
                 Redactor(credentials.known),

@@ -66,14 +66,22 @@ class Answers:
     Args:
         minutes: assumptions of hours saved.
         teams: who is in which team; None where the operator gives no file.
+        shown: makes a name from the data, or from whoever asks, fit for a sentence.
     """
 
-    def __init__(self, store: Store, questions: Questions, minutes: Minutes, teams: Teams | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        questions: Questions,
+        minutes: Minutes,
+        teams: Teams | None,
+        shown: Callable[[str], str],
+    ) -> None:
         self._store = store
         self._questions = questions
         self._minutes = minutes
         self._teams = teams
-        self._checks = Checks(questions, minutes, teams)
+        self._checks = Checks(questions, minutes, teams, shown)
 
     async def ask(self, question: Question, fetch: Fetch, today: date, *, refresh: bool = False) -> Answer:
         """Answer one question.

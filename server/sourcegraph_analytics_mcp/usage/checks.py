@@ -1,6 +1,6 @@
 """Refuse, with the reason, what the data cannot answer: missing columns, unknown names, unrecorded languages."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from .question import Question
 from .sql import Source, blanks, within
 
 Tables = Mapping[str, Sequence[Path]]
+_MOST_LISTED = 15
 _COUNTS = {
     "searches", "code_navigation_events", "code_insight_views", "chat_events", "command_events",
     "completion_suggestions", "completion_acceptances", "accepted_char_count", "characters_written_by_cody",
@@ -22,19 +23,26 @@ _COUNTS = {
 
 
 class Checks:
-    """What is checked against the data before a question is answered."""
+    """What is checked against the data before a question is answered.
 
-    def __init__(self, questions: Questions, minutes: Minutes, teams: Teams | None) -> None:
+    Args:
+        shown: makes a name from the data, or from whoever asks, fit for a sentence.
+    """
+
+    def __init__(
+        self, questions: Questions, minutes: Minutes, teams: Teams | None, shown: Callable[[str], str]
+    ) -> None:
         self._questions = questions
         self._minutes = minutes
         self._teams = teams
+        self._shown = shown
 
     def before_data(self, question: Question) -> None:
         """Refuse what no data could answer."""
         if ("team" in question.group_by or question.teams) and self._teams is None:
             raise invalid("No teams are known.", "The operator can give them as SRC_ANALYTICS_TEAMS_FILE.")
         if question.teams and self._teams is not None:
-            _known(question.teams, [*self._teams.names, NO_TEAM], "team")
+            self._known(question.teams, [*self._teams.names, NO_TEAM], "team")
 
     async def values(self, question: Question, source: Source, tables: Tables) -> None:
         """Refuse a filter that nothing in the data matches, with what there is."""
@@ -45,9 +53,16 @@ class Checks:
             if values:
                 sql = f"SELECT DISTINCT {column} AS v FROM {source.table} WHERE {column} IS NOT NULL ORDER BY 1"
                 there = [row["v"] for row in await self._questions.ask(tables, sql)]
-                _known(values, there, what)
+                self._known(values, there, what)
         if question.users:
             await self._users(question.users, source, tables)
+
+    def _known(self, values: Sequence[str], there: Sequence[str], what: str) -> None:
+        lowered = {value.lower() for value in there}
+        missing = [value for value in values if value.lower() not in lowered]
+        if missing:
+            listed = ", ".join(map(self._shown, there[:_MOST_LISTED])) or "none"
+            raise invalid(f"There is no {what} '{self._shown(missing[0])}' in this data.", f"There are: {listed}.")
 
     async def _users(self, users: Sequence[str], source: Source, tables: Tables) -> None:
         columns = [c for c in ("instance_user_id", "user_email", "username") if c in source.columns]
@@ -98,14 +113,6 @@ def languages(question: Question, names: Sequence[str], sums: Mapping[str, Any])
             )
         if blank:
             yield f"{blank / total:.0%} of {name} has no language recorded."
-
-
-def _known(values: Sequence[str], there: Sequence[str], what: str) -> None:
-    lowered = {value.lower() for value in there}
-    missing = [value for value in values if value.lower() not in lowered]
-    if missing:
-        listed = ", ".join(there[:15]) or "none"
-        raise invalid(f"There is no {what} {missing[0]!r} in this data.", f"There are: {listed}.")
 
 
 def check_columns(question: Question, export: Export, minutes: Minutes) -> None:

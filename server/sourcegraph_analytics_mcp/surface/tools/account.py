@@ -10,9 +10,9 @@ from pydantic import Field
 from ...errors import AnalyticsError
 from ..app import App
 from ..call import Call
-from ..text import safe_data, size, table, without_emails
+from ..text import cell, safe_data, size, table, without_emails
 from ..tool import Answer, Arguments, Cell, Day, Hints, Reply, tool
-from .exports import Instance
+from .exports import Instance, check_order
 
 _MOST_TEXT = 20_000  # characters
 
@@ -30,6 +30,7 @@ class CreditsAnswer(Answer):
 @tool(title="Get credits", answer=CreditsAnswer, hints=Hints(read_only=True, idempotent=True))
 async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Reply:
     """Get the credit buckets, allocated and consumed, as upstream gives them."""
+    check_order(arguments.start_date, arguments.end_date)
     instance = app.settings.resolve_instance(arguments.instance_url)
     given = safe_data(await app.analytics.credits(instance, arguments.start_date, arguments.end_date))
     if app.masked:
@@ -43,14 +44,14 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
 
 
 def _as_text(given: Any) -> str:
-    """A table where it is a list of objects, else compact JSON."""
+    """A table where it is a list of objects, else compact JSON, as text that is no markup."""
     rows = given
     if isinstance(given, dict):
         rows = next((value for value in given.values() if isinstance(value, list)), None)
     if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
         headers = list(dict.fromkeys(key for row in rows for key in row))
-        return table([h.replace("|", "\\|") for h in headers], [[_flat(row.get(h)) for h in headers] for row in rows])
-    return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+        return table(headers, [[_flat(row.get(h)) for h in headers] for row in rows])
+    return cell(given if isinstance(given, str) else json.dumps(given, ensure_ascii=False), widest=_MOST_TEXT + 1)
 
 
 def _flat(value: Any) -> object:

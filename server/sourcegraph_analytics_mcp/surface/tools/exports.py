@@ -1,5 +1,6 @@
 """Export usage, list and delete what is kept."""
 
+from datetime import date
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -51,15 +52,19 @@ async def export_csv(app: App, arguments: ExportArguments, call: Call) -> Reply:
 
 
 def _request(app: App, arguments: ExportArguments) -> ReportRequest:
-    start, end = arguments.start_date, arguments.end_date
-    if start is not None and end is not None and start > end:
-        raise invalid("start_date is after end_date.", "Swap them.")
+    check_order(arguments.start_date, arguments.end_date)
     return ReportRequest(
         instance_url=app.settings.resolve_instance(arguments.instance_url),
         granularity=arguments.granularity,
-        start_date=start,
-        end_date=end,
+        start_date=arguments.start_date,
+        end_date=arguments.end_date,
     )
+
+
+def check_order(start: date | None, end: date | None) -> None:
+    """Refuse days in the wrong order."""
+    if start is not None and end is not None and start > end:
+        raise invalid("start_date is after end_date.", "Swap them.")
 
 
 def _complete(app: App, export: Export, *, reused: bool) -> Reply:
