@@ -648,6 +648,7 @@ def test_it_ends_on_a_signal_and_logs_no_credential(tmp_path: Path) -> None:
     assert credential not in "".join(server.log)
     assert "tool=list_exports outcome=ok" in "".join(server.log)
     assert " caller=operator id=1" in "".join(server.log)
+    assert "Finished server process" in server.log[-1]
 
 
 def test_an_interrupt_is_an_ordinary_end(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from mcp import MCPError
 from mcp_types import PromptReference
 
-from sourcegraph_analytics_mcp.cli.log import configure_log
+from sourcegraph_analytics_mcp.cli.log import configure_log, flush_log
 from sourcegraph_analytics_mcp.redaction import Redactor
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, read
@@ -208,16 +208,17 @@ def test_what_looks_like_a_token_is_masked_to_its_end_though_nobody_knows_it() -
 
 
 def test_the_log_masks_secrets_and_keeps_each_event_on_one_line(
-    make_settings: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
+    make_settings: Callable[..., Settings], capfd: pytest.CaptureFixture[str]
 ) -> None:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     try:
         configure_log(make_settings("http://127.0.0.1:9", access_token=TOKEN, cas_cookie=COOKIE))
         logging.getLogger("anything").warning("told %s\n2026-01-01 INFO forged %s", COOKIE, MADE)
+        flush_log()
     finally:
         root.handlers[:], root.level = before
-    logged = capsys.readouterr().err
+    logged = capfd.readouterr().err
     assert leaks(logged) == []
     assert logged.count("[secret]") == 2
     assert logged.count("\n") == 1

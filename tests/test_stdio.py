@@ -1,12 +1,14 @@
 """The command as clients start it: both protocol eras, a pure stdout, prompt and clean ends."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -66,6 +68,68 @@ def test_the_log_has_one_line_per_call_and_no_content(tmp_path: Path, upstream: 
     for person in upstream.company.people:
         assert person.email not in log
         assert person.username not in log
+
+
+@pytest.fixture
+def unread() -> Iterator[tuple[BinaryIO, int]]:
+    """A pipe that holds a page: the end to read, and the end that the server writes its log to."""
+    source, sink = os.pipe()
+    fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 4096)
+    with os.fdopen(source, "rb") as file, os.fdopen(sink, "wb"):
+        yield file, sink
+
+
+def numbers(lines: Iterable[bytes]) -> list[int]:
+    return [int(line.rsplit(b" id=")[1]) for line in lines if b" call tool=" in line]
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing_and_says_later_what_it_lost(
+    tmp_path: Path, unread: tuple[BinaryIO, int]
+) -> None:
+    file, sink = unread
+    call = {"name": "list_exports", "arguments": {"limit": 1}}
+    with spawned(tmp_path, "--demo", log=sink, log_level="INFO") as raw:
+        raw.handshake()
+        for _ in range(1200):
+            assert "result" in raw.answer(raw.send("tools/call", call))
+        read = [file.readline()]
+        while b"were dropped" not in read[-1] and len(read) < 1150:
+            read.append(file.readline())
+            if len(read) == 1000:  # the queue is short again, and takes what is told to it
+                raw.ask("tools/call", call)
+        assert b"were dropped" in read[-1]
+        before, lost = numbers(read), int(read[-1].split(b" lines of the log")[0].split()[-1])
+        after = numbers([file.readline()])[0]
+    assert before == list(range(2, len(before) + 2))
+    assert (len(before) > 1000, lost > 50, after) == (True, True, len(before) + lost + 2)
+
+
+@pytest.mark.parametrize("sent", [None, signal.SIGTERM])
+def test_it_ends_promptly_though_nobody_reads_its_log(
+    tmp_path: Path, unread: tuple[BinaryIO, int], sent: signal.Signals | None
+) -> None:
+    with spawned(tmp_path, "--demo", log=unread[1], log_level="INFO") as raw:
+        raw.handshake()
+        for _ in range(100):
+            raw.ask("tools/call", {"name": "list_exports", "arguments": {}})
+        assert raw.process.stdin is not None
+        raw.process.stdin.close() if sent is None else raw.process.send_signal(sent)
+        assert raw.process.wait(5) == (128 + sent if sent else 0)
+
+
+def test_a_log_that_cannot_be_written_for_a_while_goes_on_later(tmp_path: Path, unread: tuple[BinaryIO, int]) -> None:
+    file, sink = unread
+    os.set_blocking(sink, False)  # so that a write fails where it would wait
+    with spawned(tmp_path, "--demo", log=sink, log_level="INFO", lifetime=20) as raw:
+        raw.handshake()
+        found = [0]
+        for _ in range(200):
+            raw.ask("tools/call", {"name": "list_exports", "arguments": {}})
+        for _ in range(100):
+            raw.ask("tools/call", {"name": "list_exports", "arguments": {}})
+            os.set_blocking(file.fileno(), False)
+            found += numbers(file.readlines())
+    assert found[-1] > 201
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -7,6 +7,7 @@ the log and every message are looked at after each.
 import hashlib
 import io
 import json
+import logging
 import random
 import time
 import uuid
@@ -19,6 +20,7 @@ from typing import Any
 
 import anyio
 
+from sourcegraph_analytics_mcp.cli.log import configure_log, flush_log
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.reports import report
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
@@ -221,6 +223,7 @@ def _messages(wire: Wire, number: int) -> Iterator[str]:
 def _leaked(wire: Wire, home: Path, log: io.StringIO) -> Iterator[str]:
     if leaks("\n".join(wire.received)):
         yield "a secret in an answer"
+    flush_log()
     if leaks(log.getvalue()):
         yield "a secret in the log"
     log.seek(0)
@@ -431,12 +434,7 @@ def _time(moment: datetime) -> str:
 @contextmanager
 def logged() -> Iterator[io.StringIO]:
     """What the product's own log writes, at its most talkative, meanwhile."""
-    import logging
-    import sys
-
-    from sourcegraph_analytics_mcp.cli.log import configure_log
-
-    root, text, stderr = logging.getLogger(), io.StringIO(), sys.stderr
+    root, text = logging.getLogger(), io.StringIO()
     handlers, level = list(root.handlers), root.level
     given = {
         "SRC_ANALYTICS_ACCESS_TOKEN": TOKEN,
@@ -444,10 +442,8 @@ def logged() -> Iterator[io.StringIO]:
         "SRC_ANALYTICS_LOG_LEVEL": "DEBUG",
     }
     try:
-        sys.stderr = text
-        configure_log(Settings.from_env(given))
+        configure_log(Settings.from_env(given), lambda line: text.write(line.decode()))
         yield text
     finally:
-        sys.stderr = stderr
         root.handlers[:] = handlers
         root.setLevel(level)

@@ -83,16 +83,25 @@ def spawned(
     revision: str = "2026-07-28",
     command: Sequence[str] = COMMAND,
     lifetime: float = 60,
+    log: int | None = None,
     **settings: Any,
 ) -> Iterator[Raw]:
-    """Start the command with a home of its own; it is killed at the end, or after `lifetime` seconds."""
+    """Start the command with a home of its own; it is killed at the end, or after `lifetime` seconds.
+
+    Args:
+        log: a descriptor for its stderr, instead of a file in the home.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SRC_ANALYTICS_")}
     environment |= {"HOME": str(home), "XDG_DATA_HOME": str(home / "data")}
     environment |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
     environment |= {f"SRC_ANALYTICS_{name.upper()}": value for name, value in settings.items()}
     with (home / "stderr").open("wb") as errors:
         process = subprocess.Popen(
-            [*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
+            [*command, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors if log is None else log,
+            env=environment,
         )
         too_long = threading.Timer(lifetime, process.kill)  # so that an answer that never comes fails the test
         too_long.start()

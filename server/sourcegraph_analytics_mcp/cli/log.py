@@ -1,13 +1,24 @@
-"""The log: one line per event on stderr, without secrets and without people."""
+"""The log: one line per event on stderr, without secrets and without people, and never in anybody's way."""
 
 import logging
+import os
 import re
-import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from logging.handlers import QueueHandler
+from queue import Queue
+from threading import Thread
 
 from ..redaction import Redactor
 from ..settings import Settings
 
 _SESSION = re.compile(r"(?<=\bsession )([0-9a-f]{8})[0-9a-f]{24}\b", re.IGNORECASE)  # whole, it is as good as a key
+
+
+_MOST_WAITING = 1000  # lines
+_LAST_LINES_WITHIN = 0.5  # seconds for a log that nobody reads
+_to_stderr = partial(os.write, 2)  # with no buffer, whose lock a thread that is held up would keep
 
 
 class _OneLine(logging.Formatter):
@@ -22,10 +33,56 @@ class _OneLine(logging.Formatter):
         return text.encode("unicode_escape").decode("ascii")
 
 
-def configure_log(settings: Settings) -> None:
+class _Aside(QueueHandler):
+    """Leaves the writing to a thread, since it takes as long as the reader likes; lines beyond the queue are dropped.
+
+    Args:
+        write: takes as much of a line as it can, and says how much that was.
+    """
+
+    def __init__(self, write: Callable[[bytes], int]) -> None:
+        self._lines: Queue[str] = Queue()
+        super().__init__(self._lines)
+        self._write = write
+        self._dropped = 0
+        Thread(target=self._work, name="log", daemon=True).start()
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        if self._lines.qsize() >= (_MOST_WAITING // 2 if self._dropped else _MOST_WAITING):
+            self._dropped += 1
+            return
+        if self._dropped:
+            told = "%d lines of the log were dropped, as nobody read it"
+            about = logging.LogRecord(__name__, logging.WARNING, "", 0, told, (self._dropped,), None)
+            self._lines.put(self.format(about))
+            self._dropped = 0
+        self._lines.put(record.getMessage())  # formatted by now
+
+    def flush(self) -> None:
+        """Wait until everything is written, but not for long."""
+        lines = self._lines
+        with lines.all_tasks_done:
+            lines.all_tasks_done.wait_for(lambda: not lines.unfinished_tasks, _LAST_LINES_WITHIN)
+
+    def _work(self) -> None:
+        while True:
+            line = f"{self._lines.get()}\n".encode()
+            with suppress(OSError):  # where nobody is there any more
+                while line:
+                    line = line[self._write(line) :]
+            self._lines.task_done()
+
+
+def configure_log(settings: Settings, write: Callable[[bytes], int] = _to_stderr) -> None:
     """Send the log to stderr; libraries that log addresses or headers are held at WARNING."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Aside(write)
     handler.setFormatter(_OneLine(Redactor(settings.secrets)))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     for name in ("httpx", "httpcore", "mcp", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def flush_log() -> None:
+    """Write what waits to be written, where the process ends before the interpreter would do it."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()

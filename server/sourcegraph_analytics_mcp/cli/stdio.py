@@ -9,6 +9,7 @@ from mcp.server.stdio import stdio_server
 
 from ..surface.server import AnalyticsServer
 from .lines import Input, Output, standard_streams
+from .log import flush_log
 
 _PUT_AWAY_WITHIN = 3.0  # seconds
 _LAST_WORDS_WITHIN = 1.0  # seconds for a client that no longer reads
@@ -28,6 +29,7 @@ async def serve_stdio(server: AnalyticsServer) -> None:
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(_PUT_AWAY_WITHIN):
                 await closed.wait()
+        flush_log()
         os._exit(code)
 
     async def watch_signals(scope: anyio.CancelScope) -> None:

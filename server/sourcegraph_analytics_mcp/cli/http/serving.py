@@ -2,8 +2,8 @@
 
 import gc
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from ...settings import PREFIX, Settings, SettingsError
 from ...surface.server import AnalyticsServer
 from ...surface.tools import TOKEN_TOOLS
+from ..log import flush_log
 from .connections import Connection
 from .guard import LARGEST_BODY, METADATA, PATH, Guard
 from .identity import READ, TOKENS, Identity, IssuedTokens, LocalCredential
@@ -65,8 +66,18 @@ def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address:
     gc.freeze()
     gc.enable()
     with suppress(KeyboardInterrupt):  # uvicorn has put everything away by then
-        uvicorn.Server(config).run()
+        _Server(config).run()
     return 0
+
+
+class _Server(uvicorn.Server):
+    """One whose last lines are in the log before the signal that ended it ends the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            flush_log()
 
 
 def application(
