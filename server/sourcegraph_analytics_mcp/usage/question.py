@@ -62,6 +62,10 @@ class Question:
             raise invalid("Two time groups cannot be compared with what came before.", "Group by one of them.")
         if self.compare and (self.range.start is None or self.range.end is None):
             self.range.before()  # says what to do instead
+        try:
+            self.earlier  # noqa: B018 - raises where there is none
+        except OverflowError:
+            raise invalid("There are no days before that start_date to compare with.", "Send a later one.") from None
         return self
 
     @property
