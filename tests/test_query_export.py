@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -136,6 +137,61 @@ async def test_results_are_bounded_and_say_so(queried: tuple[Client, str, Path])
     assert len(json.dumps(wide)) < 60_000
 
 
+async def test_columns_are_bounded_and_their_names_count(queried: tuple[Client, str, Path]) -> None:
+    client, export_id, _ = queried
+    stars = {"export_id": export_id, "sql": f"SELECT {', '.join(['*'] * 20)} FROM usage", "limit": 300}
+    result = await client.call_tool("query_export", stars)
+    wide: Any = result.structured_content
+    assert not result.is_error, text(result)
+    assert len(wide["columns"]) == len(wide["rows"][0]) == 100
+    assert wide["notes"][0].startswith("Only the first 100 of ")
+    assert len(text(result)) < 60_000
+    assert len(json.dumps(wide)) < 80_000
+    named = ", ".join(f'{n} AS "{"x" * 97}{n}"' for n in range(100, 199))
+    filled = f"SELECT {named}, repeat('y', 500) AS y FROM range(99)"
+    long = await call(client, "query_export", export_id=export_id, sql=filled)
+    nested = f"SELECT {{{', '.join(map(_entry, range(500)))}}} AS s"
+    kinds = await call(client, "query_export", export_id=export_id, sql=nested)
+    assert sum(len(column["name"]) for column in long["columns"]) == 9901
+    assert len(long["rows"]) < 30_000 / (500 + 99 * 6)
+    assert len(kinds["columns"][0]["type"]) == 100
+
+
+def _entry(number: int) -> str:
+    return f"'field_{number}': {number}"
+
+
+async def test_a_refusal_is_bounded_as_data_too(make_settings: Callable[..., Settings]) -> None:
+    async def answer(exchange: Exchange) -> None:
+        more = ",".join(f"Column number {n}" for n in range(300))
+        await exchange.answer(f"Instance user ID,Searches,{more}\n1,2{',' * 300}\n".encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        error = await refused(client, "query_export", export_id=export["id"], sql="SELECT nothing FROM usage")
+    assert error["next_step"].startswith("Columns of usage: instance_user_id, searches, ")
+    assert len(error["next_step"]) == 2000
+
+
+async def test_a_query_without_room_says_so_and_one_without_its_folder_makes_it(
+    queried: tuple[Client, str, Path],
+) -> None:
+    client, export_id, home = queried
+    one = {"export_id": export_id, "sql": "SELECT 1 AS one"}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        full = await refused(client, "query_export", **one)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (full["code"], list((home / "staging").iterdir())) == ("store_full", [])
+    (home / "staging").rmdir()
+    assert (await call(client, "query_export", **one))["rows"] == [[1]]
+    (home / "staging").rmdir()
+    (home / "staging").write_text("")
+    assert (await refused(client, "query_export", **one))["code"] == "store_corrupt"
+
+
 async def test_every_type_becomes_strict_json(queried: tuple[Client, str, Path]) -> None:
     client, export_id, _ = queried
     sql = (
@@ -150,6 +206,11 @@ async def test_every_type_becomes_strict_json(queried: tuple[Client, str, Path])
     assert (row["n"], row["i"], row["f"], row["b"], row["l"]) == (None, None, "2026-02-28", "qg==", [1, None])
     assert row["h"] == "170141183460469231731687303715884105727"
     assert (row["a"], row["a_2"], row["s"]) == (1, 2, {"a": 1})
+    assert answer["notes"] == ["2 values that are no finite numbers (NaN or infinity) are shown as blank."]
+    nested = "SELECT [1.0, 'inf'::DOUBLE] AS l, {'a': 'nan'::DOUBLE, 'b': '-inf'::DOUBLE} AS s"
+    inside = await call(client, "query_export", export_id=export_id, sql=nested)
+    assert inside["notes"][0].startswith("3 values")
+    assert inside["rows"] == [[[1, None], {"a": None, "b": None}]]
 
 
 async def test_a_wrong_query_gets_the_columns_and_no_cell(queried: tuple[Client, str, Path]) -> None:

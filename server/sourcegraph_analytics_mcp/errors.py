@@ -80,7 +80,7 @@ class AnalyticsError(Exception):
             "error": {
                 "code": self.code,
                 "message": self.message[:MAX_TEXT],
-                "next_step": self.next_step,
+                "next_step": self.next_step[:MAX_TEXT],
                 "retryable": self.retryable,
                 "retry_after_seconds": self.retry_after_seconds,
             }

@@ -48,6 +48,8 @@ SURFACE = (
     Switch("a download's bug ends nothing", "exports/downloads.py",
            'except Exception:  # noqa: BLE001 - a bug', "except ZeroDivisionError:  # noqa: BLE001 - a bug",
            "test_downloads.py::test_a_bug_ends_neither_the_server_nor_the_next_call"),
+    Switch("the advice of an error is short", "errors.py", "self.next_step[:MAX_TEXT]", "self.next_step",
+           "test_query_export.py::test_a_refusal_is_bounded_as_data_too"),
     Switch("what an error says back is short", "surface/leaving.py", "return data[:_MOST_DATA]", "return data",
            "test_surface.py::test_a_long_address_is_not_said_back_whole"),
     Switch("one line of log per call", "surface/server.py", "if _log.isEnabledFor(logging.INFO):", "if False:",

@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from ...errors import AnalyticsError
+from ...files import disk_error, private_folder
 from .process import EngineFailed, start_child
 from .questions import Questions
 
@@ -54,7 +55,10 @@ class Sandbox:
                 "busy", "Too many queries run at once.", "Call again in a few seconds.", retryable=True
             )
         async with self._places, self._shared:
-            folder = await anyio.to_thread.run_sync(_folder, self._scratch)
+            try:
+                folder = await anyio.to_thread.run_sync(_folder, self._scratch)
+            except OSError as error:
+                raise disk_error(error) from None
             try:
                 names = await self._copied(folder, files, columns)
                 return await self._answer(folder, names, columns, sql, limit)
@@ -65,8 +69,11 @@ class Sandbox:
     async def _copied(self, folder: Path, files: Sequence[Path], columns: Sequence[str]) -> list[str]:
         """Copy the data; where people are shown by pseudonym, only the columns that may be seen."""
         if self._questions.pseudonyms is None:
-            for file in files:
-                await anyio.to_thread.run_sync(shutil.copyfile, file, folder / file.name)
+            try:
+                for file in files:
+                    await anyio.to_thread.run_sync(shutil.copyfile, file, folder / file.name)
+            except OSError as error:
+                raise disk_error(error) from None
             return [file.name for file in files]
         listed = ", ".join(f'"{name}"' for name in columns)
         target = str(folder / "masked.parquet").replace("'", "''")
@@ -93,8 +100,8 @@ class Sandbox:
             message = f"The query was stopped after {self._seconds:g} seconds."
             raise AnalyticsError("sql_timeout", message, "Aggregate more, or ask query_usage.") from None
         except EngineFailed:
-            message = "The query ended its process, most likely for lack of memory."
-            raise AnalyticsError("sql_memory", message, "Aggregate more, or ask query_usage.") from None
+            message = "The query ended its process, perhaps for lack of memory."
+            raise AnalyticsError("sql_failed", message, "Write it in another way, or ask query_usage.") from None
         finally:
             await child.end()
         if "failed" in answer:
@@ -114,6 +121,7 @@ def _hint(answer: dict[str, Any], columns: Sequence[str]) -> str:
 
 def _folder(scratch: Path) -> Path:
     """A place for copies that a query may damage without harm."""
+    private_folder(scratch)
     folder = scratch / f"query-{token_hex(8)}"
-    folder.mkdir(mode=0o700)
+    private_folder(folder)
     return folder

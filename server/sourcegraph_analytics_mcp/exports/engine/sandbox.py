@@ -10,6 +10,8 @@ from .native import duckdb
 
 MAX_CELL = 500  # characters
 MAX_ANSWER = 40_000  # characters
+_MAX_COLUMNS = 100
+_MAX_TYPE = 100  # characters
 _HEADROOM = 1 << 30  # bytes of address space beyond what is in use once the engine is ready
 _SAFE_INTEGER = 2**53
 
@@ -27,7 +29,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         _lock(connection, request["files"], request["memory_mb"])
         _limit()
         result = connection.execute(sql)
-        columns = [(name, str(kind)) for name, kind, *_ in result.description]
+        columns = [(name, str(kind)[:_MAX_TYPE]) for name, kind, *_ in result.description]
         rows = result.fetchmany(limit + 1)
     except Refused as refused:
         return {"failed": "sql_rejected", "message": str(refused)}
@@ -78,7 +80,12 @@ def _bounded(columns: list[tuple[str, str]], rows: list[tuple[Any, ...]], limit:
     """As much of the result as an answer may hold, and a word on what was left out."""
     kept: list[list[Any]] = []
     notes: list[str] = []
-    length, cut = sum(len(name) for name, _ in columns), 0
+    if len(columns) > _MAX_COLUMNS:
+        notes.append(f"Only the first {_MAX_COLUMNS} of {len(columns):,} columns are here; name those you need.")
+        columns, rows = columns[:_MAX_COLUMNS], [row[:_MAX_COLUMNS] for row in rows]
+    names = unique([name for name, _ in columns])
+    length = sum(len(name) + len(kind) for name, (_, kind) in zip(names, columns, strict=True))
+    cut = odd = 0
     for row in rows[:limit]:
         cells = [plain(value) for value in row]
         cut += sum(isinstance(cell, str) and len(cell) > MAX_CELL for cell in cells)
@@ -88,9 +95,11 @@ def _bounded(columns: list[tuple[str, str]], rows: list[tuple[Any, ...]], limit:
             notes.append(f"Rows beyond {MAX_ANSWER:,} characters were left out; select fewer columns or aggregate.")
             break
         kept.append(cells)
+        odd += sum(map(_endless, row))
+    if odd:
+        notes.append(f"{odd:,} values that are no finite numbers (NaN or infinity) are shown as blank.")
     if cut:
         notes.append(f"{cut:,} cells were cut to {MAX_CELL} characters.")
-    names = unique([name for name, _ in columns])
     return {
         "columns": [{"name": name, "type": kind} for name, (_, kind) in zip(names, columns, strict=True)],
         "rows": kept,
@@ -109,6 +118,19 @@ def unique(names: list[str]) -> list[str]:
             candidate, again = f"{base}_{again}", again + 1
         made.append(candidate)
     return made
+
+
+def _endless(value: Any) -> int:
+    """How many numbers in a value JSON cannot hold, as they are not finite."""
+    match value:
+        case float():
+            return not math.isfinite(value)
+        case dict():
+            return sum(map(_endless, value.values()))
+        case list() | tuple() | set():
+            return sum(map(_endless, value))
+        case _:
+            return 0
 
 
 def plain(value: Any) -> Any:
