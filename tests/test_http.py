@@ -492,7 +492,7 @@ def test_what_callers_who_do_not_come_back_have_left_goes_too(tmp_path: Path, is
 
 
 def test_one_caller_cannot_take_the_others_share(issued: Served) -> None:
-    arguments = {"granularity": "by_user_month", "start_date": "2026-01-01", "end_date": "2026-01-31"}
+    arguments = {"granularity": "by_user_month", "start_date": "2026-01-01", "end_date": "2026-01-31", "refresh": True}
     answers = [issued.result("export_csv", arguments, token("greedy")) for _ in range(3)]
     assert [answer["isError"] for answer in answers] == [False, False, True]
     error = answers[2]["structuredContent"]["error"]

@@ -612,6 +612,25 @@ async def test_calls_and_questions_have_a_share_each(make_settings: Callable[...
     assert "more than 4 calls" in other["message"]
 
 
+async def test_whatever_downloads_has_a_share_and_reading_has_that_of_calls(
+    make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    settings = make_settings(upstream.url, calls_per_minute=6, exports_per_hour=2)
+    async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
+        asked = {"metrics": ["searches"], "period": "all_time"}
+        await call(client, "query_usage", **asked)
+        await call(client, "query_usage", **asked)  # from what is kept
+        await call(client, "query_usage", **asked, refresh=True)
+        question = await refused(client, "query_usage", **asked, refresh=True)
+        await read(client, "analytics://metrics")
+        await read(client, "analytics://metrics")
+        with pytest.raises(MCPError, match=r"^\[busy\] That is more than 6 calls"):
+            await read(client, "analytics://metrics")
+    assert question["code"] == "busy"
+    assert "more than 2 exports" in question["message"]
+    assert len(upstream.sent("GET")) == 2
+
+
 async def test_an_export_of_an_instance_that_is_granted_no_longer_is_not_there(
     make_settings: Callable[..., Settings], upstream: Served, tmp_path: Path
 ) -> None:

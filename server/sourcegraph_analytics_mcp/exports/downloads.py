@@ -84,6 +84,7 @@ class Downloads:
     Args:
         upstream: the address that the analytics come from; an export of another one answers no request.
         on_change: awaited after an export has been added.
+        admit: called before a download begins; what it raises is said instead.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Downloads:
         max_export_bytes: int,
         tasks: TaskGroup,
         on_change: Callable[[], Awaitable[None]],
+        admit: Callable[[], None],
     ) -> None:
         self._analytics = analytics
         self._store = store
@@ -101,6 +103,7 @@ class Downloads:
         self._limit = max_export_bytes
         self._tasks = tasks
         self._on_change = on_change
+        self._admit = admit
         self._running: dict[ReportRequest, Download] = {}
 
     @property
@@ -124,6 +127,7 @@ class Downloads:
         """Begin a download, or join the one that is already running for the same request."""
         download = self._running.get(request)
         if download is None:
+            self._admit()
             staging = self._store.stage()
             download = self._running[request] = Download(staging.id, request, datetime.now(UTC))
             self._tasks.start_soon(self._run, download, staging)

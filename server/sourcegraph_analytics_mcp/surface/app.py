@@ -75,6 +75,7 @@ async def open_app(
     places: anyio.CapacityLimiter | None = None,
     budget: RetryBudget | None = None,
     shown: tuple[str, ...] = (),
+    admit: Callable[[], None] = lambda: None,
     *,
     remote: bool = False,
 ) -> AsyncIterator[App]:
@@ -86,6 +87,7 @@ async def open_app(
         places: for queries of query_export, when callers share them.
         budget: of retries, when callers share it.
         shown: the instances whose exports are shown; none for any.
+        admit: called before a download begins, in the context of who asks.
         remote: whether whoever calls is not on this machine.
     """
     secrets = SecretStore(settings.home, settings.url, keyring=not settings.demo)
@@ -101,7 +103,7 @@ async def open_app(
     try:
         async with anyio.create_task_group() as tasks:
             downloads = Downloads(
-                analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed
+                analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed, admit
             )
             desk = TokenDesk(analytics, credentials, secrets, settings)
             await tasks.start(_sweep_now_and_hourly, store)

@@ -124,7 +124,13 @@ class AnalyticsServer(MCPServer[App]):
         keys = self._settings.home / "keys"
         theirs = own(self._settings, name, self._grants)
         shown = () if self._grants is None else theirs.instances
-        return open_app(theirs, self._notices, self._upstream, keys, places, budget, shown, remote=bool(name))
+        admit, remote = self._admit_download, bool(name)
+        return open_app(theirs, self._notices, self._upstream, keys, places, budget, shown, admit, remote=remote)
+
+    def _admit_download(self) -> None:
+        """Over HTTP, count a download of the caller's, whatever it is for."""
+        assert self._callers is not None
+        self._callers.take("exports", self._settings.exports_per_hour, 3600)
 
     async def _as_caller(self, ctx: Any, call_next: Any) -> Any:
         assert self._callers is not None
@@ -137,7 +143,11 @@ class AnalyticsServer(MCPServer[App]):
             code = INVALID_REQUEST if error.code == "forbidden" else INTERNAL_ERROR
             raise MCPError(code=code, message=error.text) from None
         try:
+            if ctx.method == "resources/read":
+                self._callers.take("calls", self._settings.calls_per_minute, 60)
             return await call_next(ctx)
+        except AnalyticsError as error:
+            raise MCPError(code=INTERNAL_ERROR, message=error.text) from None
         finally:
             leave()
 
@@ -226,8 +236,6 @@ class AnalyticsServer(MCPServer[App]):
         self._callers.take("calls", settings.calls_per_minute, 60)
         if name in QUESTIONS:
             self._callers.take("questions", settings.queries_per_minute, 60)
-        if name == "export_csv":
-            self._callers.take("exports", settings.exports_per_hour, 3600)
 
     def _covers(self, name: str) -> bool:
         """Whether the caller's access and the operator's grant are enough for that tool."""
