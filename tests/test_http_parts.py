@@ -37,6 +37,7 @@ from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import callers
 from sourcegraph_analytics_mcp.surface.callers import Callers
+from sourcegraph_analytics_mcp.surface.notices import Notices
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from support.client import call, read, refused
 from support.upstreams import Served
@@ -629,6 +630,31 @@ async def test_whatever_downloads_has_a_share_and_reading_has_that_of_calls(
     assert question["code"] == "busy"
     assert "more than 2 exports" in question["message"]
     assert len(upstream.sent("GET")) == 2
+
+
+class Heard:
+    """An older session, as far as announcements look at it."""
+
+    def __init__(self, name: str, heard: list[str]) -> None:
+        self.client_params = self
+        self._name, self._heard = name, heard
+
+    async def send_resource_list_changed(self) -> None:
+        self._heard.append(self._name)
+
+
+async def test_a_callers_exports_are_announced_to_nobody_else() -> None:
+    heard: list[str] = []
+    notices = Notices(callers.caller)
+    listeners = {subject: Heard(f"session of {subject}", heard) for subject in ("alice", "bob")}
+    for subject, session in listeners.items():
+        with calling(subject):
+            notices.remember(session)
+            notices.bus.subscribe(lambda event, who=subject: heard.append(f"{who}: {type(event).__name__}"))  # type: ignore[misc]
+    async with anyio.create_task_group() as tasks:
+        with calling("bob"):
+            tasks.start_soon(notices.exports_changed)  # as downloads do, which go on when the request is answered
+    assert heard == ["bob: ResourcesListChanged", "bob: ResourceUpdated", "session of bob"]
 
 
 async def test_an_export_of_an_instance_that_is_granted_no_longer_is_not_there(

@@ -1,11 +1,12 @@
-"""Announce changes to every client that listens, each in its own protocol's way."""
+"""Announce changes to every client of the caller's that listens, each in its own protocol's way."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-from mcp.server.subscriptions import InMemorySubscriptionBus, ResourcesListChanged, ResourceUpdated
+from mcp.server.subscriptions import InMemorySubscriptionBus, ResourcesListChanged, ResourceUpdated, ServerEvent
 
 EXPORTS_URI = "analytics://exports"
 _MOST_SESSIONS = 64
@@ -16,14 +17,32 @@ class _Listener:
     """An older session and the resources it subscribed to."""
 
     session: Any
+    whose: str
     resources: set[str] = field(default_factory=set)
 
 
-class Notices:
-    """Who to tell: modern clients listen on the bus; of older sessions the latest are remembered."""
+class _Bus(InMemorySubscriptionBus):
+    """One on which each hears of what is their own."""
 
-    def __init__(self) -> None:
-        self.bus = InMemorySubscriptionBus()
+    def __init__(self, caller: Callable[[], str]) -> None:
+        super().__init__()
+        self._caller = caller
+
+    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
+        whose = self._caller()
+        return super().subscribe(lambda event: listener(event) if self._caller() == whose else None)
+
+
+class Notices:
+    """Who to tell: modern clients listen on the bus; of older sessions the latest are remembered.
+
+    Args:
+        caller: whose the work is that is being done; a download's is whoever began it.
+    """
+
+    def __init__(self, caller: Callable[[], str] = str) -> None:
+        self.bus = _Bus(caller)
+        self._caller = caller
         self._listeners: OrderedDict[int, _Listener] = OrderedDict()
 
     def remember(self, session: Any) -> None:
@@ -42,7 +61,7 @@ class Notices:
         """Say that the exports are others now."""
         await self.bus.publish(ResourcesListChanged())
         await self.bus.publish(ResourceUpdated(uri=EXPORTS_URI))
-        for listener in list(self._listeners.values()):
+        for listener in [heard for heard in self._listeners.values() if heard.whose == self._caller()]:
             with anyio.move_on_after(1):  # a client that does not read must not hold up an export
                 await listener.session.send_resource_list_changed()  # dropped where the connection has gone
                 if EXPORTS_URI in listener.resources:
@@ -50,7 +69,7 @@ class Notices:
 
     def _listener(self, session: Any) -> _Listener:
         key = id(session.client_params)
-        listener = self._listeners.setdefault(key, _Listener(session))
+        listener = self._listeners.setdefault(key, _Listener(session, self._caller()))
         listener.session = session
         self._listeners.move_to_end(key)
         return listener

@@ -71,7 +71,7 @@ class AnalyticsServer(MCPServer[App]):
     ) -> None:
         self._settings = settings
         self._upstream = upstream
-        self._notices = Notices()
+        self._notices = Notices(caller)
         self._app: App | None = None
         self._callers: Callers | None = None
         self._grants = read_grants(settings) if over_http else None
