@@ -2,24 +2,27 @@
 
 import fcntl
 import json
-import os
+import logging
 import resource
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.lowlevel
 import keyring
 import pytest
 from keyring.backends import fail
+from keyring.backends.chainer import ChainerBackend
 from mcp import MCPError
 from mcp_types import ElicitResult, ErrorData, InputRequiredResult
 
+from sourcegraph_analytics_mcp.access import secret_store
 from sourcegraph_analytics_mcp.access.journal import Journal
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_TOKEN
 from sourcegraph_analytics_mcp.settings import Settings
@@ -107,6 +110,9 @@ async def test_without_a_place_for_secrets_nothing_is_posted(
         ({"expires_at": "2020-01-01T00:00:00Z"}, "366"),
         ({"expires_at": "2999-01-01T00:00:00Z"}, "366"),
         ({"expires_at": "2027-01-01"}, "expires_at"),
+        ({"expires_at": 1798761600}, "with its zone"),
+        ({"expires_at": "1798761600"}, "with its zone"),
+        ({"expires_at": "-0.0"}, "with its zone"),
         ({"expires_in_days": 0}, "greater"),
         ({"expires_in_days": "5"}, "integer"),
         ({"display_name": ""}, "at least 1"),
@@ -208,9 +214,63 @@ async def test_an_answer_that_comes_without_a_question_has_the_person_asked(
 async def test_revoking_the_token_in_use_leaves_none(make_settings: Make, upstream: Served) -> None:
     async with connected(make_settings(upstream.url, access_token="")) as client:
         token = (await call(client, "create_token"))["token"]
-        await call(client, "revoke_token", token_id=token["id"], confirm=True)
+        said = text(await client.call_tool("revoke_token", {"token_id": token["id"], "confirm": True}))
         error = await refused(client, "export_csv")
+    assert "exports need another now." in said
     assert error["code"] == "auth_missing"
+
+
+async def test_a_revoke_of_the_token_in_use_says_what_exports_use_then(make_settings: Make, upstream: Served) -> None:
+    async with connected(make_settings(upstream.url, access_token="")) as client:
+        first, second = [(await call(client, "create_token", display_name=n))["token"]["id"] for n in ("a", "b")]
+        older = text(await client.call_tool("revoke_token", {"token_id": second, "confirm": True}))
+        await call(client, "export_csv", granularity="by_user")
+    secret = next(token.secret for token in upstream.desk.tokens if token.id == first)
+    async with connected(make_settings(upstream.url, access_token=secret)) as client:
+        set_by_hand = text(await client.call_tool("revoke_token", {"token_id": first, "confirm": True}))
+    assert f"exports use the older token {first} from now on" in older
+    assert upstream.sent("GET", "/api/reports/")[-1].headers["authorization"] == f"Bearer {secret}"
+    assert "exports need another now, in SRC_ANALYTICS_ACCESS_TOKEN" in set_by_hand
+
+
+@pytest.mark.parametrize(("more", "code"), [({}, "not_found"), ({"nextPage": "2"}, "unverified")])
+async def test_a_token_that_has_gone_from_the_list_meanwhile_is_not_listed(
+    make_settings: Make, more: dict[str, str], code: str
+) -> None:
+    tokens = [{"id": ACTIVE, "createdAt": "2026-01-01T00:00:00Z", "isExpired": False}]
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            await exchange.answer(json.dumps({"tokens": tokens} | more).encode(), content_type="application/json")
+        else:
+            tokens.clear()
+            await exchange.answer(b"", "404 Not Found")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "revoke_token", token_id=ACTIVE, confirm=True)
+    assert error["code"] == code
+
+
+async def test_nothing_is_concluded_from_a_part_of_the_list(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            await exchange.answer(b'{"tokens": [], "nextPage": "2"}', content_type="application/json")
+        else:
+            await _lose(exchange, "302")
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url)
+        async with connected(settings) as client:
+            lost = await refused(client, "create_token", display_name="job")
+            aged(settings)
+            note, part = (await call(client, "list_tokens"))["notes"]
+            checks = (await call(client, "check_connection"))["checks"]
+            gone = await refused(client, "revoke_token", token_id=ACTIVE, confirm=True)
+    assert lost["code"] == "ambiguous"
+    assert "not known whether it left a token named 'job'" in note
+    assert "only a part of the tokens" in part
+    assert "at least 0 tokens" in next(check["detail"] for check in checks if check["name"] == "session cookie")
+    assert (gone["code"], "only a part" in gone["message"]) == ("not_found", True)
 
 
 async def test_a_revoke_that_the_list_does_not_confirm_is_unverified(make_settings: Make) -> None:
@@ -252,6 +312,8 @@ async def test_a_create_whose_answer_is_lost_revokes_the_orphan(make_settings: M
     assert "orphan-1" in error["message"]
     assert "revoked" in error["message"]
     assert error["retryable"]
+    assert 0 < error["retry_after_seconds"] <= 60
+    assert f"again in {error['retry_after_seconds']} seconds" in error["next_step"]
 
 
 async def test_a_login_page_for_the_create_and_for_the_list_leaves_it_open_whether_there_is_a_token(
@@ -463,6 +525,14 @@ async def killed_in_create(settings: Settings, until: anyio.Event, **more: str) 
     await process.wait()
 
 
+def aged(settings: Settings, minutes: int = 3) -> None:
+    """Let the noted creates be some minutes older, so that a list proves what is not there."""
+    for note in (settings.home / "creates").iterdir():
+        entry = json.loads(note.read_text())
+        asked_at = datetime.fromisoformat(entry["asked_at"]) - timedelta(minutes=minutes)
+        note.write_text(json.dumps(entry | {"asked_at": asked_at.isoformat()}))
+
+
 async def test_a_crash_between_the_create_and_the_store_is_put_right_at_the_next_call(make_settings: Make) -> None:
     desk = Desk()
     async with scripted_upstream(desk.answer) as fake:
@@ -499,26 +569,51 @@ async def test_what_a_crash_left_is_only_revoked_when_it_must_be_ours(make_setti
         await killed_in_create(settings, desk.made)
         desk.tokens[:] = [{**desk.tokens[0], "id": f"twin-{number}"} for number in range(others)]
         async with connected(settings) as client:
-            (note,) = (await call(client, "list_tokens"))["notes"]
+            (first,) = (await call(client, "list_tokens"))["notes"]
+            aged(settings)
+            (second,) = (await call(client, "list_tokens"))["notes"]
+            assert (await call(client, "list_tokens"))["notes"] == []
     assert "DELETE" not in desk.calls
-    assert ("it left no token" in note) if not others else ("twin-0, twin-1" in note)
+    assert ("no token of its is listed yet" if not others else "twin-0, twin-1") in first
+    assert ("it left no token" if not others else "twin-0, twin-1") in second
+    assert ("looked up again" in first, "looked up again" in second) == (True, False)
+
+
+async def test_a_token_that_the_list_shows_late_is_revoked_all_the_same(make_settings: Make) -> None:
+    desk = Desk()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url)
+        await killed_in_create(settings, desk.made)
+        hidden, desk.tokens[:] = desk.tokens[:], []
+        async with connected(settings) as client:
+            (first,) = (await call(client, "list_tokens"))["notes"]
+            desk.tokens[:] = hidden
+            (second,) = (await call(client, "list_tokens"))["notes"]
+    assert "no token of its is listed yet" in first
+    assert "(new-0) was revoked" in second
 
 
 @pytest.mark.parametrize(
-    "other", [{"displayName": "weekly"}, {"createdAt": "2020-01-01T00:00:00Z"}, {"createdAt": "2999-01-01T00:00:00Z"}]
+    ("other", "says"),
+    [
+        ({"displayName": "weekly"}, "it left no token"),
+        ({"createdAt": "2020-01-01T00:00:00Z"}, "may be its, with a secret nobody has: new-0"),
+        ({"createdAt": "2999-01-01T00:00:00Z"}, "may be its, with a secret nobody has: new-0"),
+    ],
 )
-async def test_one_token_that_cannot_be_what_a_crash_left_is_not_revoked(
-    make_settings: Make, other: dict[str, str]
+async def test_one_token_that_need_not_be_what_a_crash_left_is_not_revoked(
+    make_settings: Make, other: dict[str, str], says: str
 ) -> None:
     desk = Desk()
     async with scripted_upstream(desk.answer) as fake:
         settings = make_settings(fake.url)
         await killed_in_create(settings, desk.made)
         desk.tokens[0] |= other
+        aged(settings)
         async with connected(settings) as client:
             (note,) = (await call(client, "list_tokens"))["notes"]
     assert "DELETE" not in desk.calls
-    assert "it left no token" in note
+    assert says in note
 
 
 async def test_a_token_that_was_kept_before_the_crash_stays_in_use(make_settings: Make) -> None:
@@ -545,7 +640,8 @@ async def test_a_token_that_was_kept_before_the_crash_stays_in_use(make_settings
         async with connected(settings) as client:
             listed = await call(client, "list_tokens")
             await call(client, "export_csv", granularity="by_user")
-    assert "it left no token" in listed["notes"][0]
+    assert "token new-0 of its name was made since, and its secret is kept here" in listed["notes"][0]
+    assert "no token" not in listed["notes"][0]
     assert [(token["is_expired"], token["in_use"]) for token in listed["tokens"]] == [(False, True)]
     assert "DELETE" not in desk.calls
 
@@ -621,6 +717,140 @@ async def test_a_loop_of_creates_is_held_back(settings: Settings, upstream: Serv
     assert (same["code"], fourth["code"], same["retryable"]) == ("busy", "busy", True)
     assert same["retry_after_seconds"] <= 60 < fourth["retry_after_seconds"] <= 3600
     assert len(upstream.sent("POST")) == 3
+
+
+async def test_creates_at_once_are_held_back_like_one_after_the_other(settings: Settings, upstream: Served) -> None:
+    codes: list[str] = []
+
+    async def create(client: Any) -> None:
+        result = await client.call_tool("create_token", {"display_name": "a"})
+        codes.append(result.structured_content.get("error", {}).get("code", "made"))
+
+    async with connected(settings) as client, anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(create, client)
+    assert sorted(codes) == ["busy"] * 9 + ["made"]
+    assert len(upstream.sent("POST")) == 1
+
+
+async def test_a_create_that_was_never_posted_does_not_count(make_settings: Make, upstream: Served) -> None:
+    settings = make_settings(upstream.url)
+    in_the_way = settings.home / "secrets"
+    settings.home.mkdir()
+    in_the_way.write_text("")
+    async with connected(settings) as client:
+        error = await refused(client, "create_token", display_name="a")
+        in_the_way.unlink()
+        await call(client, "create_token", display_name="a")
+    assert error["code"] == "secret_store_unavailable"
+
+
+@pytest.mark.parametrize("when", ["kept", "under way", "kept in a damaged index"])
+async def test_a_token_that_another_server_made_is_not_taken_for_what_a_lost_create_left(
+    make_settings: Make, when: str
+) -> None:
+    desk, told, failed = Desk(), anyio.Event(), anyio.Event()
+    desk.silent = False
+    errors: list[dict[str, Any]] = []
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method != "POST":
+            await desk.answer(exchange)
+        elif not desk.made.is_set():  # the first create: nothing is made, and its answer is lost
+            desk.made.set()
+            await told.wait()
+        else:
+            await desk.answer(exchange)
+            if when == "under way":
+                told.set()
+                await failed.wait()
+            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new"}).encode(), "201 Created")
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url, instance="")
+        async with connected(settings) as one, connected(settings) as other, anyio.create_task_group() as tasks:
+
+            async def lose() -> None:
+                errors.append(await refused(one, "create_token", display_name="nightly"))
+                failed.set()
+
+            tasks.start_soon(lose)
+            await desk.made.wait()
+            made = await call(other, "create_token", display_name="nightly")
+            if when == "kept in a damaged index":
+                (settings.home / "tokens.json").write_text("[")
+            told.set()
+    assert errors[0]["code"] == "ambiguous"
+    assert made["token"]["id"] == "new-0"
+    assert "DELETE" not in desk.calls
+
+
+async def test_what_a_crash_left_is_not_settled_while_a_create_of_its_name_is_under_way(make_settings: Make) -> None:
+    desk, asked, listed = Desk(), anyio.Event(), anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "POST" and not desk.silent:
+            await desk.answer(exchange)
+            asked.set()
+            await listed.wait()
+            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new"}).encode(), "201 Created")
+        else:
+            await desk.answer(exchange)
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url, instance="")
+        await killed_in_create(settings, desk.made)
+        desk.tokens.clear()
+        aged(settings)
+        (crashed,) = (settings.home / "creates").iterdir()
+        note = crashed.read_text()
+        desk.silent = False
+        async with connected(settings) as one, connected(settings) as other, anyio.create_task_group() as tasks:
+            crashed.unlink()  # so that the other create is not kept waiting by it
+            tasks.start_soon(one.call_tool, "create_token", {"display_name": "nightly"})
+            await asked.wait()
+            crashed.write_text(note)
+            (first,) = (await call(other, "list_tokens"))["notes"]
+            still = crashed.exists()
+            listed.set()
+    assert "may be its" in first
+    assert still
+    assert "DELETE" not in desk.calls
+
+
+async def test_nothing_is_posted_where_its_note_is_cut(make_settings: Make, upstream: Served) -> None:
+    settings = make_settings(upstream.url)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with connected(settings) as client:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40, hard))  # bytes: room for a probe
+        try:
+            error = await refused(client, "create_token")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error["code"] == "store_full"
+    assert upstream.sent("POST") == []
+    assert list((settings.home / "creates").iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["302", "no answer"])
+async def test_a_lost_token_is_named_though_our_clock_is_wrong(make_settings: Make, how: str) -> None:
+    made = {"id": "orphan-1", "displayName": "job", "isExpired": False}
+    tokens: list[dict[str, Any]] = []
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            await exchange.answer(_listed(tokens), content_type="application/json")
+        else:
+            tokens.append(made | {"createdAt": (datetime.now(UTC) - timedelta(hours=1)).isoformat()})
+            await _lose(exchange, how)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "create_token", display_name="job")
+        (note,) = (await call(client, "list_tokens"))["notes"]
+    assert error["code"] == "ambiguous"
+    assert "orphan-1" in error["next_step"]
+    assert "orphan-1" in note
+    assert "DELETE" not in [exchange.method for exchange in fake.exchanges]
 
 
 async def test_an_ambiguous_create_is_looked_up_again_at_the_next_call(make_settings: Make) -> None:
@@ -749,6 +979,30 @@ async def test_a_token_whose_secret_cannot_be_kept_is_revoked_again(
     assert MemoryKeyring.kept == {}
 
 
+class Readable(MemoryKeyring):
+    """As keyrings.alt has it: a keyring that keeps secrets in the clear."""
+
+
+Readable.__module__ = "keyrings.alt.file"
+
+
+class Chain(ChainerBackend):
+    backends: ClassVar[list[Any]] = []
+    priority = 10
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_a_chain_of_keyrings_is_used_only_where_none_keeps_secrets_in_the_clear(
+    make_settings: Make, upstream: Served, use_keyring: Callable[[Any], None], readable: bool
+) -> None:
+    Chain.backends = [Keyring("none"), Readable()] if readable else [Keyring("none")]  # type: ignore[no-untyped-call]
+    use_keyring(Chain())  # type: ignore[no-untyped-call]
+    async with connected(make_settings(upstream.url, access_token="")) as client:
+        answer = await call(client, "create_token")
+    assert (answer["secret_stored_in"] == "the system's keyring") is not readable
+    assert bool(MemoryKeyring.kept) is not readable
+
+
 async def test_a_secret_that_the_keyring_does_not_give_is_a_missing_one(
     make_settings: Make, upstream: Served, use_keyring: Callable[[Keyring], None]
 ) -> None:
@@ -810,7 +1064,7 @@ async def test_a_disk_that_fills_up_under_a_second_token_leaves_the_first_one_wh
 
 
 async def test_a_token_that_another_process_keeps_meanwhile_stays_in_the_index(
-    make_settings: Make, upstream: Served
+    make_settings: Make, upstream: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = make_settings(upstream.url)
     index = settings.home / "tokens.json"
@@ -822,12 +1076,67 @@ async def test_a_token_that_another_process_keeps_meanwhile_stays_in_the_index(
             fcntl.flock(lock, fcntl.LOCK_EX)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(client.call_tool, "create_token", {"display_name": "third"})
-                with anyio.fail_after(30):
-                    while not awaited(lock):
+                with anyio.fail_after(30), caplog.at_level(logging.DEBUG):
+                    while "holds the index of tokens" not in caplog.text:
                         await anyio.lowlevel.checkpoint()
                 index.write_text(json.dumps(both[:1]))  # the other one, forgotten elsewhere
                 fcntl.flock(lock, fcntl.LOCK_UN)
     assert [entry["display_name"] for entry in json.loads(index.read_text())] == ["first", "third"]
+
+
+async def test_a_store_that_another_process_holds_for_long_is_busy_before_anything_is_posted(
+    settings: Settings, upstream: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secret_store, "_PATIENCE", 0.0)
+    settings.home.mkdir()
+    async with connected(settings) as client:
+        with (settings.home / "tokens.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            begun = time.monotonic()
+            error = await refused(client, "create_token", display_name="a")
+            waited = time.monotonic() - begun
+        await call(client, "create_token", display_name="a")
+    assert (error["code"], error["retryable"]) == ("store_busy", True)
+    assert waited < 10
+    assert len(upstream.sent("POST")) == 1
+
+
+async def test_a_token_that_is_made_while_the_store_is_held_for_long_is_revoked_again(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secret_store, "_PATIENCE", 0.0)
+    desk = Desk()
+    desk.silent = False
+
+    async def answer(exchange: Exchange) -> None:
+        await desk.answer(exchange)
+        if exchange.method == "POST":
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new"}).encode(), "201 Created")
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url)
+        settings.home.mkdir()
+        with (settings.home / "tokens.lock").open("w") as lock:
+            async with connected(settings) as client:
+                error = await refused(client, "create_token", display_name="nightly")
+    assert error["code"] == "store_busy"
+    assert "was revoked again" in error["message"]
+    assert f"in {error['retry_after_seconds']:g} seconds" in error["next_step"]
+    assert desk.tokens[0]["isExpired"]
+    assert list((settings.home / "secrets").iterdir()) == []
+
+
+async def test_a_revoke_is_done_though_its_entry_cannot_be_removed(settings: Settings, upstream: Served) -> None:
+    lock = settings.home / "tokens.lock"
+    async with connected(settings) as client:
+        token = (await call(client, "create_token"))["token"]["id"]
+        lock.unlink()
+        lock.mkdir()
+        result = await client.call_tool("revoke_token", {"token_id": token, "confirm": True})
+    assert result.structured_content == {"token_id": token, "outcome": "revoked", "verified": True}
+    assert "could not be removed" in text(result)
+    assert upstream.desk.tokens[-1].revoked
 
 
 async def test_a_damaged_index_is_kept_beside_the_new_one(make_settings: Make, upstream: Served) -> None:
@@ -836,16 +1145,11 @@ async def test_a_damaged_index_is_kept_beside_the_new_one(make_settings: Make, u
     async with connected(settings) as client:
         await call(client, "create_token", display_name="first")
         index.write_text(hurt := index.read_text()[:-9])
+        assert not any(token["in_use"] for token in (await call(client, "list_tokens"))["tokens"])
         await call(client, "create_token", display_name="second")
     (aside,) = settings.home.glob("tokens.damaged-*.json")
     assert aside.read_text() == hurt
     assert [entry["display_name"] for entry in json.loads(index.read_text())] == ["second"]
-
-
-def awaited(lock: IO[str]) -> bool:
-    """Whether somebody waits for a lock."""
-    inode = f":{os.fstat(lock.fileno()).st_ino} "
-    return any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
 
 
 async def test_nothing_is_posted_where_it_cannot_be_noted_first(make_settings: Make, upstream: Served) -> None:
@@ -958,7 +1262,7 @@ async def test_a_note_that_a_sweep_takes_before_it_is_locked_is_made_again(tmp_p
     try:
         with anyio.fail_after(20):
             while not taken[0]:
-                with journal.entry(None, datetime.now(UTC), set()):
+                with journal.entry(None, datetime.now(UTC), frozenset()):
                     assert len(list((tmp_path / "creates").iterdir())) == 1
                 await anyio.lowlevel.checkpoint()
     finally:

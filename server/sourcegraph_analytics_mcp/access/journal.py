@@ -14,12 +14,12 @@ from pathlib import Path
 from secrets import token_hex
 
 from ..errors import AnalyticsError
-from ..files import private_folder
+from ..files import private_folder, sync
 
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """A create whose process died before it was over: what to look for, and its file."""
+    """A create that is not over, or whose process died before it was: what to look for, and its file."""
 
     display_name: str | None
     asked_at: datetime
@@ -44,20 +44,19 @@ class Journal:
         self._url = url
 
     @contextmanager
-    def entry(self, display_name: str | None, asked_at: datetime, before: set[str]) -> Iterator[None]:
+    def entry(self, display_name: str | None, asked_at: datetime, before: frozenset[str]) -> Iterator[Unsettled]:
         """Remember a create until the block is over; a crash leaves the entry, and so does an end nobody could know.
 
         Raises:
-            OSError: when it cannot be written, before anything is asked.
+            OSError: when it is not whole on the disk, before anything is asked.
         """
         private_folder(self._folder.parent)
         private_folder(self._folder)
         content = {"url": self._url, "name": display_name, "asked_at": asked_at.isoformat(), "before": sorted(before)}
         descriptor, path = self._locked()
         try:
-            os.write(descriptor, json.dumps(content).encode())
-            os.fsync(descriptor)
-            yield
+            self._write(descriptor, path, json.dumps(content).encode())
+            yield Unsettled(display_name, asked_at, before, path)
         except AnalyticsError as error:
             if error.code not in ("ambiguous", "unverified"):
                 path.unlink(missing_ok=True)
@@ -78,6 +77,30 @@ class Journal:
                     found.append(entry)
         return found
 
+    def under_way(self, display_name: str | None) -> int:
+        """How many creates of a name somebody is working on, in this process or another."""
+        return sum(self._held(path, display_name) for path in self._folder.glob("*.json"))
+
+    def _held(self, path: Path, display_name: str | None) -> bool:
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                entry = self._entry(path, file.read())
+                return entry is not None and entry.display_name == display_name
+        return False
+
+    def _write(self, descriptor: int, path: Path, content: bytes) -> None:
+        """Bring a note to the disk whole, or leave none."""
+        try:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            os.fsync(descriptor)
+            sync(self._folder)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+
     def _locked(self) -> tuple[int, Path]:
         """A new file with its lock; again where a sweep took it before it was locked."""
         while True:
@@ -90,11 +113,19 @@ class Journal:
 
     def _read(self, path: Path, content: bytes) -> Unsettled | None:
         try:
-            entry = json.loads(content)
-            if entry["url"] != self._url:
-                return None
-            asked_at = datetime.fromisoformat(entry["asked_at"])
-            return Unsettled(entry["name"], asked_at, frozenset(entry["before"]), path)
+            return self._entry(path, content)
         except (ValueError, KeyError, TypeError):  # cut while it was written, so nothing had been asked yet
             path.unlink(missing_ok=True)
             return None
+
+    def _entry(self, path: Path, content: bytes) -> Unsettled | None:
+        """What a note says; None where it is of another upstream.
+
+        Raises:
+            ValueError, KeyError, TypeError: when it is no whole note.
+        """
+        entry = json.loads(content)
+        if entry["url"] != self._url:
+            return None
+        asked_at = datetime.fromisoformat(entry["asked_at"])
+        return Unsettled(entry["name"], asked_at, frozenset(entry["before"]), path)

@@ -8,8 +8,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -28,6 +29,8 @@ Place = Literal["keyring", "file"]
 _log = logging.getLogger(__name__)
 _SERVICE = "sourcegraph-analytics-mcp"
 _USELESS = ("keyring.backends.fail", "keyring.backends.null", "keyrings.alt")  # keep nothing, or in the clear
+_PATIENCE = 10.0  # seconds for another process to have done with the index
+_LOOK_AGAIN = 0.05  # seconds
 
 
 class StoredToken(BaseModel):
@@ -73,10 +76,10 @@ class SecretStore:
         self._folder = home / "secrets"
 
     def probe(self) -> Place:
-        """Prove that a secret can be written, read and deleted, and say where it would go.
+        """Prove that a secret can be written, read and deleted and the index locked, and say where it would go.
 
         Raises:
-            AnalyticsError: `secret_store_unavailable`.
+            AnalyticsError: `secret_store_unavailable`, or `store_busy`.
         """
         name, value = f"probe-{token_hex(4)}", token_hex(16)
         place: Place = "keyring" if self._keyring() else "file"
@@ -84,6 +87,10 @@ class SecretStore:
             self._write(place, name, value)
             kept = self._read(place, name)
             self._remove(place, name)
+            with self._locked():
+                pass
+        except AnalyticsError:
+            raise
         except Exception as error:
             raise _unavailable() from error
         if kept != value:
@@ -94,7 +101,7 @@ class SecretStore:
         """Keep a new token's secret, and read it back; of one that cannot be kept nothing is left.
 
         Raises:
-            AnalyticsError: `secret_store_unavailable`.
+            AnalyticsError: `secret_store_unavailable`, or `store_busy`.
         """
         secret = token.secret.get_secret_value()
         stored = StoredToken(
@@ -114,12 +121,21 @@ class SecretStore:
         except Exception as error:
             with suppress(Exception):
                 self._remove(place, token.id)
+            if isinstance(error, AnalyticsError):
+                raise
             raise _unavailable() from error
         return stored
 
     def tokens(self) -> list[StoredToken]:
         """The tokens we keep for this upstream, oldest first."""
         return [token for token in self._every() if token.url == self._url]
+
+    def kept(self) -> frozenset[str] | None:
+        """The ids of the tokens we keep for this upstream at this moment; None where the index cannot tell."""
+        try:
+            return frozenset(token.id for token in self._listed() if token.url == self._url)
+        except (OSError, ValueError):
+            return None
 
     def newest(self) -> tuple[StoredToken, SecretStr] | None:
         """The newest token that has not expired, with its secret."""
@@ -137,7 +153,12 @@ class SecretStore:
         return None if value is None else SecretStr(value)
 
     def forget(self, token_id: str) -> None:
-        """Remove a token's secret and its entry."""
+        """Remove a token's secret and its entry.
+
+        Raises:
+            AnalyticsError: `store_busy`.
+            OSError: when the index cannot be locked or written.
+        """
         for token in [t for t in self.tokens() if t.id == token_id]:
             with suppress(Exception):
                 self._remove(token.place, token_id)
@@ -163,12 +184,23 @@ class SecretStore:
 
     def _change_index(self, change: Callable[[list[StoredToken]], list[StoredToken]]) -> None:
         """Change what is in the index, while no other process does."""
+        with self._locked():
+            tokens = change(self._listed_or_set_aside())
+            write_private(self._index, json.dumps([t.model_dump(mode="json") for t in tokens], indent=1))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from changing the index; the lock goes with the process that holds it.
+
+        Raises:
+            AnalyticsError: `store_busy` when another process holds it for long.
+            OSError: when it cannot be used.
+        """
         private_folder(self._home)
         descriptor = os.open(self._home / "tokens.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            tokens = change(self._listed_or_set_aside())
-            write_private(self._index, json.dumps([t.model_dump(mode="json") for t in tokens], indent=1))
+            _lock(descriptor)
+            yield
         finally:
             os.close(descriptor)
 
@@ -213,10 +245,35 @@ class SecretStore:
         if not self._may_use_keyring:
             return None
         import keyring
+        from keyring.backends.chainer import ChainerBackend
 
         backend = keyring.get_keyring()
-        useless = type(backend).__module__.startswith(_USELESS)
+        used = backend.backends if isinstance(backend, ChainerBackend) else [backend]
+        useless = any(type(one).__module__.startswith(_USELESS) for one in used)
         return None if useless or backend.priority < 1 else backend
+
+
+def _lock(descriptor: int) -> None:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise _busy() from None
+            _log.debug("Another process holds the index of tokens; waiting for it")
+            time.sleep(_LOOK_AGAIN)
+        else:
+            return
+
+
+def _busy() -> AnalyticsError:
+    return AnalyticsError(
+        "store_busy",
+        f"Another process has held the index of tokens for {_PATIENCE:g} seconds.",
+        "Call again; if it stays so, end the process that holds tokens.lock in SRC_ANALYTICS_DATA_DIR.",
+        retryable=True,
+    )
 
 
 def _unavailable() -> AnalyticsError:

@@ -5,10 +5,12 @@ listed again, and a token that must be ours and whose secret nobody has is revok
 process that died in between, the next time that tokens are asked for.
 """
 
+import logging
 import math
 import time
 from collections import deque
-from collections.abc import Set
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NoReturn
@@ -21,12 +23,14 @@ from ..errors import AnalyticsError
 from ..files import disk_error
 from ..settings import Settings, header_safe
 from ..upstream.analytics import Analytics
-from ..upstream.models import NewToken, Token, TokenRequest
+from ..upstream.models import NewToken, Token, TokenList, TokenRequest
 from ..upstream.policy import Failed, Outcome
 from .credentials import Configured
 from .journal import Journal, Unsettled
+from .search import Search, ids_of, told
 from .secret_store import Place, SecretStore, StoredToken
 
+_log = logging.getLogger(__name__)
 _LOST: tuple[Outcome, ...] = (  # a token may exist
     "silent", "late", "broken", "misread", "redirect", "conflict", "busy", "failing", "gateway", "odd", "too_large",
 )  # fmt: skip
@@ -34,6 +38,7 @@ _DECLINED: tuple[Outcome, ...] = ("redirect", "conflict")  # one should not, so 
 _MOST_CREATES = 3  # an hour
 _LIVE = "Treat it as live: check list_tokens in a minute and revoke it again, or on the page /access-tokens."
 _CLOCK_SKEW = timedelta(minutes=5)
+_LIST_LAG = timedelta(minutes=1)  # a list that is younger proves no absence
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,18 @@ class Created:
 
     token: NewToken
     stored: StoredToken
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A token that no longer works.
+
+    Args:
+        forgotten: whether nothing of it is kept here.
+    """
+
+    outcome: Literal["revoked", "already_expired"]
+    forgotten: bool
 
 
 class TokenDesk:
@@ -58,11 +75,13 @@ class TokenDesk:
         self._pauses = tuple(settings.retry_base_delay * factor for factor in (0, 4, 6))  # 0, 2 and 5 s in all
         self._instance = settings.instance
         self._journal = Journal(settings.home / "creates", settings.url)
+        self._search = Search(self.listed, self._journal, store, self._pauses)
         self._longest = timedelta(seconds=settings.deadline)
+        self._answered = timedelta(seconds=settings.read_timeout)  # by then a create has its answer, or never
         self._read_only = settings.read_only
         self._asked: deque[tuple[float, str | None]] = deque(maxlen=_MOST_CREATES)  # when (monotonic), which name
 
-    async def listed(self) -> tuple[Token, ...]:
+    async def listed(self) -> TokenList:
         """Every token of the signed-in user."""
         return await self._analytics.list_tokens()
 
@@ -82,35 +101,47 @@ class TokenDesk:
             AnalyticsError: `secret_store_unavailable` before anything is sent; `ambiguous` when it cannot be known
                 whether a token was made.
         """
-        self._hold_back(display_name)
-        place = await anyio.to_thread.run_sync(self._store.probe)
-        before = {token.id for token in await self.listed()}
-        asked_at = datetime.now(UTC)
-        self._asked.append((time.monotonic(), display_name))
+        with self._one_of_few(display_name):
+            place = await anyio.to_thread.run_sync(self._store.probe)
+            before = frozenset(token.id for token in (await self.listed()).tokens)
         try:
-            with self._journal.entry(display_name, asked_at, before):
-                return await self._post(TokenRequest(display_name=display_name, expires_at=expires_at), before, place)
+            with self._journal.entry(display_name, datetime.now(UTC), before) as entry:
+                return await self._post(TokenRequest(display_name=display_name, expires_at=expires_at), entry, place)
         except OSError as error:
             raise disk_error(error) from None
 
-    def _hold_back(self, display_name: str | None) -> None:
-        """Stop an agent that goes round in circles: few tokens an hour, none twice in a minute."""
+    @contextmanager
+    def _one_of_few(self, display_name: str | None) -> Iterator[None]:
+        """Count a create before it waits for anything; one that fails before it is posted does not count."""
+        self._hold_back(display_name)
+        self._asked.append(mine := (time.monotonic(), display_name))
+        try:
+            yield
+        except BaseException:
+            self._asked.remove(mine)
+            raise
+
+    def _wait(self, display_name: str | None) -> int:
+        """Seconds until a create of a name may be posted."""
         now = time.monotonic()
         waits = [at + 60 - now for at, name in self._asked if name == display_name]
         if len(self._asked) == _MOST_CREATES:
             waits.append(self._asked[0][0] + 3600 - now)
-        wait = max(waits, default=0)
+        return max(0, math.ceil(max(waits, default=0)))
+
+    def _hold_back(self, display_name: str | None) -> None:
+        """Stop an agent that goes round in circles: few tokens an hour, none twice in a minute."""
+        wait = self._wait(display_name)
         if wait > 0:
             raise AnalyticsError(
                 "busy",
                 f"No token was created: this server makes {_MOST_CREATES} an hour, and none of one name in a minute.",
                 "Use the token that was created before (list_tokens shows it); another can be made later.",
                 retryable=True,
-                retry_after_seconds=math.ceil(wait),
+                retry_after_seconds=wait,
             )
 
-    async def _post(self, request: TokenRequest, before: set[str], place: Place) -> Created:
-        asked_at = datetime.now(UTC)
+    async def _post(self, request: TokenRequest, entry: Unsettled, place: Place) -> Created:
         try:
             token = await self._analytics.create_token(request)
             header_safe(token.secret.get_secret_value())
@@ -118,47 +149,51 @@ class TokenDesk:
             if failed.outcome not in _LOST:
                 raise failed.error from None
             declined = failed.outcome in _DECLINED or failed.error.code == "session_expired"
-            await self._reconcile(before, request.display_name, asked_at, failed.error, declined=declined)
+            await self._reconcile(entry, failed.error, declined=declined)
         except ValueError:
-            await self._reconcile(before, request.display_name, asked_at, _unusable())
-        return await self._keep(token, place)
+            await self._reconcile(entry, _unusable())
+        return await self._keep(token, entry.display_name, place)
 
-    async def revoke(self, token_id: str) -> Literal["revoked", "already_expired"]:
+    async def revoke(self, token_id: str) -> Revoked:
         """Revoke a token and prove it by the list.
 
         Raises:
             AnalyticsError: `not_found`, or `unverified` when the list still shows it live.
         """
-        listed = next((token for token in await self.listed() if token.id == token_id), None)
+        every = await self.listed()
+        listed = next((token for token in every.tokens if token.id == token_id), None)
+        if listed is None and not every.whole:
+            what = "Upstream lists only a part of the tokens here, and that id is not in it; nothing was revoked."
+            raise AnalyticsError("not_found", what, "Revoke it on the page /access-tokens of Sourcegraph Analytics.")
         if listed is None:
             raise AnalyticsError("not_found", "There is no token with that id.", "list_tokens shows those there are.")
         if listed.is_expired:
-            await self._forget(token_id)
-            return "already_expired"
-        await self._revoke_and_verify(token_id)
-        return "revoked"
+            return Revoked("already_expired", await self._forget(token_id))
+        return Revoked("revoked", await self._revoke_and_verify(token_id))
 
-    async def _keep(self, token: NewToken, place: Place) -> Created:
+    async def _keep(self, token: NewToken, asked_for: str | None, place: Place) -> Created:
         try:
             stored = await anyio.to_thread.run_sync(self._store.save, token, place)
             await self._check(token.secret)
         except AnalyticsError as error:
-            await self._undo(token.id, error)
+            await self._undo(token, asked_for, error)
         self._credentials.use(stored, token.secret)
         return Created(token, stored)
 
-    async def _undo(self, token_id: str, error: AnalyticsError) -> NoReturn:
+    async def _undo(self, token: NewToken, asked_for: str | None, error: AnalyticsError) -> NoReturn:
         """Leave nothing of a token that cannot be used; where that cannot be proved, say so, and try again later."""
-        await self._forget(token_id)
+        await self._forget(token.id)
         try:
-            await self._revoke_and_verify(token_id)
+            await self._revoke_and_verify(token.id)
         except AnalyticsError as failed:
             message = (
-                f"{error.message} It could not be proved that the new token {token_id} is revoked ({failed.code})."
+                f"{error.message} It could not be proved that the new token {token.id} is revoked ({failed.code})."
             )
             raise AnalyticsError("unverified", message, _LIVE, retryable=True) from error
-        message = f"{error.message} The new token {token_id} was revoked again; nothing usable remains."
-        raise AnalyticsError(error.code, message, error.next_step) from error
+        message = f"{error.message} The new token {token.id} was revoked again; nothing usable remains."
+        wait = self._wait(asked_for)
+        next_step = f"{error.next_step} One of that name can be made in {wait} seconds."
+        raise AnalyticsError(error.code, message, next_step, retry_after_seconds=wait) from error
 
     async def _check(self, secret: SecretStr) -> None:
         """Make one authorised call with a fresh token, where there is an instance to ask about."""
@@ -171,67 +206,54 @@ class TokenDesk:
                 raise AnalyticsError(error.code, "Upstream refuses the token it has just made.", "Try again.") from None
 
     async def _settle(self, entry: Unsettled) -> str:
-        kept = {stored.id for stored in await anyio.to_thread.run_sync(self._store.tokens)}
-        found = [
-            token
-            for token in await self.listed()
-            if _may_be_ours(token, entry.before, entry.display_name, entry.asked_at)
-            and token.created_at <= entry.asked_at + self._longest + _CLOCK_SKEW
-            and token.id not in kept
-            and not token.is_expired
-        ]
+        look = await self._search.once(entry, own=0)
+        until = entry.asked_at + self._longest + _CLOCK_SKEW
         when = f"A create_token of {entry.asked_at:%Y-%m-%d %H:%M} UTC was cut off"
-        if len(found) == 1:
-            await self._revoke_and_verify(found[0].id)
-        entry.settle()
-        if len(found) > 1:
-            ids = ", ".join(token.id for token in found)
-            return f"{when}; one of these tokens may be its, with a secret nobody has: {ids}."
-        return f"{when}; the token it had made ({found[0].id}) was revoked." if found else f"{when}; it left no token."
+        if (orphan := look.orphan(entry.asked_at - _CLOCK_SKEW, until)) is not None:
+            await self._revoke_and_verify(orphan.id)
+            entry.settle()
+            return f"{when}; the token it had made ({orphan.id}) was revoked."
+        due = entry.asked_at + self._answered + _LIST_LAG
+        if datetime.now(UTC) > due and look.alone:
+            entry.settle()
+            return f"{when}; {told(look, entry) or 'it left no token'}."
+        known = told(look, entry) or "no token of its is listed yet"
+        return f"{when}; {known}. Lists may lag: it is looked up again by the first call after {due:%H:%M:%S} UTC."
 
-    async def _reconcile(
-        self,
-        before: set[str],
-        display_name: str | None,
-        asked_at: datetime,
-        error: AnalyticsError,
-        *,
-        declined: bool = False,
-    ) -> NoReturn:
+    async def _reconcile(self, entry: Unsettled, error: AnalyticsError, *, declined: bool = False) -> NoReturn:
         """After a lost answer: find the one token that must be ours, revoke it, say so.
 
         Args:
             declined: whether the answer means that no token was made, should the list not show one.
         """
         try:
-            orphans = await self._orphans(before, display_name, asked_at)
-            if len(orphans) == 1:
-                await self._revoke_and_verify(orphans[0].id)
+            look = await self._search.repeatedly(entry)
+            if (orphan := look.orphan(entry.asked_at - _CLOCK_SKEW)) is not None:
+                await self._revoke_and_verify(orphan.id)
         except AnalyticsError:
-            orphans, declined = [], False  # without a list nothing is known
-        if len(orphans) == 1:
-            message = f"{error.message} The token it had made ({orphans[0].id}) was revoked, as its secret was lost."
-            raise AnalyticsError(error.code, message, "Nothing is left over; call create_token again.", retryable=True)
-        if declined and not orphans:
+            raise self._ambiguous(entry, error, ()) from None  # without a list nothing is known
+        if orphan is not None:
+            message = f"{error.message} The token it had made ({orphan.id}) was revoked, as its secret was lost."
+            wait = self._wait(entry.display_name)
+            next_step = f"Nothing is left over; call create_token again in {wait} seconds."
+            raise AnalyticsError(error.code, message, next_step, retryable=True, retry_after_seconds=wait)
+        if declined and look.sure and not look.lost:
             raise error
-        name = f"named {display_name!r}" if display_name else "without a name"
-        raise AnalyticsError(
+        raise self._ambiguous(entry, error, look.lost)
+
+    def _ambiguous(self, entry: Unsettled, error: AnalyticsError, found: tuple[Token, ...]) -> AnalyticsError:
+        name = f"named {entry.display_name!r}" if entry.display_name else "without a name"
+        ids = f" (perhaps {ids_of(found)})" if found else ""
+        return AnalyticsError(
             "ambiguous",
             f"The answer to the create was lost ({error.code}), so it is not known whether a token was made.",
-            f"Look with list_tokens for a token {name} created at {asked_at:%Y-%m-%d %H:%M} UTC or later, and revoke "
-            "it if nobody uses it; then call create_token again.",
+            f"Look with list_tokens for a token {name} created at about {entry.asked_at:%Y-%m-%d %H:%M} UTC{ids}, and "
+            f"revoke it if nobody uses it; create_token can be called again in {self._wait(entry.display_name)} "
+            "seconds.",
         )
 
-    async def _orphans(self, before: set[str], display_name: str | None, asked_at: datetime) -> list[Token]:
-        found: list[Token] = []
-        for pause in self._pauses:
-            await anyio.sleep(pause)
-            found = [token for token in await self.listed() if _may_be_ours(token, before, display_name, asked_at)]
-            if found:
-                break
-        return found
-
-    async def _revoke_and_verify(self, token_id: str) -> None:
+    async def _revoke_and_verify(self, token_id: str) -> bool:
+        """Revoke a token until the list shows it; whether nothing of it is kept here."""
         failure: AnalyticsError | None = None
         try:
             await self._analytics.revoke_token(token_id)
@@ -240,31 +262,38 @@ class TokenDesk:
                 raise failed.error from None
             failure = failed.error
         try:
-            if await self._shown_expired(token_id):
-                await self._forget(token_id)
-                return
-            what = f"The token list does not show token {token_id} as revoked."
+            state = await self._state(token_id)
         except AnalyticsError as error:
             what = f"The tokens cannot be listed ({error.code}), so nothing shows that token {token_id} is revoked."
+        else:
+            if state == "expired":
+                return await self._forget(token_id)
+            if state == "absent" and failure is not None and failure.code == "unsupported":
+                what = f"Token {token_id} is not listed any more, and upstream finds nothing to revoke."
+                raise AnalyticsError("not_found", what, "list_tokens shows those there are.")
+            what = f"The token list does not show token {token_id} as revoked."
         said = f" Upstream answered the request with {failure.code}." if failure else ""
         raise AnalyticsError("unverified", what + said, _LIVE, retryable=True)
 
-    async def _shown_expired(self, token_id: str) -> bool:
-        """Whether the list shows a token as expired, now or a little later."""
+    async def _state(self, token_id: str) -> Literal["expired", "live", "absent"]:
+        """What the list says of a token, now or a little later; one that is not in a part of it may be live."""
         for pause in self._pauses:
             await anyio.sleep(pause)
-            state = next((token for token in await self.listed() if token.id == token_id), None)
+            every = await self.listed()
+            state = next((token for token in every.tokens if token.id == token_id), None)
             if state is not None and state.is_expired:
-                return True
-        return False
+                return "expired"
+        return "absent" if state is None and every.whole else "live"
 
-    async def _forget(self, token_id: str) -> None:
-        await anyio.to_thread.run_sync(self._store.forget, token_id)
+    async def _forget(self, token_id: str) -> bool:
+        """Stop using a token and remove what is kept of it; whether that worked."""
         self._credentials.forget(token_id)
-
-
-def _may_be_ours(token: Token, before: Set[str], display_name: str | None, asked_at: datetime) -> bool:
-    return token.id not in before and token.display_name == display_name and token.created_at >= asked_at - _CLOCK_SKEW
+        try:
+            await anyio.to_thread.run_sync(self._store.forget, token_id)
+        except (AnalyticsError, OSError) as error:
+            _log.warning("The entry of a revoked token stays in the index: %s", type(error).__name__)
+            return False
+        return True
 
 
 def _nothing_done(failed: Failed) -> bool:

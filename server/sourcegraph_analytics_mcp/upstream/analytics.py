@@ -10,7 +10,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ValidationError
 
 from .http import ENOUGH_MARKUP, Answer, Http, Request, read_whole, refuse_markup, visible
-from .models import NewToken, ReportRequest, Token, TokenList, TokenRequest, dated_query
+from .models import NewToken, ReportRequest, TokenList, TokenRequest, dated_query
 from .policy import Failed, empty, misread
 
 M = TypeVar("M", bound=BaseModel)
@@ -53,13 +53,13 @@ class Analytics:
         self._http = http
         self._credentials = credentials
 
-    async def list_tokens(self) -> tuple[Token, ...]:
+    async def list_tokens(self) -> TokenList:
         """List the signed-in user's access tokens, newest first as upstream gives them."""
 
         async def receive(answer: Answer) -> TokenList:
             return _parsed(TokenList, await read_whole(answer, "list"))
 
-        return (await self._send(Request("list", "GET", _TOKENS, self._cookie()), receive)).tokens
+        return await self._send(Request("list", "GET", _TOKENS, self._cookie()), receive)
 
     async def create_token(self, request: TokenRequest) -> NewToken:
         """Create a token; sent at most once.

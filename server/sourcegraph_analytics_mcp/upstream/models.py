@@ -4,7 +4,7 @@ Names and shapes are those of Sourcegraph's documentation of May to July 2025 (t
 """
 
 from datetime import UTC, date, datetime
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
@@ -51,6 +51,11 @@ class TokenList(Wire):
     """Every token of the signed-in user."""
 
     tokens: tuple[Token, ...]
+    next_page: Any = None  # not documented: where there is one, the list is not whole
+
+    @property
+    def whole(self) -> bool:
+        return not self.next_page
 
 
 class TokenRequest(Wire):

@@ -123,10 +123,11 @@ async def _cookie(app: App, call: Call) -> Check:
     if not call.covers("list_tokens"):
         return Check(name="session cookie", ok=False, detail="not looked at: your access does not cover tokens")
     try:
-        tokens = await app.tokens.listed()
+        listed = await app.tokens.listed()
     except AnalyticsError as error:
         return Check(name="session cookie", ok=False, detail=error.text)
-    return Check(name="session cookie", ok=True, detail=f"upstream accepts it; {len(tokens)} tokens")
+    count = f"{'' if listed.whole else 'at least '}{len(listed.tokens)}"
+    return Check(name="session cookie", ok=True, detail=f"upstream accepts it; {count} tokens")
 
 
 async def _store(app: App) -> Check:

@@ -1,10 +1,11 @@
 """Create, list and revoke access tokens. A secret goes to the secret store, never to the model."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from mcp_types import InputRequiredResult
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from ...access.tokens import Created
 from ...errors import AnalyticsError, invalid
@@ -15,6 +16,19 @@ from ..text import fitting, plural, safe, table
 from ..tool import Answer, Arguments, Hints, Reply, tool
 
 _LONGEST = timedelta(days=366)
+_LEFT = (
+    "Its entry in this server's index of tokens could not be removed, which does no harm; check that "
+    "SRC_ANALYTICS_DATA_DIR is writable."
+)
+
+
+def _iso_time(value: object) -> object:
+    if not (isinstance(value, str) and re.match(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:", value, re.ASCII)):
+        raise ValueError("send a time with its zone, like 2026-12-31T23:59:59Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_iso_time)]
 
 
 class TokenEntry(Answer):
@@ -33,7 +47,7 @@ class CreateTokenArguments(Arguments):
     """A name and when it ends."""
 
     display_name: Annotated[str | None, Field(min_length=1, max_length=200, description="What the token is for")] = None
-    expires_at: Annotated[AwareDatetime | None, Field(strict=False, description="RFC 3339 time of expiry")] = None
+    expires_at: Annotated[Time | None, Field(description="RFC 3339 time of expiry")] = None
     expires_in_days: Annotated[int | None, Field(ge=1, le=366, description="Days until expiry (90)")] = None
     never_expires: Annotated[bool, Field(description="Only if the user insists")] = False
 
@@ -117,7 +131,10 @@ class ListTokensAnswer(Answer):
 async def list_tokens(app: App, arguments: ListTokensArguments, call: Call) -> Reply:
     """List the signed-in user's access tokens; expired and revoked look alike upstream. Secrets are never listed."""
     notes = await app.tokens.settled()
-    every = await app.tokens.listed()
+    listed = await app.tokens.listed()
+    every = listed.tokens
+    if not listed.whole:
+        notes = [*notes, "Upstream lists only a part of the tokens here (it names a next page); the counts are of it."]
     in_use = await app.credentials.token_in_use()
     expired = sum(token.is_expired for token in every)
     shown = [token for token in every if arguments.include_expired or not token.is_expired]
@@ -189,9 +206,23 @@ async def revoke_token(app: App, arguments: RevokeTokenArguments, call: Call) ->
     if agreed is False:
         raise AnalyticsError("cancelled", "Nothing was revoked: the user did not confirm.", "Leave it at that.")
     in_use = await app.credentials.token_in_use() == token_id
-    outcome = await app.tokens.revoke(token_id)
+    revoked = await app.tokens.revoke(token_id)
+    outcome = revoked.outcome
     answer = RevokeTokenAnswer(token_id=token_id, outcome=outcome, verified=outcome == "revoked")
+    left = "" if revoked.forgotten else f" {_LEFT}"
+    cut = f" It was the one this server used; {await _next(app)}." if in_use else ""
     if outcome == "already_expired":
-        return Reply(f"Token {safe(token_id)} had already expired or been revoked; nothing was changed.", answer)
-    cut = " It was the one this server used; exports need another now." if in_use else ""
-    return Reply(f"Token {safe(token_id)} was revoked, and the token list confirms it.{cut}", answer)
+        done = f"Token {safe(token_id)} had already expired or been revoked; nothing was changed upstream."
+    else:
+        done = f"Token {safe(token_id)} was revoked, and the token list confirms it."
+    return Reply(f"{done}{cut}{left}", answer)
+
+
+async def _next(app: App) -> str:
+    """What exports use after the token in use has gone."""
+    source = await app.credentials.source()
+    if source is None:
+        return "exports need another now"
+    if source != "secret store":
+        return f"exports need another now, in {source}"
+    return f"exports use the older token {await app.credentials.token_in_use()} from now on"
