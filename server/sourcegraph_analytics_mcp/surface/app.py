@@ -66,16 +66,30 @@ class App:
         return not (self.masked or self.remote)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What the callers of one server share; over stdio there is but one.
+
+    Args:
+        keys: where the installation's key of pseudonyms is kept, None for the data directory.
+        places: for queries of query_export.
+        budget: of retries.
+        admit: called before a download begins, in the context of who asks.
+    """
+
+    keys: Path | None = None
+    places: anyio.CapacityLimiter | None = None
+    budget: RetryBudget | None = None
+    admit: Callable[[], None] = lambda: None
+
+
 @asynccontextmanager
 async def open_app(
     settings: Settings,
     notices: Notices,
     upstream: Callable[..., Any] | None = None,
-    keys: Path | None = None,
-    places: anyio.CapacityLimiter | None = None,
-    budget: RetryBudget | None = None,
+    shared: Shared = Shared(),
     shown: tuple[str, ...] = (),
-    admit: Callable[[], None] = lambda: None,
     *,
     remote: bool = False,
 ) -> AsyncIterator[App]:
@@ -83,27 +97,23 @@ async def open_app(
 
     Args:
         upstream: an ASGI application in place of the network (the demo).
-        keys: where the installation's key of pseudonyms is kept, when not in this data directory.
-        places: for queries of query_export, when callers share them.
-        budget: of retries, when callers share it.
         shown: the instances whose exports are shown; none for any.
-        admit: called before a download begins, in the context of who asks.
         remote: whether whoever calls is not on this machine.
     """
     secrets = SecretStore(settings.home, settings.url, keyring=not settings.demo)
     credentials = Configured(settings, secrets)
-    http = Http(settings, upstream, budget)
+    http = Http(settings, upstream, shared.budget)
     analytics = Analytics(http, credentials)
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes, shown)
-    pseudonyms = Pseudonyms(keys or settings.home / "keys") if settings.identities == "pseudonyms" else None
+    pseudonyms = Pseudonyms(shared.keys or settings.home / "keys") if settings.identities == "pseudonyms" else None
     questions = Questions(settings.home / "staging", pseudonyms)
-    sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, places)
+    sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, shared.places)
     minutes = assumed(settings)
     teams = read_teams(settings.teams_file) if settings.teams_file else None
     try:
         async with anyio.create_task_group() as tasks:
             downloads = Downloads(
-                analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed, admit
+                analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed, shared.admit
             )
             desk = TokenDesk(analytics, credentials, secrets, settings)
             await tasks.start(_sweep_now_and_hourly, store)

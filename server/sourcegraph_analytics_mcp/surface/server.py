@@ -35,7 +35,7 @@ from ..loading import without
 from ..redaction import Redactor
 from ..settings import PREFIX, Settings
 from ..upstream.policy import RetryBudget
-from .app import App, open_app, sweep_callers
+from .app import App, Shared, open_app, sweep_callers
 from .call import Call
 from .callers import Callers, caller, may_manage_tokens, own
 from .completions import complete
@@ -110,22 +110,19 @@ class AnalyticsServer(MCPServer[App]):
 
     @asynccontextmanager
     async def _many(self, _: MCPServer[App]) -> AsyncIterator[Any]:
-        places, budget = anyio.CapacityLimiter(_QUERIES_AT_ONCE), RetryBudget()
+        keys, places = self._settings.home / "keys", anyio.CapacityLimiter(_QUERIES_AT_ONCE)
+        shared = Shared(keys, places, RetryBudget(), self._admit_download)
         async with anyio.create_task_group() as tasks:
-            self._callers = Callers(lambda name: self._open_for(name, places, budget), tasks, self._grants)
+            self._callers = Callers(lambda name: self._open_for(name, shared), tasks, self._grants)
             tasks.start_soon(sweep_callers, self._settings)
             yield None
             tasks.cancel_scope.cancel()
 
-    def _open_for(
-        self, name: str, places: anyio.CapacityLimiter, budget: RetryBudget
-    ) -> AbstractAsyncContextManager[App]:
-        """The parts of one caller, and what all of them share."""
-        keys = self._settings.home / "keys"
+    def _open_for(self, name: str, shared: Shared) -> AbstractAsyncContextManager[App]:
+        """The parts of one caller."""
         theirs = own(self._settings, name, self._grants)
         shown = () if self._grants is None else theirs.instances
-        admit, remote = self._admit_download, bool(name)
-        return open_app(theirs, self._notices, self._upstream, keys, places, budget, shown, admit, remote=remote)
+        return open_app(theirs, self._notices, self._upstream, shared, shown, remote=bool(name))
 
     def _admit_download(self) -> None:
         """Over HTTP, count a download of the caller's, whatever it is for."""

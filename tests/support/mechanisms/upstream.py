@@ -107,7 +107,7 @@ _GUARDS = (
            'logging.getLogger("httpcore").setLevel(logging.WARNING)', "", _LOGGED),
     Switch("retries have a budget", "upstream/http.py", " or not self._budget.take()", "",
            f"{_ANALYTICS}test_many_calls_together_retry_no_more_than_ten_times"),
-    Switch("callers share the budget of retries", "surface/app.py", "Http(settings, upstream, budget)",
+    Switch("callers share the budget of retries", "surface/app.py", "Http(settings, upstream, shared.budget)",
            "Http(settings, upstream)", "test_http.py::test_callers_share_the_retries_of_a_minute"),
     Switch("the budget is ten a minute", "upstream/policy.py", "if len(self.spent) >= _BUDGET:", "if False:",
            f"{_DOWNLOADS}test_retries_of_the_last_minute_count_and_older_ones_do_not"),
