@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -221,6 +222,29 @@ def test_the_log_masks_secrets_and_keeps_each_event_on_one_line(
     logged = capfd.readouterr().err
     assert leaks(logged) == []
     assert logged.count("[secret]") == 2
+    assert logged.count("\n") == 1
+
+
+def test_the_log_says_where_an_error_came_from_and_nothing_that_it_says(
+    make_settings: Callable[..., Settings], capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        configure_log(make_settings("http://127.0.0.1:9"))
+        try:
+            Path("/nowhere/of/anybody@example.com").read_text()
+        except OSError as error:
+            told = ValueError("anybody@example.com")
+            told.__cause__ = error
+            logging.getLogger("anything").error("in a way nobody foresaw", exc_info=told)
+        flush_log()
+    finally:
+        root.handlers[:], root.level = before
+    logged = capfd.readouterr().err
+    assert "ValueError at" in logged
+    assert re.search(r"FileNotFoundError at test_secrets.py:\d+ > pathlib.py:\d+", logged)
+    assert "anybody" not in logged
     assert logged.count("\n") == 1
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -56,13 +57,20 @@ def test_earlier_revisions_hear_that_the_list_has_changed(tmp_path: Path, revisi
 def test_the_log_has_one_line_per_call_and_no_content(tmp_path: Path, upstream: Served) -> None:
     with spawned(tmp_path, **settings_for(upstream, tmp_path)) as raw:
         raw.handshake()
-        raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+        done = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
         raw.ask("tools/call", {"name": "list_tokens", "arguments": {}})
+        uri = done["structuredContent"]["export"]["summary_uri"]
+        summary = raw.ask("resources/read", {"uri": uri})["contents"][0]["text"]
+        raw.answer(raw.send("resources/read", {"uri": f"{uri}x"}))
+        asked = raw.ask("prompts/get", {"name": "monthly_adoption_report"})["messages"][0]["content"]["text"]
     log = (tmp_path / "stderr").read_text()
-    calls = [line for line in log.splitlines() if " call tool=" in line]
-    assert [line.split(" call ")[1].split(" ms=")[0] for line in calls] == [
-        "tool=export_csv outcome=ok",
-        "tool=list_tokens outcome=auth_missing",
+    calls = [line.split(" call ")[1] for line in log.splitlines() if " call " in line]
+    assert [re.sub(r"ms=\d+ ", "", line) for line in calls] == [
+        f"tool=export_csv outcome=ok rows=40 bytes={len(done['content'][0]['text'].encode())} id=2",
+        "tool=list_tokens outcome=auth_missing rows=0 bytes=0 id=3",
+        f"method=resources/read outcome=ok rows=0 bytes={len(summary.encode())} id=4",
+        "method=resources/read outcome=refused rows=0 bytes=0 id=5",
+        f"method=prompts/get outcome=ok rows=0 bytes={len(asked.encode())} id=6",
     ]
     assert DEMO_TOKEN not in log
     for person in upstream.company.people:

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from logging.handlers import QueueHandler
+from pathlib import Path
 from queue import Queue
 from threading import Thread
+from traceback import extract_tb
+from typing import Any
 
 from ..redaction import Redactor
 from ..settings import Settings
 
 _SESSION = re.compile(r"(?<=\bsession )([0-9a-f]{8})[0-9a-f]{24}\b", re.IGNORECASE)  # whole, it is as good as a key
-
-
+_FRAMES = 12  # of an exception, the innermost
 _MOST_WAITING = 1000  # lines
 _LAST_LINES_WITHIN = 0.5  # seconds for a log that nobody reads
 _to_stderr = partial(os.write, 2)  # with no buffer, whose lock a thread that is held up would keep
@@ -30,7 +32,17 @@ class _OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = _SESSION.sub(r"\1...", self._redactor.text(super().format(record)))
+        record.exc_text = None  # which is kept for other formatters
         return text.encode("unicode_escape").decode("ascii")
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Which exceptions came from where; what they say may hold data, people and paths."""
+        told, error = [], ei[1]
+        while error is not None:
+            frames = [f"{Path(f.filename).name}:{f.lineno}" for f in extract_tb(error.__traceback__)[-_FRAMES:]]
+            told.append(f"{type(error).__name__} at {' > '.join(frames)}")
+            error = error.__cause__ or error.__context__
+        return " from ".join(told)
 
 
 class _Aside(QueueHandler):

@@ -7,10 +7,14 @@ from mcp.shared.exceptions import MCPError
 
 from ..errors import MAX_TEXT
 from ..redaction import Redactor
+from .events import Event
 from .text import safe, safe_data
 
 _OURS = ("tools/call", "tools/list")  # a tool masks its own answers, as one may reveal a secret; the list is our words
 _MOST_DATA = 200  # characters of what an error says back
+
+
+_LOGGED = ("resources/read", "prompts/get")  # a tool has a line of its own
 
 
 class Leaving:
@@ -18,12 +22,28 @@ class Leaving:
 
     Args:
         redactor: gives what masks the secrets of whoever asks.
+        who: gives the name of whoever asks for the log, None where there is but one.
     """
 
-    def __init__(self, redactor: Callable[[], Redactor]) -> None:
+    def __init__(self, redactor: Callable[[], Redactor], who: Callable[[], str] | None) -> None:
         self._redactor = redactor
+        self._who = who
 
     async def __call__(self, ctx: Any, call_next: Any) -> Any:
+        if ctx.method not in _LOGGED:
+            return await self._masked(ctx, call_next)
+        event = Event(f"method={ctx.method}", self._who, ctx.request_id)
+        try:
+            result = await self._masked(ctx, call_next)
+            event.outcome, event.texts = "ok", _texts(result)
+            return result
+        except MCPError:
+            event.outcome = "refused"
+            raise
+        finally:
+            event.log()
+
+    async def _masked(self, ctx: Any, call_next: Any) -> Any:
         try:
             result = await call_next(ctx)
         except MCPError as error:
@@ -31,6 +51,11 @@ class Leaving:
             message = redactor.text(safe(told.message))[:MAX_TEXT]
             raise MCPError(told.code, message, _short(redactor.data(safe_data(told.data)))) from None
         return result if ctx.method in _OURS else self._redactor().data(result)
+
+
+def _texts(result: dict[str, Any]) -> list[str]:
+    read = [contents["text"] for contents in result.get("contents", ())]
+    return read + [message["content"]["text"] for message in result.get("messages", ())]
 
 
 def _short(data: Any) -> Any:

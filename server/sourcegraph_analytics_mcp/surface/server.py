@@ -1,7 +1,6 @@
 """The MCP server: the SDK speaks the protocol, this module says what is offered and turns outcomes into answers."""
 
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -39,13 +38,14 @@ from .app import App, Shared, open_app, sweep_callers
 from .call import Call
 from .callers import Callers, caller, may_manage_tokens, own
 from .completions import complete
+from .events import Event
 from .grants import read_grants
 from .leaving import Leaving
 from .notices import Notices
 from .prompts import find, prompts
 from .resources import add_resources, listed
 from .text import safe
-from .tool import Reply, Tool, failed
+from .tool import Outcome, Tool, failed
 from .tools import QUESTIONS, TOKEN_TOOLS, TOOLS
 
 NAME = "sourcegraph-analytics-mcp"
@@ -71,6 +71,7 @@ class AnalyticsServer(MCPServer[App]):
     ) -> None:
         self._settings = settings
         self._upstream = upstream
+        self._who = _marked if over_http else None
         self._notices = Notices(caller)
         self._app: App | None = None
         self._callers: Callers | None = None
@@ -79,9 +80,7 @@ class AnalyticsServer(MCPServer[App]):
         self.on_close: Callable[[], object] = lambda: None  # called when everything is put away
 
         public = CacheHint(ttl_ms=3_600_000, scope="public")
-        tools = (
-            public if self._grants is None else replace(public, scope="private")
-        )  # each caller has a list of its own
+        tools = public if self._grants is None else replace(public, scope="private")  # each caller has its own
         with without("rich"):
             super().__init__(
                 name=NAME,
@@ -89,7 +88,10 @@ class AnalyticsServer(MCPServer[App]):
                 instructions=_INSTRUCTIONS,
                 version=version(NAME),
                 lifespan=self._many if over_http else self._one,
-                middleware=[*([self._as_caller] if over_http else []), Leaving(self._redactor)],
+                middleware=[
+                    *([self._as_caller] if over_http else []),
+                    Leaving(self._redactor, _marked if over_http else None),
+                ],
                 request_state_security=_signing(settings),
                 log_level=settings.log_level,
                 subscriptions=self._notices.bus,
@@ -171,44 +173,44 @@ class AnalyticsServer(MCPServer[App]):
     ) -> CallToolResult | InputRequiredResult:
         if context is None:
             raise RuntimeError("tools are called by clients")
-        begun = time.monotonic()
+        event = Event(f"tool={name if name in self._tools else 'unknown'}", self._who, context.request_id)
         call = Call(context, self._covers)
         if not call.modern:
             self._notices.remember(context.session)
-        outcome, rows = "cancelled", 0
         leave: Callable[[], None] | None = None
         try:
             if self._callers is not None:
                 leave = await self._callers.enter()
-            tool = self._tool(name)
-            self._admit(name)
-            app, given = self.running(), tool.parse(arguments)
-            if self._grants is not None and (asked := getattr(given, "instance_url", None)) is not None:
-                app.settings.resolve_instance(asked)  # before anything is asked of upstream
-            answer = await tool.run(app, given, call)
-            outcome = "asked" if isinstance(answer, InputRequiredResult) else "ok"
-            rows = answer.rows if isinstance(answer, Reply) else 0
-            return answer.result(app.redactor) if isinstance(answer, Reply) else answer
+            answer = await self._outcome(name, arguments, call)
+            if isinstance(answer, InputRequiredResult):
+                event.outcome = "asked"
+                return answer
+            result = answer.result(self.running().redactor)
+            event.outcome, event.rows, event.texts = "ok", answer.rows, [answer.text]
+            return result
         except AnalyticsError as error:
-            outcome = error.code
+            event.outcome = error.code
             return failed(error, self._redactor())
         except MCPError:
-            outcome = "refused"
+            event.outcome = "refused"
             raise
         except Exception:  # noqa: BLE001 - a bug must not end the server or show its insides
-            outcome = "internal"
+            event.outcome = "internal"
             _log.exception("A tool failed in a way nobody foresaw")
             unforeseen = AnalyticsError("internal", "The call failed.", "Try again; if it stays so, report it.")
             return failed(unforeseen, self._redactor())
         finally:
             if leave is not None:
                 leave()
-            if _log.isEnabledFor(logging.INFO):
-                known = name if name in self._tools else "unknown"
-                elapsed = (time.monotonic() - begun) * 1000
-                who = f" caller={_marked()}" if self._callers is not None else ""
-                _log.info("call tool=%s outcome=%s ms=%.0f rows=%d%s id=%s", known, outcome, elapsed, rows, who,
-                          safe(context.request_id)[:40])  # fmt: skip
+            event.log()
+
+    async def _outcome(self, name: str, arguments: dict[str, Any], call: Call) -> Outcome:
+        tool = self._tool(name)
+        self._admit(name)
+        app, given = self.running(), tool.parse(arguments)
+        if self._grants is not None and (asked := getattr(given, "instance_url", None)) is not None:
+            app.settings.resolve_instance(asked)  # before anything is asked of upstream
+        return await tool.run(app, given, call)
 
     def _admit(self, name: str) -> None:
         """Over HTTP, whether this caller may call that tool now.
