@@ -245,7 +245,10 @@ async def test_cancelling_kills_the_process(queried: tuple[Client, str, Path]) -
         with anyio.fail_after(30):
             while not any(_queries(engine) for engine in _engines()):
                 await anyio.lowlevel.checkpoint()
-        assert any(p.name.startswith("query-") for p in (home / "staging").iterdir())
+        (copy,) = (home / "staging").glob("query-*")
+        os.utime(copy, (0, 0))  # as if it had been running for long
+        await call(client, "check_connection")  # which sweeps
+        assert copy.exists()
         tasks.cancel_scope.cancel()
     with anyio.fail_after(30):
         while list((home / "staging").iterdir()) or _engines():

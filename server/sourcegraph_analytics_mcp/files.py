@@ -1,9 +1,11 @@
 """Files and directories that belong to this user alone, written whole or not at all."""
 
 import errno
+import fcntl
 import logging
 import os
 import secrets
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +24,28 @@ def private_folder(folder: Path) -> None:
         raise OSError(errno.ENOTDIR, "not a directory of our own")
     if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)
+
+
+class Held:
+    """A directory in which something is being made; its lock says that the maker is alive.
+
+    Args:
+        folder: where; it is made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        private_folder(folder)
+        unlocked = folder / ".lock-to-be"  # it gets its name locked, so that nobody can find it free
+        self._lock = os.open(unlocked, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unlocked.rename(folder / ".lock")
+
+    def close(self) -> None:
+        """Give up what is left of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            os.close(self._lock)
 
 
 def write_private(path: Path, text: str) -> None:

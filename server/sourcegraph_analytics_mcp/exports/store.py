@@ -25,26 +25,21 @@ from pydantic import ValidationError
 
 from ..disk import Disk
 from ..errors import AnalyticsError
-from ..files import disk_error, private_folder, sync, write_private
+from ..files import Held, disk_error, private_folder, sync, write_private
 from .models import Export
 
 _ROOM_FOR_UNKNOWN = 256 << 20  # bytes
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
-class Staging:
-    """A directory in which one export is being made; its lock says that the maker is alive."""
+class Staging(Held):
+    """A directory in which one export is being made."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.id = folder.name
-        self.folder = folder
         self.csv = folder / "export.csv"
         self.parts = folder / "parts"
-        private_folder(folder)
-        unlocked = folder / ".lock-to-be"  # it gets its name locked, so that nobody can find it free
-        self._lock = os.open(unlocked, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unlocked.rename(folder / ".lock")
         private_folder(self.parts)
 
     def clear(self) -> None:
@@ -52,12 +47,6 @@ class Staging:
         self.csv.unlink(missing_ok=True)
         shutil.rmtree(self.parts)
         private_folder(self.parts)
-
-    def close(self) -> None:
-        """Give up what is left of it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):
-            os.close(self._lock)
 
 
 class Store:

@@ -143,7 +143,7 @@ EXPORTS = (
     Switch("a link is no lock", "exports/store.py", "os.O_NOFOLLOW | ", "", _DEAD),
     Switch("a maker between two steps is left alone", "exports/store.py", "return _age(folder) > 60", "return True",
            _DEAD),
-    Switch("a maker holds its lock", "exports/store.py",
+    Switch("a maker holds its lock", "files.py",
            "fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass",
            f"{_STORE}test_what_a_living_maker_stages_is_left_alone_by_another"),
     Switch("what is too old is deleted", "exports/store.py", "(too_old or", "(False or",

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, cast
@@ -11,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 from ...errors import AnalyticsError
-from ...files import disk_error, private_folder
+from ...files import Held, disk_error, private_folder
 from .process import EngineFailed, start_child
 from .questions import Questions
 
@@ -56,15 +55,15 @@ class Sandbox:
             )
         async with self._places, self._shared:
             try:
-                folder = await anyio.to_thread.run_sync(_folder, self._scratch)
+                place = await anyio.to_thread.run_sync(_place, self._scratch)
             except OSError as error:
                 raise disk_error(error) from None
             try:
-                names = await self._copied(folder, files, columns)
-                return await self._answer(folder, names, columns, sql, limit)
+                names = await self._copied(place.folder, files, columns)
+                return await self._answer(place.folder, names, columns, sql, limit)
             finally:
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+                    await anyio.to_thread.run_sync(place.close)
 
     async def _copied(self, folder: Path, files: Sequence[Path], columns: Sequence[str]) -> list[str]:
         """Copy the data; where people are shown by pseudonym, only the columns that may be seen."""
@@ -119,9 +118,7 @@ def _hint(answer: dict[str, Any], columns: Sequence[str]) -> str:
             return "Send one SELECT over the table usage; nothing else is there."
 
 
-def _folder(scratch: Path) -> Path:
+def _place(scratch: Path) -> Held:
     """A place for copies that a query may damage without harm."""
     private_folder(scratch)
-    folder = scratch / f"query-{token_hex(8)}"
-    private_folder(folder)
-    return folder
+    return Held(scratch / f"query-{token_hex(8)}")
