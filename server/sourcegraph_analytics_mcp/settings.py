@@ -91,7 +91,7 @@ class Settings(BaseModel):
     state_key: SecretStr | None = Field(None, description="Over HTTP, what replicas sign confirmations with (32+)")
     calls_per_minute: int = Field(60, gt=0, description="Over HTTP, tool calls of one caller in a minute")
     queries_per_minute: int = Field(20, gt=0, description="Over HTTP, questions of one caller in a minute")
-    exports_per_hour: int = Field(6, gt=0, description="Over HTTP, calls of export_csv of one caller in an hour")
+    exports_per_hour: int = Field(20, gt=0, description="Over HTTP, downloads for one caller in an hour, whatever asks")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log on stderr")
 
     @classmethod
