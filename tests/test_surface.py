@@ -121,7 +121,7 @@ async def test_a_bad_argument_gets_a_sentence_that_helps(
 
 
 async def test_argument_errors_do_not_echo_values(settings: Settings) -> None:
-    planted = "sams_at_planted-in.an_argument"
+    planted = "planted-in.an_argument"  # which nothing else would mask
     async with connected(settings) as client:
         for tool, arguments in (
             ("export_csv", {"granularity": planted}),
