@@ -4,6 +4,8 @@ import base64
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -246,6 +248,32 @@ def test_the_log_says_where_an_error_came_from_and_nothing_that_it_says(
     assert re.search(r"FileNotFoundError at test_secrets.py:\d+ > pathlib.py:\d+", logged)
     assert "anybody" not in logged
     assert logged.count("\n") == 1
+
+
+UNFORESEEN = {
+    "uncaught": "raise ValueError(planted)",
+    "in a thread": "thread = threading.Thread(target=int, args=[planted]); thread.start(); thread.join()",
+    "a warning": "warnings.warn(planted)",
+    "a task that nobody waits for": "async def task(): raise ValueError(planted)\n"
+    "async def main(): asyncio.ensure_future(task()); await asyncio.sleep(0)\nasyncio.run(main()); gc.collect()",
+}
+
+
+@pytest.mark.parametrize("happens", UNFORESEEN)
+def test_what_python_itself_would_print_is_one_line_that_says_where(happens: str) -> None:
+    code = (
+        "import asyncio, gc, threading, warnings\n"
+        "from sourcegraph_analytics_mcp.cli.log import configure_log, flush_log, log_the_unforeseen\n"
+        "from sourcegraph_analytics_mcp.settings import Settings\n"
+        "configure_log(Settings.from_env({})); log_the_unforeseen()\n"
+        f"planted = 'anybody@example.com\\nat /nowhere'\n{UNFORESEEN[happens]}\nflush_log()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    (line,) = ended.stderr.splitlines()
+    assert re.match(r"\d{4}-\d\d-\d\d [\d:,]+ (CRITICAL|ERROR|WARNING) \S+ \S", line)
+    assert re.search(r"(ValueError|UserWarning) at \S+:\d", line)
+    assert "anybody" not in line
+    assert "nowhere" not in line
 
 
 def test_the_search_would_find_a_leak() -> None:

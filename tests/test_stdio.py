@@ -30,6 +30,13 @@ def settings_for(upstream: Served, home: Path) -> dict[str, Any]:
     }
 
 
+def ended(raw: Raw) -> None:
+    """Close the input; the last lines of the log are written before the end."""
+    assert raw.process.stdin is not None
+    raw.process.stdin.close()
+    assert raw.process.wait(5) == 0
+
+
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_the_demo_answers_over_stdio(tmp_path: Path, revision: str) -> None:
     with spawned(tmp_path, "--demo", revision=revision) as raw:
@@ -63,6 +70,7 @@ def test_the_log_has_one_line_per_call_and_no_content(tmp_path: Path, upstream: 
         summary = raw.ask("resources/read", {"uri": uri})["contents"][0]["text"]
         raw.answer(raw.send("resources/read", {"uri": f"{uri}x"}))
         asked = raw.ask("prompts/get", {"name": "monthly_adoption_report"})["messages"][0]["content"]["text"]
+        ended(raw)
     log = (tmp_path / "stderr").read_text()
     calls = [line.split(" call ")[1] for line in log.splitlines() if " call " in line]
     assert [re.sub(r"ms=\d+ ", "", line) for line in calls] == [
@@ -76,6 +84,24 @@ def test_the_log_has_one_line_per_call_and_no_content(tmp_path: Path, upstream: 
     for person in upstream.company.people:
         assert person.email not in log
         assert person.username not in log
+
+
+def test_the_log_says_where_the_engine_failed_and_nothing_that_it_said(tmp_path: Path, upstream: Served) -> None:
+    """What the engine says of data that it cannot read is where they lie."""
+    kept = tmp_path / "kept by anybody@example.com"
+    with spawned(tmp_path, **settings_for(upstream, tmp_path) | {"data_dir": str(kept)}) as raw:
+        raw.handshake()
+        done = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+        export = done["structuredContent"]["export"]
+        (kept / "exports" / export["id"] / "parts" / "00000.parquet").write_bytes(b"no parquet")
+        asked = {"metrics": ["searches"], "period": "all_time"}
+        answer = raw.ask("tools/call", {"name": "query_usage", "arguments": asked})
+        assert answer["structuredContent"]["error"]["code"] == "internal"
+        ended(raw)
+    log = (tmp_path / "stderr").read_text()
+    assert re.search(r"WARNING \S+ A question ended: the engine failed: \w+Exception at child.py:\d+ > ", log)
+    assert [line for line in log.splitlines() if not re.match(r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ", line)] == []
+    assert "anybody" not in log
 
 
 @pytest.fixture

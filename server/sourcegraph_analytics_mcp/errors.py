@@ -3,6 +3,7 @@
 There is one class, because callers only ever do one thing with a failure: show it.
 """
 
+from pathlib import Path
 from typing import Literal, get_args
 
 Code = Literal[
@@ -40,6 +41,7 @@ Code = Literal[
 ]
 CODES: tuple[str, ...] = get_args(Code)
 MAX_TEXT = 2000
+_FRAMES = 12  # of an exception, the innermost
 
 
 class AnalyticsError(Exception):
@@ -90,3 +92,15 @@ class AnalyticsError(Exception):
 def invalid(message: str, next_step: str = "") -> AnalyticsError:
     """An argument that cannot be used as given."""
     return AnalyticsError("invalid_argument", message, next_step)
+
+
+def origin(error: BaseException | None) -> str:
+    """Which exceptions came from where, on one line; what they say may hold data, people and paths."""
+    from traceback import extract_tb  # nothing that goes well needs it
+
+    told = []
+    while error is not None:
+        frames = [f"{Path(f.filename).name}:{f.lineno}" for f in extract_tb(error.__traceback__)[-_FRAMES:]]
+        told.append(f"{type(error).__name__} at {' > '.join(frames)}")
+        error = error.__cause__ or error.__context__
+    return " from ".join(told)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from ..errors import AnalyticsError
 from ..settings import PREFIX, Settings, SettingsError, header_safe
 from .client import TerminalClient
-from .log import configure_log
+from .log import configure_log, log_the_unforeseen
 from .main import check_files, serve, with_upstream
 
 
@@ -68,6 +68,7 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
     check_files(settings)
     configure_log(settings)
+    log_the_unforeseen()
     return serve_http(*with_upstream(settings), address)
 
 

@@ -3,23 +3,25 @@
 import logging
 import os
 import re
+import sys
+import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from logging.handlers import QueueHandler
 from pathlib import Path
 from queue import Queue
-from threading import Thread
-from traceback import extract_tb
 from typing import Any
 
+from ..errors import origin
 from ..redaction import Redactor
 from ..settings import Settings
 
 _SESSION = re.compile(r"(?<=\bsession )([0-9a-f]{8})[0-9a-f]{24}\b", re.IGNORECASE)  # whole, it is as good as a key
-_FRAMES = 12  # of an exception, the innermost
 _MOST_WAITING = 1000  # lines
 _LAST_LINES_WITHIN = 0.5  # seconds for a log that nobody reads
+_log = logging.getLogger(__name__)
 _to_stderr = partial(os.write, 2)  # with no buffer, whose lock a thread that is held up would keep
 
 
@@ -31,18 +33,15 @@ class _OneLine(logging.Formatter):
         self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
+        if record.name == "asyncio":  # which goes on with what futures and exceptions hold
+            record.msg, record.args = record.getMessage().partition("\n")[0], None
         text = _SESSION.sub(r"\1...", self._redactor.text(super().format(record)))
         record.exc_text = None  # which is kept for other formatters
         return text.encode("unicode_escape").decode("ascii")
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """Which exceptions came from where; what they say may hold data, people and paths."""
-        told, error = [], ei[1]
-        while error is not None:
-            frames = [f"{Path(f.filename).name}:{f.lineno}" for f in extract_tb(error.__traceback__)[-_FRAMES:]]
-            told.append(f"{type(error).__name__} at {' > '.join(frames)}")
-            error = error.__cause__ or error.__context__
-        return " from ".join(told)
+        """Where the exception came from, and nothing that it says."""
+        return origin(ei[1])
 
 
 class _Aside(QueueHandler):
@@ -57,7 +56,7 @@ class _Aside(QueueHandler):
         super().__init__(self._lines)
         self._write = write
         self._dropped = 0
-        Thread(target=self._work, name="log", daemon=True).start()
+        threading.Thread(target=self._work, name="log", daemon=True).start()
 
     def enqueue(self, record: logging.LogRecord) -> None:
         if self._lines.qsize() >= (_MOST_WAITING // 2 if self._dropped else _MOST_WAITING):
@@ -92,6 +91,21 @@ def configure_log(settings: Settings, write: Callable[[bytes], int] = _to_stderr
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     for name in ("httpx", "httpcore", "mcp", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def log_the_unforeseen() -> None:
+    """Have uncaught exceptions and warnings logged, too, where Python would print all that they say."""
+
+    def uncaught(kind: type[BaseException], error: BaseException | None, trace: object) -> None:
+        _log.critical("What nobody foresaw was not caught either", exc_info=error)
+        flush_log()
+
+    def warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+        _log.warning("%s at %s:%d", category.__name__, Path(filename).name, lineno)
+
+    sys.excepthook = uncaught
+    threading.excepthook = lambda hook: uncaught(hook.exc_type, hook.exc_value, hook.exc_traceback)
+    warnings.showwarning = warned
 
 
 def flush_log() -> None:

@@ -33,11 +33,12 @@ def serve(settings: Settings) -> int:
 
     with without("uvicorn"):
         from ..surface.server import AnalyticsServer
-    from .log import configure_log
+    from .log import configure_log, log_the_unforeseen
     from .stdio import serve_stdio
 
     check_files(settings)
     configure_log(settings)
+    log_the_unforeseen()
     settings, upstream = with_upstream(settings)
     server = AnalyticsServer(settings, upstream)
     gc.freeze()

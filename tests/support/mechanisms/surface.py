@@ -4,6 +4,7 @@ from .switch import Switch
 
 _PROGRESS = "test_exports.py::test_progress_only_rises_and_is_said_twice_a_second_at_most"
 _STDIO = "test_stdio.py::"
+_UNFORESEEN = "test_secrets.py::test_what_python_itself_would_print_is_one_line_that_says_where"
 _ARGUMENTS = "test_surface.py::test_a_bad_argument_gets_a_sentence_that_helps"
 _HIDDEN = "test_text.py::test_what_cannot_be_seen_is_spelled_out"
 _BOUNDS = "test_bounds.py::test_rows_that_do_not_fit_are_cut_and_said"
@@ -58,6 +59,21 @@ SURFACE = (
            f"{_STDIO}test_the_log_has_one_line_per_call_and_no_content"),
     Switch("the log says nothing that errors say", "cli/log.py", "    def formatException(", "    def _unused(",
            "test_secrets.py::test_the_log_says_where_an_error_came_from_and_nothing_that_it_says"),
+    Switch("the engine says where it failed and no more", "exports/engine/child.py", '{"crash": origin(error)}',
+           '{"crash": repr(error)}', f"{_STDIO}test_the_log_says_where_the_engine_failed_and_nothing_that_it_said"),
+    Switch("the engine prints nothing", "exports/engine/process.py", "stderr=subprocess.DEVNULL,", "stderr=None,",
+           f"{_STDIO}test_the_log_says_where_the_engine_failed_and_nothing_that_it_said",
+           also=(("exports/engine/child.py", '            _say(out, {"crash": origin(error)})',
+                  '            sys.excepthook(type(error), error, error.__traceback__)\n'
+                  '            _say(out, {"crash": origin(error)})'),)),
+    Switch("uncaught exceptions are logged like others", "cli/log.py", "    sys.excepthook = uncaught", "    pass",
+           _UNFORESEEN),
+    Switch("those of threads are, too", "cli/log.py", "    threading.excepthook = lambda", "    _ = lambda",
+           _UNFORESEEN),
+    Switch("warnings say where, and no more", "cli/log.py", "    warnings.showwarning = warned", "    pass",
+           _UNFORESEEN),
+    Switch("nothing of what tasks hold is logged", "cli/log.py", 'if record.name == "asyncio":', "if False:",
+           _UNFORESEEN),
     Switch("progress goes only upwards", "surface/call.py", "if done > last_done and", "if", _PROGRESS),
     Switch("progress is not a flood", "surface/call.py", " and now - last_time >= _PROGRESS_EVERY", "", _PROGRESS),
     Switch("lines are bounded", "cli/lines.py", "if len(line) > LONGEST:", "if False:",

@@ -122,7 +122,7 @@ def _as_data(error: Any) -> dict[str, str]:
 
 
 def _serve(lines: IO[str], out: IO[str]) -> None:
-    from sourcegraph_analytics_mcp.errors import AnalyticsError
+    from sourcegraph_analytics_mcp.errors import AnalyticsError, origin
 
     state: dict[str, Any] = {}
     for line in lines:
@@ -137,10 +137,7 @@ def _serve(lines: IO[str], out: IO[str]) -> None:
 
             _say(out, {"error": _as_data(disk_error(error))})
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
-            import traceback
-
-            traceback.print_exc(file=sys.stderr)
-            _say(out, {"crash": type(error).__name__})
+            _say(out, {"crash": origin(error)})
         if request["do"] != "query":
             return  # one export, one process; one query that nobody vouches for, one process
 

@@ -64,7 +64,7 @@ class Child:
         if "error" in answer:
             raise AnalyticsError(**answer["error"])
         if "crash" in answer:
-            raise EngineFailed(f"the engine failed with {answer['crash']}")
+            raise EngineFailed(f"the engine failed: {answer['crash']}")
         return answer
 
     async def end(self) -> None:
@@ -97,6 +97,6 @@ async def _process() -> Process:
         [sys.executable, "-I", "-S", str(_SCRIPT), json.dumps(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=None if os.environ.get("SRC_ANALYTICS_LOG_LEVEL") == "DEBUG" else subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # what it has to say of an error comes as an answer
         env={"PYTHONUTF8": "1", **{k: v for k, v in os.environ.items() if k in ("LD_LIBRARY_PATH", "SYSTEMROOT")}},
     )

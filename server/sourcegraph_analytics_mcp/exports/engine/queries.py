@@ -1,5 +1,6 @@
 """Run queries that nobody vouches for, each in a process and on a copy of its own; the server side of `sandbox.py`."""
 
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from ...errors import AnalyticsError
 from ...files import Held, disk_error, private_folder
 from .process import EngineFailed, start_child
 from .questions import Questions
+
+_log = logging.getLogger(__name__)
 
 
 class Sandbox:
@@ -98,7 +101,8 @@ class Sandbox:
         except TimeoutError:
             message = f"The query was stopped after {self._seconds:g} seconds."
             raise AnalyticsError("sql_timeout", message, "Aggregate more, or ask query_usage.") from None
-        except EngineFailed:
+        except EngineFailed as failed:
+            _log.warning("A query ended: %s", failed)
             message = "The query ended its process, perhaps for lack of memory."
             raise AnalyticsError("sql_failed", message, "Write it in another way, or ask query_usage.") from None
         finally:

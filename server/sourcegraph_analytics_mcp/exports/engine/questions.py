@@ -1,5 +1,6 @@
 """Put our own statements to a warm engine process."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +10,8 @@ import anyio
 from ...errors import AnalyticsError
 from ..identities import Pseudonyms
 from .process import Child, EngineFailed, start_child
+
+_log = logging.getLogger(__name__)
 
 
 class Questions:
@@ -45,6 +48,7 @@ class Questions:
             async with self._lock:
                 answer = await self._exchange(request)
         except EngineFailed as failed:
+            _log.warning("A question ended: %s", failed)
             gone = any(not file.exists() for files in tables.values() for file in files)
             raise (_deleted() if gone else _failed()) from failed
         return [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]
