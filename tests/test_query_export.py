@@ -192,6 +192,21 @@ async def test_a_query_without_room_says_so_and_one_without_its_folder_makes_it(
     assert (await refused(client, "query_export", **one))["code"] == "store_corrupt"
 
 
+async def test_a_query_whose_masked_copy_finds_no_room_says_so(
+    make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    settings = make_settings(upstream.url, identities="pseudonyms")
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv"))["export"]
+        one = {"export_id": export["id"], "sql": "SELECT count(*) > 1 AS many FROM usage"}
+        assert (await call(client, "query_export", **one))["rows"] == [[True]]
+        (engine,) = _engines()  # the warm one, which makes the copies
+        resource.prlimit(int(engine), resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        full = await refused(client, "query_export", **one)
+        assert (full["code"], list((settings.home / "staging").iterdir())) == ("store_full", [])
+        assert (await call(client, "query_export", **one))["rows"] == [[True]]
+
+
 async def test_every_type_becomes_strict_json(queried: tuple[Client, str, Path]) -> None:
     client, export_id, _ = queried
     sql = (

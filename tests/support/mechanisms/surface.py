@@ -63,9 +63,9 @@ SURFACE = (
            '{"crash": repr(error)}', f"{_STDIO}test_the_log_says_where_the_engine_failed_and_nothing_that_it_said"),
     Switch("the engine prints nothing", "exports/engine/process.py", "stderr=subprocess.DEVNULL,", "stderr=None,",
            f"{_STDIO}test_the_log_says_where_the_engine_failed_and_nothing_that_it_said",
-           also=(("exports/engine/child.py", '            _say(out, {"crash": origin(error)})',
-                  '            sys.excepthook(type(error), error, error.__traceback__)\n'
-                  '            _say(out, {"crash": origin(error)})'),)),
+           also=(("exports/engine/child.py", "            refusal = _refusal(error)\n",
+                  "            refusal = _refusal(error)\n"
+                  "            sys.excepthook(type(error), error, error.__traceback__)\n"),)),
     Switch("uncaught exceptions are logged like others", "cli/log.py", "    sys.excepthook = uncaught", "    pass",
            _UNFORESEEN),
     Switch("those of threads are, too", "cli/log.py", "    threading.excepthook = lambda", "    _ = lambda",

@@ -121,6 +121,15 @@ def _as_data(error: Any) -> dict[str, str]:
     return {"code": error.code, "message": error.message, "next_step": error.next_step}
 
 
+def _refusal(error: Exception) -> Any:
+    """What to say when it is the disk that refuses."""
+    from sourcegraph_analytics_mcp.exports.engine.native import disk_refusal
+    from sourcegraph_analytics_mcp.files import disk_error  # 8 ms that a start need not wait for (measured)
+
+    refused = error if isinstance(error, OSError) else disk_refusal(error)
+    return None if refused is None else disk_error(refused)
+
+
 def _serve(lines: IO[str], out: IO[str]) -> None:
     from sourcegraph_analytics_mcp.errors import AnalyticsError, origin
 
@@ -132,12 +141,9 @@ def _serve(lines: IO[str], out: IO[str]) -> None:
             _say(out, {"done": done})
         except AnalyticsError as error:
             _say(out, {"error": _as_data(error)})
-        except OSError as error:
-            from sourcegraph_analytics_mcp.files import disk_error  # 8 ms that a start need not wait for (measured)
-
-            _say(out, {"error": _as_data(disk_error(error))})
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
-            _say(out, {"crash": origin(error)})
+            refusal = _refusal(error)
+            _say(out, {"crash": origin(error)} if refusal is None else {"error": _as_data(refusal)})
         if request["do"] != "query":
             return  # one export, one process; one query that nobody vouches for, one process
 

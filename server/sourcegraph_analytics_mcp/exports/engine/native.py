@@ -1,8 +1,25 @@
 """The engine's native module, without what the package `duckdb` imports around it: 25 ms instead of 90 (measured)."""
 
+import errno
+import os
+
 try:
     import _duckdb as duckdb
 except ImportError:  # pragma: no cover - should the engine ever keep it elsewhere, its package has the same names
     import duckdb  # type: ignore[no-redef]
 
-__all__ = ["duckdb"]
+__all__ = ["disk_refusal", "duckdb"]
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_refusal(error: Exception) -> OSError | None:
+    """What the disk refused to take from the engine; None where an error is about something else."""
+    if not isinstance(error, duckdb.Error):
+        return None
+    said = str(error)
+    if "failed to offload data block" in said:  # what is too much for memory is too much for the disk, too
+        return OSError(errno.ENOSPC, "the engine has no room")
+    refused = next((code for code in _NO_ROOM if os.strerror(code) in said), None)
+    if refused is None and "Could not write file" in said:
+        refused = errno.EIO
+    return None if refused is None else OSError(refused, "the engine cannot write")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..columns import Field, Kind
-from .native import duckdb
+from .native import disk_refusal, duckdb
 from .strict import FIRST_YEAR, LAST_YEAR
 
 _READ_AS: dict[Kind, str] = {
@@ -46,7 +46,7 @@ def convert(
     try:
         done = connection.cursor().execute(_statement(fields, csv, part, line_end)).fetchall()[0]
     except duckdb.IOException as error:  # the disk's fault, not the data's
-        raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, "the engine cannot write") from None
+        raise disk_refusal(error) or OSError(errno.EIO, "the engine cannot write") from None
     except duckdb.Error:
         return -1
     rows, extremes = int(done[1]), done[4]
