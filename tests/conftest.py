@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import compileall
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import sourcegraph_analytics_mcp
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
 from sourcegraph_analytics_mcp.settings import Settings
@@ -35,6 +37,12 @@ def upstream(served: Served) -> Served:
     """The made-up company's upstream on a socket, as if it had just started."""
     served.upstream.restart()
     return served
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """Have every module compiled: Python 3.11 in a process without room leaves it cut, and no other can load it."""
+    compileall.compile_dir(Path(sourcegraph_analytics_mcp.__file__).parent, quiet=2)
 
 
 @pytest.fixture

@@ -106,6 +106,7 @@ async def test_a_conversion_whose_processes_all_die_is_given_up(make_settings: M
     assert "could not be converted" in error["message"]
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize(
     ("rows", "room"),
     [(1000, 1000), (1, 100)],

@@ -192,6 +192,7 @@ async def test_a_query_without_room_says_so_and_one_without_its_folder_makes_it(
     assert (await refused(client, "query_export", **one))["code"] == "store_corrupt"
 
 
+@pytest.mark.usefixtures("compiled")
 async def test_a_query_whose_masked_copy_finds_no_room_says_so(
     make_settings: Callable[..., Settings], upstream: Served
 ) -> None:
