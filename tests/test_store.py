@@ -154,12 +154,86 @@ async def test_an_export_without_its_files_is_damaged(settings: Settings, damage
 
 
 @pytest.mark.anyio
-async def test_a_data_directory_that_others_could_read_is_made_private(settings: Settings) -> None:
-    settings.home.mkdir()
-    settings.home.chmod(0o755)
+async def test_a_data_directory_that_others_could_read_is_made_private(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the start, if there is anything in it, and the log says so once for each."""
+    wide = (settings.home, settings.home / "exports")
+    for folder in wide:
+        folder.mkdir()
+        folder.chmod(0o775)
     async with connected(settings) as client:
+        assert [folder.stat().st_mode & 0o777 for folder in wide] == [0o700] * 2
         await call(client, "export_csv", granularity="by_user")
-    assert settings.home.stat().st_mode & 0o777 == 0o700
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["A directory that was open to others (mode 775) is now private"] * 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("whose", ["", "exports", "staging"])
+async def test_a_directory_of_another_user_is_refused_wherever_it_is(
+    settings: Settings, whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (settings.home / "exports").mkdir(parents=True)
+    (settings.home / "staging").mkdir()
+    others = (settings.home / whose).stat()
+    lstat = Path.lstat
+
+    def owned(path: Path) -> Any:
+        found = lstat(path)
+        owner = os.geteuid() + (found.st_ino == others.st_ino)  # only root could make it so on the disk
+        return SimpleNamespace(st_mode=found.st_mode, st_uid=owner)
+
+    monkeypatch.setattr(Path, "lstat", owned)
+    async with connected(settings) as client:
+        error = await refused(client, "export_csv", granularity="by_user")
+        checks = (await call(client, "check_connection"))["checks"]
+    assert (error["code"], "belongs to another user" in error["message"]) == ("store_corrupt", True)
+    assert "SRC_ANALYTICS_DATA_DIR" in error["next_step"]
+    assert "belongs to another user" in next(check["detail"] for check in checks if check["name"] == "store")
+    assert list((settings.home / "exports").iterdir()) == list((settings.home / "staging").iterdir()) == []
+
+
+@pytest.mark.anyio
+async def test_a_directory_that_all_users_share_is_refused_and_left_as_it_is(settings: Settings) -> None:
+    settings.home.mkdir()
+    settings.home.chmod(0o1777)  # like /tmp
+    async with connected(settings) as client:
+        error = await refused(client, "export_csv", granularity="by_user")
+    assert "is shared by all" in error["message"]
+    assert (settings.home.stat().st_mode & 0o7777, list(settings.home.iterdir())) == (0o1777, [])
+
+
+@pytest.mark.anyio
+async def test_nothing_is_open_to_others_at_any_moment_whatever_the_umask(make_settings: Make) -> None:
+    seen: list[Path] = []
+    settings: list[Settings] = []
+
+    def look() -> None:
+        for path in (settings[0].home, *settings[0].home.rglob("*")):
+            with suppress(FileNotFoundError):  # a piece that the engine is done with
+                assert path.stat().st_mode & 0o077 == 0, path
+                seen.append(path)
+
+    async def answer(exchange: Exchange) -> None:
+        rows = b"1,2\n" * 3_000_000
+        await exchange.send(
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nInstance user ID,Searches\n" % (26 + len(rows))
+        )
+        for at in range(0, len(rows), 1 << 20):
+            await exchange.send(rows[at : at + (1 << 20)])
+            look()
+
+    mask = os.umask(0)
+    try:
+        async with scripted_upstream(answer) as fake:
+            settings.append(make_settings(fake.url))
+            async with connected(settings[0]) as client:
+                await call(client, "export_csv", granularity="by_user")
+                look()
+    finally:
+        os.umask(mask)
+    assert {"export.csv", "parts", ".lock", "meta.json", "00000.parquet"} <= {path.name for path in seen}
 
 
 @pytest.mark.parametrize("linked", ["", "exports", "staging"])

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,15 +16,23 @@ _log = logging.getLogger(__name__)
 
 
 def private_folder(folder: Path) -> None:
-    """Make a directory private to this user, whatever the umask; a link in its place is refused."""
+    """Make a directory private to this user, whatever the umask, and say so where it was open to others.
+
+    Raises:
+        OSError: for a link or a file in its place, and for a directory of another user or of all users.
+    """
     if not folder.parent.exists():
         folder.parent.mkdir(parents=True, mode=0o700)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    if folder.is_symlink() or not folder.is_dir():
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
         raise OSError(errno.ENOTDIR, "not a directory of our own")
-    if folder.stat().st_mode & 0o077:
+    if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX:  # narrowing /tmp would harm everybody else
+        raise OSError(errno.EPERM, "not a directory of our own")
+    if found.st_mode & 0o077:
         folder.chmod(0o700)
+        _log.warning("A directory that was open to others (mode %03o) is now private", found.st_mode & 0o777)
 
 
 class Held:
@@ -80,6 +89,12 @@ def disk_error(error: OSError) -> AnalyticsError:
             "store_full",
             "There is no room left for the export.",
             "Free disk space, delete exports (delete_export), or ask for fewer days; nothing was kept.",
+        )
+    if error.errno == errno.EPERM:
+        return AnalyticsError(
+            "store_corrupt",
+            "The data directory, or one in it, belongs to another user or is shared by all.",
+            "Set SRC_ANALYTICS_DATA_DIR to a directory that this user owns, or to one that is not there yet.",
         )
     return AnalyticsError(
         "store_corrupt",

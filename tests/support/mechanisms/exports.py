@@ -7,6 +7,7 @@ _BENT = "test_engine.py::test_a_cell_that_the_engine_would_bend_counts_as_blank"
 _SHAPES = f"{_DOWNLOADS}test_what_no_report_looks_like_is_refused_with_the_reason"
 _EXPORTS = "test_exports.py::"
 _STORE = "test_store.py::"
+_ANOTHERS = f"{_STORE}test_a_directory_of_another_user_is_refused_wherever_it_is"
 _TOKENS = "test_tokens.py::"
 _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
 
@@ -138,7 +139,14 @@ EXPORTS = (
            f"{_EXPORTS}test_files_are_for_this_user_alone"),
     Switch("directories are private", "files.py", "folder.chmod(0o700)", "pass",
            f"{_STORE}test_a_data_directory_that_others_could_read_is_made_private"),
-    Switch("a link in a directory's place is refused", "files.py", "folder.is_symlink() or ", "",
+    Switch("a directory of another user is refused", "files.py", "found.st_uid != os.geteuid() or", "", _ANOTHERS),
+    Switch("a directory of all users is left as it is", "files.py", " or found.st_mode & stat.S_ISVTX", "",
+           f"{_STORE}test_a_directory_that_all_users_share_is_refused_and_left_as_it_is"),
+    Switch("who owns it is said", "files.py", "if error.errno == errno.EPERM:", "if False:", _ANOTHERS),
+    Switch("a directory that is narrowed is said", "files.py",
+           '_log.warning("A directory that', '_log.debug("A directory that',
+           f"{_STORE}test_a_data_directory_that_others_could_read_is_made_private"),
+    Switch("a link in a directory's place is refused", "files.py", "folder.lstat()", "folder.stat()",
            f"{_STORE}test_a_link_in_place_of_a_directory_is_not_followed"),
     Switch("a small file is whole or not there", "files.py",
            'beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")', "beside = path",
