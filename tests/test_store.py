@@ -27,8 +27,10 @@ from sourcegraph_analytics_mcp.exports import store as exports_store
 from sourcegraph_analytics_mcp.exports.models import Export
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface.kept import purge
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from support.client import call, connected, read, refused
+from support.stdio import COMMAND
 from support.upstreams import Exchange, Served, scripted_upstream
 
 Make = Callable[..., Settings]
@@ -635,6 +637,76 @@ def test_every_hour_what_is_too_old_is_swept_away(make_settings: Make, upstream:
                     await anyio.lowlevel.checkpoint()
 
     anyio.run(an_hour_later, backend_options={"loop_factory": TurnedClock})
+
+
+def holding(home: Path, words: str) -> set[str]:
+    """The names of the files there that hold some words."""
+    return {path.name for path in home.rglob("*") if path.is_file() and words.encode() in path.read_bytes()}
+
+
+async def ran(settings: Settings, *arguments: str) -> tuple[int, str]:
+    """The status of a command and what it says, with the data directory of some settings."""
+    environment = {"SRC_ANALYTICS_DATA_DIR": str(settings.home), "HOME": str(settings.home), "COLUMNS": "200"}
+    done = await anyio.run_process([*COMMAND, *arguments], env=environment, check=False)
+    return done.returncode, (done.stdout + done.stderr).decode()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("chosen", ["one", "an instance", "all"])
+async def test_what_is_deleted_at_the_terminal_has_gone_wherever_it_was(make_settings: Make, chosen: str) -> None:
+    """Of every caller's directory, and of what dead processes were making, too."""
+
+    async def answer(exchange: Exchange) -> None:
+        person = "canary-a" if "a.example" in exchange.target else "canary-b"
+        await exchange.answer(f"Instance user ID,User Email,Searches\n1,{person}@corp.example,2\n".encode())
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url)
+        theirs = settings.model_copy(update={"data_dir": settings.home / "callers" / "somebody"})
+        for each, instance in ((settings, "a.example"), (settings, "b.example"), (theirs, "a.example")):
+            async with connected(each) as client:
+                asked = {"granularity": "by_user", "instance_url": instance}
+                export = (await call(client, "export_csv", **asked))["export"]
+                await call(client, "query_export", export_id=export["id"], sql="SELECT user_email FROM usage")
+        async with connected(settings) as client:
+            broken = Path((await call(client, "export_csv", **asked | {"refresh": True}))["export"]["path"]).parent
+    metadata_that_is_cut(broken)
+    dead = Store(theirs.home, 30, 1 << 40).stage()
+    dead.csv.write_text("canary-a@corp.example")
+    os.close(dead._lock)
+    assert "export.csv" in holding(settings.home, "canary-a") & holding(settings.home, "canary-b")
+    status, shown = await ran(settings, "export", "list")
+    assert (status, shown.count("example"), "3 exports kept. 1 more cannot be read" in shown) == (0, 3, True)
+
+    which = {"one": export["id"], "an instance": "--instance=https://A.example/", "all": "--all"}[chosen]
+    done = await ran(settings, "export", "delete", which)
+    assert done == (
+        0,
+        {"one": "1 export deleted", "an instance": "2 exports deleted", "all": "4 exports deleted"}[chosen]
+        + ", every copy.\n",
+    )
+    assert holding(theirs.home, "canary") == set()
+    if chosen == "an instance":
+        assert {path.parent for path in settings.home.rglob("export.csv") if b"canary-a" in path.read_bytes()} == {
+            broken
+        }
+        assert holding(settings.home, "canary-b")
+    if chosen == "all":
+        assert holding(settings.home, "canary") == set()
+    if chosen == "one":
+        again = await ran(settings, "export", "delete", which)
+        assert (again[0], again[1].startswith("[not_found] ")) == (1, True)
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_removed_to_its_end_is_not_said_to_be_deleted(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(settings) as client:
+        await call(client, "export_csv", granularity="by_user")
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(AnalyticsError, match="could not be removed"):
+        purge(settings)
 
 
 @pytest.mark.anyio

@@ -57,6 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     revoke.add_argument("--yes", action="store_true", help="do not ask")
     reveal = actions.add_parser("reveal", help="print the secret of a token made here")
     reveal.add_argument("id")
+    export = commands.add_parser("export", help="list or delete the exports that are kept on this machine")
+    actions = export.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="list exports, of every caller")
+    delete = actions.add_parser("delete", help="delete every copy of exports; upstream keeps its data")
+    which = delete.add_mutually_exclusive_group(required=True)
+    which.add_argument("id", nargs="?", help="one export")
+    which.add_argument("--instance", metavar="HOST", help="those of one instance")
+    which.add_argument("--all", action="store_true", help="all of them, also those that cannot be read")
     return parser
 
 
@@ -128,6 +136,22 @@ def _tool(settings: Settings, name: str, arguments: dict[str, Any], *, assume_ye
     return anyio.run(lambda: TerminalClient(settings, upstream, assume_yes=assume_yes).show(name, arguments, **how))
 
 
+def _export(settings: Settings, options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from ..surface.kept import listed, purge
+    from ..surface.text import plural
+
+    configure_log(settings.model_copy(update={"log_level": "ERROR"}))
+    if options.action == "list":
+        Console().print(Markdown(listed(settings)), markup=False)
+        return 0
+    count = purge(settings, options.id, options.instance)
+    print(f"{plural(count, 'export')} deleted, every copy.")  # noqa: T201
+    return 0
+
+
 def _install(settings: Settings, options: argparse.Namespace) -> int:
     from .install import entry
 
@@ -142,4 +166,5 @@ _COMMANDS = {
     "login": _login,
     "install": _install,
     "token": _token,
+    "export": _export,
 }

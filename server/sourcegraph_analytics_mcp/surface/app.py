@@ -29,6 +29,7 @@ from ..usage.answers import Answers
 from ..usage.metrics import Minutes
 from ..usage.people import read_seats, read_teams
 from ..usage.summary import Summaries
+from .kept import stores
 from .notices import Notices
 from .text import cell
 
@@ -170,6 +171,6 @@ async def _sweep_now_and_hourly(store: Store, *, task_status: TaskStatus[None]) 
 async def sweep_callers(settings: Settings) -> None:
     """Over HTTP: sweep for callers who do not come back, too; now and every hour."""
     while True:
-        for home in [settings.home, *(settings.home / "callers").glob("*")]:
-            await _sweep(Store(home, settings.retention_days, settings.max_store_bytes))
+        for store in stores(settings):
+            await _sweep(store)
         await anyio.sleep(_HOUR)

@@ -8,6 +8,7 @@ _SHAPES = f"{_DOWNLOADS}test_what_no_report_looks_like_is_refused_with_the_reaso
 _EXPORTS = "test_exports.py::"
 _STORE = "test_store.py::"
 _ANOTHERS = f"{_STORE}test_a_directory_of_another_user_is_refused_wherever_it_is"
+_PURGED = f"{_STORE}test_what_is_deleted_at_the_terminal_has_gone_wherever_it_was"
 _TOKENS = "test_tokens.py::"
 _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
 
@@ -184,6 +185,16 @@ EXPORTS = (
            f"{_STORE}test_an_export_that_may_not_survive_a_power_cut_is_not_kept"),
     Switch("a link in an export's place is none", "exports/store.py", "    if folder.is_symlink():\n",
            "    if False:\n", f"{_STORE}test_a_link_in_place_of_an_export_is_none"),
+    Switch("what is deleted at the terminal is so for every caller", "surface/kept.py",
+           ', *sorted((settings.home / "callers").glob("*"))]', "]", _PURGED),
+    Switch("what cannot be read is deleted with the rest", "surface/kept.py",
+           "*(store.unreadable() if host is None else ())", "", _PURGED),
+    Switch("what dead processes were making is deleted, too", "surface/kept.py",
+           "        store.prepare()", "        pass", _PURGED),
+    Switch("only an instance's exports are deleted", "surface/kept.py", "if host in (None, export.instance_url)", "",
+           _PURGED),
+    Switch("files that are left are said", "surface/kept.py", 'if any((store.home / "staging").glob("deleted-*")):',
+           "if False:", f"{_STORE}test_what_cannot_be_removed_to_its_end_is_not_said_to_be_deleted"),
     Switch("every hour is swept", "surface/app.py", "        await anyio.sleep(_HOUR)\n        await _sweep(store)\n\n",
            "        await anyio.sleep(_HOUR)\n\n",
            f"{_STORE}test_every_hour_what_is_too_old_is_swept_away"),

@@ -1,0 +1,49 @@
+"""Everything that is kept on this machine, of every caller: for the operator at the terminal."""
+
+from ..errors import AnalyticsError
+from ..exports.store import Store
+from ..settings import Settings, bare_host
+from .exports_text import complete, recent_table
+from .text import plural
+
+
+def stores(settings: Settings) -> list[Store]:
+    """The operator's store, and those of callers over HTTP."""
+    homes = [settings.home, *sorted((settings.home / "callers").glob("*"))]
+    return [Store(home, settings.retention_days, settings.max_store_bytes) for home in homes]
+
+
+def listed(settings: Settings) -> str:
+    """What is kept, newest first, as one table."""
+    kept = sorted((e for store in stores(settings) for e in store.exports()), key=lambda e: e.created_at, reverse=True)
+    unreadable = sum(len(store.unreadable()) for store in stores(settings))
+    head = f"{plural(len(kept), 'export')} kept."
+    if unreadable:
+        head += f" {unreadable} more cannot be read; `export delete --all` deletes them, too."
+    return f"{head}\n\n{recent_table(complete(export, with_path=False) for export in kept)}" if kept else head
+
+
+def purge(settings: Settings, export_id: str | None = None, instance: str | None = None) -> int:
+    """Delete every copy of one export, of those of an instance, or of all, also those that cannot be read.
+
+    Returns:
+        How many exports there were.
+
+    Raises:
+        AnalyticsError: `not_found` for an id that is none, `store_corrupt` when something of them is left.
+    """
+    host = None if instance is None else bare_host(instance)
+    deleted = 0
+    for store in filter(lambda store: store.there, stores(settings)):
+        kept = [export.id for export in store.exports() if host in (None, export.instance_url)]
+        chosen = [*kept, *(store.unreadable() if host is None else ())] if export_id is None else [export_id]
+        deleted += sum(store.delete(name) for name in chosen)
+        store.prepare()  # which removes what dead processes were making
+        if any((store.home / "staging").glob("deleted-*")):
+            message = "Some files of what was deleted could not be removed."
+            raise AnalyticsError("store_corrupt", message, "Remove staging/deleted-* in the data directory.")
+    if export_id is not None and not deleted:
+        raise AnalyticsError(
+            "not_found", "There is no export with that id.", "`export list` shows those that are kept."
+        )
+    return deleted
