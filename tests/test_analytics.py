@@ -86,6 +86,13 @@ class Known:
     async def bearer(self) -> str:
         return "b"
 
+    def taken(self, secret: str) -> None:
+        assert secret == "b"
+
+    def refused(self, secret: str, error: AnalyticsError) -> AnalyticsError:
+        assert secret == "b"
+        return error
+
 
 async def everything(report: Report) -> int:
     return sum([len(piece) async for piece in report.body])

@@ -92,6 +92,58 @@ async def test_the_check_says_when_the_token_expires_and_warns_in_time(make_sett
         assert ("make another with create_token now" in detail) is warned
 
 
+async def test_a_token_that_stops_working_is_said_to_have_worked(make_settings: Make, upstream: Served) -> None:
+    worked = f"It worked before, last at {datetime.now(UTC):%Y-%m-%d }"
+    async with connected(make_settings(upstream.url, access_token="")) as client:
+        created = await call(client, "create_token", expires_in_days=20)
+        until = created["token"]["expires_at"][:16].replace("T", " ")
+        upstream.desk.revoke(created["token"]["id"])
+        for tool in ("export_csv", "get_credits"):
+            error = await refused(client, tool)
+            assert error["code"] == "auth_rejected"
+            assert worked in error["message"]
+            assert f"It was to work until {until} UTC." in error["message"]
+    async with connected(make_settings(upstream.url)) as client:
+        await call(client, "export_csv", granularity="by_user")
+        upstream.desk.revoke(next(token.id for token in upstream.desk.tokens if token.secret == DEMO_TOKEN))
+        error = await refused(client, "export_csv", granularity="by_user_month")
+        assert worked in error["message"]
+        assert "was to work" not in error["message"]
+    async with connected(make_settings(upstream.url, access_token="never-worked")) as client:
+        assert (await refused(client, "get_credits"))["message"].endswith("it is wrong, expired or revoked.")
+
+
+async def test_a_token_that_has_expired_is_said_to_have(make_settings: Make, upstream: Served) -> None:
+    settings = make_settings(upstream.url, access_token="")
+    async with connected(settings) as client:
+        created = await call(client, "create_token", expires_in_days=20)
+    index = settings.home / "tokens.json"
+    end, gone = json.loads(index.read_text())[0]["expires_at"], "2026-01-02T03:04:00Z"
+    index.write_text(index.read_text().replace(end, gone))
+    async with connected(settings) as client:
+        error = await refused(client, "export_csv")
+    assert error["code"] == "auth_missing"
+    assert "the one made here expired at 2026-01-02 03:04 UTC" in error["message"]
+    upstream.desk.revoke(created["token"]["id"])
+    async with connected(make_settings(upstream.url, access_token=secret_of(upstream))) as client:
+        error = await refused(client, "export_csv")
+    assert error["code"] == "auth_rejected"
+    assert error["message"].endswith("It expired at 2026-01-02 03:04 UTC.")
+
+
+async def test_the_log_warns_once_a_day_before_a_token_expires(
+    make_settings: Make, upstream: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    for days, lines in ((30, 0), (5, 1)):
+        settings = make_settings(upstream.url, access_token="", data_dir=f"{make_settings(upstream.url).home}{days}")
+        async with connected(settings) as client:
+            await call(client, "create_token", display_name=f"for {days} days", expires_in_days=days)
+            caplog.clear()
+            for _ in range(3):
+                await call(client, "get_credits")
+        assert [record.levelname for record in caplog.records if "expires at" in record.message] == ["WARNING"] * lines
+
+
 async def test_without_a_place_for_secrets_nothing_is_posted(
     make_settings: Make, upstream: Served, tmp_path: Path
 ) -> None:

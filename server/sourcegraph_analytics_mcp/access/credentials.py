@@ -1,7 +1,8 @@
 """The two credentials: the session cookie for token management, the access token for everything else."""
 
+import logging
 import stat
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,8 @@ from ..errors import AnalyticsError
 from ..settings import Settings, SettingsError, header_safe
 from .secret_store import SecretStore, StoredToken, fingerprint
 
+_log = logging.getLogger(__name__)
+_IN_TIME = timedelta(days=7)  # before a token expires
 Source = Literal["SRC_ANALYTICS_ACCESS_TOKEN", "SRC_ANALYTICS_ACCESS_TOKEN_FILE", "secret store"]
 
 
@@ -22,6 +25,8 @@ class Configured:
         self._settings = settings
         self._store = store
         self._current: tuple[StoredToken, SecretStr] | None = None
+        self._taken: tuple[str, datetime] | None = None  # the secret that upstream took last, and when
+        self._looked: date | None = None  # the day on which the expiry was looked at
         self.known = set(settings.secrets)  # every secret that was in use, for the redactor
 
     def cookie(self) -> tuple[str, str]:
@@ -56,12 +61,28 @@ class Configured:
         if found is None:
             raise AnalyticsError(
                 "auth_missing",
-                "Exports need an access token of Sourcegraph Analytics, and none is set.",
+                f"Exports need an access token of Sourcegraph Analytics, and {self._none()}.",
                 "Call create_token (needs the session cookie), or make one on the page /access-tokens of Sourcegraph "
                 "Analytics and set it as SRC_ANALYTICS_ACCESS_TOKEN.",
             )
         self.known.add(found.get_secret_value())
+        await self._warn_in_time()
         return found.get_secret_value()
+
+    def taken(self, secret: str) -> None:
+        """Remember that upstream took an access token."""
+        self._taken = (secret, datetime.now(UTC))
+
+    def refused(self, secret: str, error: AnalyticsError) -> AnalyticsError:
+        """What upstream's refusal of an access token means, given what is known of the token."""
+        known = []
+        if self._taken is not None and self._taken[0] == secret:
+            known.append(f"It worked before, last at {self._taken[1]:%Y-%m-%d %H:%M} UTC.")
+        stored = self._listed(secret)
+        if stored is not None and stored.expires_at is not None:
+            end = f"{stored.expires_at:%Y-%m-%d %H:%M} UTC"
+            known.append(f"It was to work until {end}." if stored.live else f"It expired at {end}.")
+        return AnalyticsError(error.code, " ".join((error.message, *known)), error.next_step)
 
     async def source(self) -> Source | None:
         """Where the access token comes from; None without one."""
@@ -87,10 +108,26 @@ class Configured:
             found = await self._find()
         except SettingsError:  # whoever needs the secret is told
             return None
-        if found is None:
-            return None
-        mark = fingerprint(found.get_secret_value())
+        return None if found is None else self._listed(found.get_secret_value())
+
+    def _listed(self, secret: str) -> StoredToken | None:
+        mark = fingerprint(secret)
         return next((token for token in reversed(self._store.tokens()) if token.fingerprint == mark), None)
+
+    def _none(self) -> str:
+        """Why there is none."""
+        ends = [token.expires_at for token in self._store.tokens() if token.expires_at and not token.live]
+        return f"the one made here expired at {max(ends):%Y-%m-%d %H:%M} UTC" if ends else "none is set"
+
+    async def _warn_in_time(self) -> None:
+        """Once a day, tell the log of a token that expires soon: whoever runs a server need not ask it."""
+        today = datetime.now(UTC).date()
+        if today == self._looked:
+            return
+        self._looked = today
+        end = await self.expires_at()
+        if expires_soon(end):
+            _log.warning("the access token expires at %s UTC: make another", f"{end:%Y-%m-%d %H:%M}")
 
     def use(self, token: StoredToken, secret: SecretStr) -> None:
         """Use a token that was just made, unless the operator has set one."""
@@ -109,6 +146,11 @@ class Configured:
         if self._current is None or not self._current[0].live:
             self._current = await anyio.to_thread.run_sync(self._store.newest)
         return self._current[1] if self._current else None
+
+
+def expires_soon(moment: datetime | None) -> bool:
+    """Whether it is time to make another token; never for one whose end is not known."""
+    return moment is not None and moment - datetime.now(UTC) < _IN_TIME
 
 
 def read_secret_file(path: Path) -> SecretStr:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
+from ..errors import AnalyticsError
 from .http import ENOUGH_MARKUP, Answer, Http, Request, read_whole, refuse_markup, visible
 from .models import NewToken, ReportRequest, TokenList, TokenRequest, dated_query
 from .policy import Failed, empty, misread
@@ -27,6 +28,12 @@ class Credentials(Protocol):
     def cookie(self) -> tuple[str, str]: ...
 
     async def bearer(self) -> str: ...
+
+    def taken(self, secret: str) -> None:
+        """Upstream took the access token."""
+
+    def refused(self, secret: str, error: AnalyticsError) -> AnalyticsError:
+        """Upstream did not take it: the error with what is known of that token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,7 @@ class Analytics:
 
         path = "/api/reports/by-user-client-date"
         get = Request("report", "GET", path, await self._bearer(), query=request.query(), limit=limit)
-        return await self._send(get, checked)
+        return await self._as_bearer(get, checked)
 
     async def try_bearer(self, secret: str, instance_url: str) -> None:
         """Make one cheap call with a given secret.
@@ -114,7 +121,7 @@ class Analytics:
             await read_whole(answer, "read")
 
         query, credential = {"instanceURL": instance_url}, ("Authorization", f"Bearer {secret}")
-        await self._send(Request("read", "GET", "/api/credits", credential, query=query), receive)
+        await self._as_bearer(Request("read", "GET", "/api/credits", credential, query=query), receive)
 
     async def credits(self, instance_url: str, start: date | None, end: date | None) -> Any:
         """The credit buckets as upstream gives them: JSON where it is JSON, else text (the shape is not documented)."""
@@ -124,7 +131,8 @@ class Analytics:
             return _json_or_text(await read_whole(answer, "read"))
 
         query = dated_query(instance_url, start, end)
-        return await self._send(Request("read", "GET", "/api/credits", await self._bearer(), query=query), receive)
+        get = Request("read", "GET", "/api/credits", await self._bearer(), query=query)
+        return await self._as_bearer(get, receive)
 
     async def user_registry(self, instance_url: str) -> str | None:
         """The user registry as CSV text, or None where upstream does not have it (it is not documented)."""
@@ -136,17 +144,27 @@ class Analytics:
         query = {"instanceURL": instance_url}
         path = "/api/reports/user-registry"
         try:
-            return await self._http.send(Request("read", "GET", path, await self._bearer(), query=query), receive)
-        except Failed as failed:
-            if failed.error.code in ("instance_denied", "unsupported"):
+            return await self._as_bearer(Request("read", "GET", path, await self._bearer(), query=query), receive)
+        except AnalyticsError as error:
+            if error.code in ("instance_denied", "unsupported"):
                 return None
-            raise failed.error from None
+            raise
 
     async def _send(self, request: Request, receive: Callable[[Answer], Awaitable[T]]) -> T:
         try:
             return await self._http.send(request, receive)
         except Failed as failed:
             raise failed.error from None
+
+    async def _as_bearer(self, request: Request, receive: Callable[[Answer], Awaitable[T]]) -> T:
+        """Send with an access token, and keep account of whether upstream takes it."""
+        secret = request.credential[1].removeprefix("Bearer ")
+        try:
+            answer = await self._send(request, receive)
+        except AnalyticsError as error:
+            raise self._credentials.refused(secret, error) if error.code == "auth_rejected" else error from None
+        self._credentials.taken(secret)
+        return answer
 
     def _cookie(self) -> tuple[str, str]:
         name, value = self._credentials.cookie()

@@ -1,12 +1,13 @@
 """Credits, and whether everything that is configured works."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from pydantic import Field
 
+from ...access.credentials import expires_soon
 from ...errors import AnalyticsError
 from ..app import App
 from ..call import Call
@@ -56,9 +57,6 @@ def _as_text(given: Any) -> str:
 
 def _flat(value: Any) -> object:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
-
-
-_SOON = timedelta(days=7)
 
 
 class CheckArguments(Arguments):
@@ -115,8 +113,7 @@ def _expiry(moment: datetime | None) -> str:
     """What to know of when a token expires: in time to make another."""
     if moment is None:
         return ""
-    soon = moment - datetime.now(UTC) < _SOON
-    return f"; expires {moment:%Y-%m-%d}" + (": make another with create_token now" if soon else "")
+    return f"; expires {moment:%Y-%m-%d}" + (": make another with create_token now" if expires_soon(moment) else "")
 
 
 async def _cookie(app: App, call: Call) -> Check:
