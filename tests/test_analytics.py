@@ -541,8 +541,9 @@ async def test_nothing_that_upstream_sets_is_sent_back(make_settings: Make) -> N
 
 async def test_what_comes_behind_an_answer_answers_nothing(make_settings: Make) -> None:
     async def answer(exchange: Exchange) -> None:
-        head = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
-        await exchange.send(head + b"%d" % exchange.number + head + b"9")
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n"
+        end = b"\r\n0\r\n\r\n"
+        await exchange.send(head + b"%d" % exchange.number + end + head + b"9" + end)
         await exchange.stream.receive()  # another request, or the end
 
     async with scripted_upstream(answer) as fake:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from mcp import Client
@@ -274,6 +275,82 @@ async def test_a_head_that_never_ends_is_not_waited_for(make_settings: Make, end
         assert error["code"] == "upstream_timeout"
         assert "head" in error["message"]
         assert len(fake.exchanges) == 2
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize("behind", [b"2", b"\n\n", b"3,4\n" * 100_000, b""], ids=["2", "blank", "rows", "another"])
+@pytest.mark.parametrize("rows", [2, 40_000])
+async def test_a_body_that_is_longer_than_announced_is_refused(
+    make_settings: Make, rows: int, behind: bytes, late: bool
+) -> None:
+    body = b"Instance user ID,Searches\n" + b"1,2\n" * rows
+    behind = behind or framed(body.replace(b"1,2", b"3,4"))
+
+    async def answer(exchange: Exchange) -> None:
+        if late:
+            await exchange.send(framed(body))
+            await anyio.lowlevel.checkpoint()
+            await exchange.send(behind)
+        else:
+            await exchange.send(framed(body) + behind)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "export_csv", granularity="by_user")
+        assert (error["code"], error["retryable"]) == ("upstream_incomplete", True)
+        assert (await call(client, "list_exports"))["exports"] == []
+    assert [exchange.headers["connection"] for exchange in fake.exchanges] == ["close"] * 3
+
+
+async def test_a_body_is_whole_though_its_connection_stays_open(make_settings: Make) -> None:
+    """However its head and body are cut in pieces, and whatever ends the lines of the head."""
+    head, blank, _ = framed(CSV).partition(b"\r\n\r\n")
+    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 9
+    ways = (
+        [head + blank + CSV], [head, blank[:3], blank[3:] + CSV], [head + blank, CSV],
+        [head + b"\n\n" + CSV[:9], CSV[9:]], [hints, head + blank + CSV],
+    )  # fmt: skip
+
+    async def answer(exchange: Exchange) -> None:
+        for piece in ways[exchange.number - 1]:
+            await exchange.send(piece)
+            await anyio.lowlevel.checkpoint()
+        await exchange.stream.receive()
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        for _ in ways:
+            export = (await call(client, "export_csv", granularity="by_user", refresh=True))["export"]
+            assert export["row_count"] == 2
+        assert len(fake.exchanges) == len(ways)
+
+
+@pytest.mark.parametrize(
+    ("begin", "more", "end"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10_000, framed(CSV)[17:]),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"y" * 70_000, b"\r\n" + framed(CSV)[17:]),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"a\0b", b"\r\n" + framed(CSV)[17:]),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"a\rb", b"\r\n" + framed(CSV)[17:]),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"y" * 70_000, b""), (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10_000, b""),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000, b""),
+    ],
+    ids=["many", "long", "nul", "return", "endless header", "endless headers", "endless interim answers"],
+)  # fmt: skip
+async def test_a_head_that_no_server_means_is_refused(
+    make_settings: Make, begin: bytes, more: bytes, end: bytes
+) -> None:
+    sent = 0
+
+    async def answer(exchange: Exchange) -> None:
+        nonlocal sent
+        await exchange.send(begin + more + end)
+        while not end:
+            await exchange.send(more)
+            sent += len(more)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "export_csv", granularity="by_user")
+        assert (error["code"], len(fake.exchanges)) == ("upstream_unavailable", 3)
+    assert sent < 60 << 20  # it is not read on: what was sent waits in the sockets
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from .policy import (
     untrusted,
 )
 from .proxies import proxy_for
+from .wire import Wire, refuse_absurd
 
 if TYPE_CHECKING:
     import httpx
@@ -136,25 +137,32 @@ class Http:
             await anyio.sleep(wait)
 
     async def _once(self, request: Request, receive: Callable[[Answer], Awaitable[T]]) -> T:
+        import httpcore
         import httpx
 
-        head_seen = False
+        head_seen, wire = False, Wire(httpcore.NetworkError)
         try:
             async with AsyncExitStack() as opened:
-                response = await self._head(request, opened)
+                response = await self._head(request, opened, wire)
                 head_seen = True
+                refuse_absurd(response.headers.raw)
                 if response.status_code not in request.success:
                     raise refusal(request.call, response.status_code, retry_after(response.headers.get("retry-after")))
                 window = self._settings.read_timeout / 2
-                return await receive(_answer(response, request, window, in_process=self._app is not None))
+                return await receive(_answer(response, request, window, None if self._app else wire))
         except httpx.TransportError as error:
             raise (self._cut(error) if head_seen else self._unanswered(error)) from None
 
-    async def _head(self, request: Request, opened: AsyncExitStack) -> "httpx.Response":
+    async def _head(self, request: Request, opened: AsyncExitStack, wire: Wire) -> "httpx.Response":
         """Send, and wait for the head of the answer: a drip of headers or interim answers does not hold it open."""
         name, value = request.credential
         sent = self._client().stream(
-            request.method, request.path, params=request.query, json=request.json, headers={name: value}
+            request.method,
+            request.path,
+            params=request.query,
+            json=request.json,
+            headers={name: value},
+            extensions={"trace": wire.trace},
         )
         try:
             with anyio.fail_after(self._settings.connect_timeout + self._settings.read_timeout):
@@ -176,10 +184,13 @@ class Http:
             timeout = httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout)
             self._opened = httpx.AsyncClient(
                 base_url=settings.url,
-                headers={"Accept-Encoding": "gzip", "User-Agent": "sourcegraph-analytics-mcp"},
+                headers={
+                    "Accept-Encoding": "gzip",
+                    "Connection": "close",  # used once: what is left behind an answer would answer the next request
+                    "User-Agent": "sourcegraph-analytics-mcp",
+                },
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # nothing upstream sets is ever sent back
                 timeout=timeout,
-                # A connection is used once: what is left in it behind an answer would answer the next request.
                 limits=httpx.Limits(max_connections=16, max_keepalive_connections=0),
                 follow_redirects=False,
                 trust_env=False,
@@ -213,17 +224,21 @@ class Http:
         return broken("The connection ended before the answer did.")
 
 
-def _answer(response: "httpx.Response", request: Request, window: float, *, in_process: bool) -> Answer:
+def _answer(response: "httpx.Response", request: Request, window: float, wire: Wire | None) -> Answer:
+    """The answer to be read; `wire` is the connection it comes by, None in process."""
     length = response.headers.get("content-length", "")
     encoding = response.headers.get("content-encoding", "").strip().lower()
     chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
+    raw = response.aiter_raw()
+    if wire is not None and length.isdigit() and not chunked:
+        raw = wire.ended(raw, int(length))
     return Answer(
         status=response.status_code,
         content_type=response.headers.get("content-type", "").lower(),
         length=int(length) if length.isdigit() else None,
         packed=encoding == "gzip",
-        framed=in_process or length.isdigit() or chunked,
-        body=decoded(steady(response.aiter_raw(), window), encoding, request.limit),
+        framed=wire is None or length.isdigit() or chunked,
+        body=decoded(steady(raw, window), encoding, request.limit),
         wire_bytes=lambda: response.num_bytes_downloaded,
     )
 
