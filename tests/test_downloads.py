@@ -623,9 +623,10 @@ async def test_a_disk_that_is_full_is_said_and_nothing_is_left(make_settings: Ma
     assert (error["code"], kept) == ("store_full", False)
 
 
-async def test_a_bug_ends_neither_the_server_nor_the_next_call(make_settings: Make) -> None:
+@pytest.mark.parametrize("kind", [KeyError, SystemExit, KeyboardInterrupt, RecursionError, MemoryError])
+async def test_a_bug_ends_neither_the_server_nor_the_next_call(make_settings: Make, kind: type[BaseException]) -> None:
     async def broken(*_: Any) -> None:
-        raise KeyError("nobody foresaw this")
+        raise kind("nobody foresaw this")
 
     server = AnalyticsServer(make_settings("http://127.0.0.1:9"), broken)
     async with Client(server, mode="2026-07-28") as client:

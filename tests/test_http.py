@@ -211,6 +211,35 @@ def test_a_request_is_bounded(local: Served) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ("{" + ",".join(f'"k{number}":0' for number in range(70_000)) + "}", 200),
+        ("{" + '"limit":1,' * 90_000 + '"limit":2}', 200),
+        ("{" + '"":0,' * 1_000_000 + '"":0}', 413),
+        ('{"limit":' + "[" * 50_000 + "]" * 50_000 + "}", 400),
+        ('{"limit":' + "[" * 100 + "]" * 100 + "}", 200),
+    ],
+    ids=["many", "doubled", "a million", "deep", "less deep"],
+)
+def test_odd_bodies_are_answered_or_refused(local: Served, arguments: str, status: int) -> None:
+    params = {"name": "list_exports", "arguments": 0, "_meta": META}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    known = {"authorization": f"Bearer {local.credential}", "mcp-protocol-version": "2026-07-28"}
+    named = {"mcp-method": "tools/call", "mcp-name": "list_exports"}
+    before = resident(local.process.pid)
+    answer = local.send(body.replace(": 0", f": {arguments}").encode(), list((known | named).items()))
+    assert answer.status_code == status
+    assert len(answer.content) < 10_000
+    assert resident(local.process.pid) - before < 48 << 20
+    assert local.result("list_exports", {}, local.credential)["isError"] is False
+
+
+def resident(pid: int) -> int:
+    """Memory in use at the most so far, in bytes."""
+    return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) << 10
+
+
+@pytest.mark.parametrize(
     "head",
     [
         "POST /mcp HTTP/1.1|Host: {host}|Content-Length: 4|Transfer-Encoding: chunked||0||",

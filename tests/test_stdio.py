@@ -246,6 +246,24 @@ def test_an_overlong_line_is_answered_and_costs_no_memory(tmp_path: Path, size: 
         assert most_resident(raw) - before < 16 << 20
 
 
+def test_many_and_doubled_keys_are_answered_and_cost_little_memory(tmp_path: Path) -> None:
+    many = ",".join(f'"k{number}":0' for number in range(70_000))
+    doubled = '"limit":1,' * 90_000 + '"limit":2'
+    with spawned(tmp_path, "--demo", lifetime=30) as raw:
+        raw.handshake()
+        raw.ask("tools/list")
+        before = most_resident(raw)
+        for given, says in ((many, "there is no argument"), (doubled, "No exports")):
+            message = {"name": "list_exports", "arguments": {}, "_meta": META}
+            line = json.dumps({"jsonrpc": "2.0", "id": 71, "method": "tools/call", "params": message})
+            raw.write(line.replace('"arguments": {}', f'"arguments": {{{given}}}').encode() + b"\n")
+            told = raw.answer(71)["result"]["content"][0]["text"]
+            assert says in told
+            assert len(told) <= 2000
+        assert raw.ask("tools/list")["tools"]
+        assert most_resident(raw) - before < 48 << 20
+
+
 def test_an_overlong_line_that_never_ends_is_answered_too(tmp_path: Path) -> None:
     with spawned(tmp_path, "--demo") as raw:
         raw.handshake()

@@ -42,6 +42,8 @@ Code = Literal[
 CODES: tuple[str, ...] = get_args(Code)
 MAX_TEXT = 2000
 _FRAMES = 12  # of an exception, the innermost
+# What a bug may raise; signals have handlers of their own, so an exit in a call is nobody's wish.
+UNFORESEEN = (Exception, SystemExit, KeyboardInterrupt)
 
 
 class AnalyticsError(Exception):

@@ -13,7 +13,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from ..disk import Disk
-from ..errors import AnalyticsError
+from ..errors import UNFORESEEN, AnalyticsError
 from ..files import disk_error
 from ..upstream.analytics import Analytics, Report
 from ..upstream.models import ReportRequest
@@ -161,7 +161,7 @@ class Downloads:
             download.error = error
         except OSError as error:
             download.error = disk_error(error)
-        except Exception:  # noqa: BLE001 - a bug must not end the server
+        except UNFORESEEN:  # a bug must not end the server
             _log.exception("An export failed in a way nobody foresaw")
             download.error = AnalyticsError("internal", "The export failed.", "Try again; if it stays so, report it.")
         finally:

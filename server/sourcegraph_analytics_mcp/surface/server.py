@@ -29,7 +29,7 @@ from mcp_types import Prompt as ListedPrompt
 from mcp_types import Resource as ListedResource
 from mcp_types import Tool as ListedTool
 
-from ..errors import AnalyticsError
+from ..errors import UNFORESEEN, AnalyticsError
 from ..loading import without
 from ..redaction import Redactor
 from ..settings import PREFIX, Settings
@@ -194,7 +194,7 @@ class AnalyticsServer(MCPServer[App]):
         except MCPError:
             event.outcome = "refused"
             raise
-        except Exception:  # noqa: BLE001 - a bug must not end the server or show its insides
+        except UNFORESEEN:  # a bug must not end the server or show its insides
             event.outcome = "internal"
             _log.exception("A tool failed in a way nobody foresaw")
             unforeseen = AnalyticsError("internal", "The call failed.", "Try again; if it stays so, report it.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from inspect import cleandoc
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from mcp_types import CallToolResult, ContentBlock, InputRequiredResult, TextContent, ToolAnnotations
@@ -21,6 +22,8 @@ from .text import safe, safe_data
 if TYPE_CHECKING:
     from .app import App
     from .call import Call
+
+_MOST_ARGUMENTS = 100  # each unknown one costs a kilobyte
 
 
 class Arguments(BaseModel):
@@ -128,8 +131,9 @@ class Tool:
         Raises:
             AnalyticsError: `invalid_argument`, saying for each what to send instead, without echoing a value.
         """
+        looked_at = dict(islice(arguments.items(), _MOST_ARGUMENTS))  # of so many, one at least is unknown
         try:
-            return self.arguments.model_validate_json(json.dumps(arguments))
+            return self.arguments.model_validate_json(json.dumps(looked_at))
         except ValidationError as error:
             problems = [_problem(cast(dict[str, Any], e), self.arguments) for e in error.errors(include_url=False)[:5]]
             raise invalid(f"{self.name}: {'; '.join(problems)}.") from None

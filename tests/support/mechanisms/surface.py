@@ -10,6 +10,10 @@ _HIDDEN = "test_text.py::test_what_cannot_be_seen_is_spelled_out"
 _BOUNDS = "test_bounds.py::test_rows_that_do_not_fit_are_cut_and_said"
 
 SURFACE = (
+    Switch("an exit in a call is no end", "errors.py", "(Exception, SystemExit, KeyboardInterrupt)", "(Exception,)",
+           "test_downloads.py::test_a_bug_ends_neither_the_server_nor_the_next_call"),
+    Switch("unknown arguments are looked at while they are few", "surface/tool.py", "_MOST_ARGUMENTS)", "None)",
+           f"{_STDIO}test_many_and_doubled_keys_are_answered_and_cost_little_memory"),
     Switch("arguments nobody knows are refused", "surface/tool.py", 'extra="forbid", ', "", _ARGUMENTS),
     Switch("arguments are not bent", "surface/tool.py", "strict=True, ", "", _ARGUMENTS),
     Switch("arguments are not echoed", "surface/tool.py", 'f\'"{safe(where)[:60]}": {error["msg"]',
@@ -47,7 +51,7 @@ SURFACE = (
            "return failed(unforeseen, self._redactor())",
            "raise", "test_downloads.py::test_a_bug_ends_neither_the_server_nor_the_next_call"),
     Switch("a download's bug ends nothing", "exports/downloads.py",
-           'except Exception:  # noqa: BLE001 - a bug', "except ZeroDivisionError:  # noqa: BLE001 - a bug",
+           "except UNFORESEEN:", "except ZeroDivisionError:",
            "test_downloads.py::test_a_bug_ends_neither_the_server_nor_the_next_call"),
     Switch("the advice of an error is short", "errors.py", "self.next_step[:MAX_TEXT]", "self.next_step",
            "test_query_export.py::test_a_refusal_is_bounded_as_data_too"),
