@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,53 @@ def test_a_request_is_bounded(local: Served) -> None:
     assert local.send(b"x" * (1 << 20) + b"y", known).status_code == 413
 
 
+_METADATA = "/.well-known/oauth-protected-resource/mcp"
+
+
+@pytest.mark.parametrize("kind", ["local", "issued"])
+def test_without_a_credential_nothing_is_answered_but_the_metadata(request: pytest.FixtureRequest, kind: str) -> None:
+    server: Served = request.getfixturevalue(kind)
+    right = server.credential if kind == "local" else token()
+    paths = (
+        "/", "/mcp", "/mcp/", "/MCP", "/mcp/x", "//mcp", "/%6dcp", "/mcp;x", "/.well-known/../mcp", "/health", "/docs",
+        "/sse", "/messages/", "/.well-known/oauth-protected-resource", _METADATA, f"/mcp?access_token={right}",
+    )  # fmt: skip
+    for path in paths:
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"):
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+            connection.request(method, path, body=f'{{"access_token": "{right}"}}')
+            answer = connection.getresponse()
+            told = answer.getheader("WWW-Authenticate")
+            connection.close()
+            if kind == "issued" and path == _METADATA and method in ("GET", "HEAD"):
+                assert answer.status == 200
+                continue
+            assert (answer.status, method, path) == (401, method, path)
+            assert told is not None
+            assert 'scope="analytics:read"' in told
+            assert ("resource_metadata=" in told) is (kind == "issued")
+    assert right not in "".join(server.log)
+
+
+@pytest.mark.parametrize(
+    ("scope", "read", "tokens"),
+    [("", 403, 403), ("analytics:tokens", 403, 403), ("other", 403, 403), ("analytics:read", 200, 403),
+     ("analytics:read analytics:tokens", 200, 200)],
+)  # fmt: skip
+def test_each_tool_needs_its_scopes(issued: Served, scope: str, read: int, tokens: int) -> None:
+    for tool in TOOLS:
+        who = token(f"matrix {tool.name}", scope=scope)
+        answer = issued.post(tool.name, {"nobody knows": 1}, who)
+        managed = tool.name.endswith(("_token", "_tokens"))
+        assert (tool.name, answer.status_code) == (tool.name, tokens if managed else read)
+        if answer.status_code == 403:
+            needed = "analytics:read analytics:tokens" if managed else "analytics:read"
+            assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
+            assert f'scope="{needed}"' in answer.headers["www-authenticate"]
+        else:
+            assert "there is no argument" in answer.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
@@ -352,6 +400,33 @@ def test_two_servers_share_callers_exports_and_questions(
             server.end()
 
 
+def test_a_confirmation_is_for_what_was_asked_and_does_nothing_twice(local: Served) -> None:
+    """The state is sealed by the SDK; a yes that is sent again finds the token revoked."""
+    person: dict[str, Any] = {"_meta": META | {f"{PREFIX}/clientCapabilities": {"elicitation": {}}}}
+    listed = local.result("list_tokens", {}, local.credential)["structuredContent"]["tokens"]
+    given = {"token_id": next(one["id"] for one in listed if one["display_name"] is None)}
+    state = local.result("revoke_token", given, local.credential, person)["requestState"]
+    yes = {"confirmation": {"action": "accept", "content": {"confirm": True}}}
+
+    def answer(given: dict[str, Any], state: str) -> Any:
+        return local.post(
+            "revoke_token", given, local.credential, person | {"inputResponses": yes, "requestState": state}
+        )
+
+    for at in range(0, len(state), 7):
+        other = "A" if state[at] != "A" else "B"
+        assert "error" in answer(given, state[:at] + other + state[at + 1 :]).json()
+    for forged in ("", "confirmation", state[:-1], state + "A", state * 2):
+        told = answer(given, forged).json()
+        assert "error" in told or told["result"]["resultType"] == "input_required"
+    assert "error" in answer({"token_id": listed[0]["id"]}, state).json()
+    assert "error" in answer(given | {"confirm": True}, state).json()
+    again = local.result("list_tokens", {}, local.credential)["structuredContent"]["tokens"]
+    assert again == listed
+    outcomes = [answer(given, state).json()["result"]["structuredContent"]["outcome"] for _ in range(2)]
+    assert outcomes == ["revoked", "already_expired"]
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 async def test_an_sdk_client_works_in_both_eras(local: Served, mode: Any) -> None:
@@ -492,17 +567,44 @@ def test_an_older_client_without_the_scope_is_told(issued: Served) -> None:
     assert session[1] not in "".join(issued.log)
 
 
+def everything_about(server: Served, export: str, who: str) -> list[str]:
+    """What is answered wherever the id of an export can be given; the id itself is left out."""
+
+    def ask(method: str, params: dict[str, Any], name: str = "") -> str:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": META}}
+        known = {"authorization": f"Bearer {who}", "mcp-protocol-version": "2026-07-28", "mcp-method": method}
+        answer = server.send(json.dumps(body).encode(), list((known | ({"mcp-name": name} if name else {})).items()))
+        return f"{answer.status_code} {answer.text}"
+
+    listed = json.loads(ask("tools/list", {})[4:])["result"]["tools"]
+    taking = [tool for tool in listed if "export_id" in tool["inputSchema"]["properties"]]
+    assert {tool["name"] for tool in taking} == {"query_export", "delete_export"}
+    answers = []
+    for tool in taking:
+        given = {"export_id": export} | dict.fromkeys(tool["inputSchema"]["required"][1:], "SELECT 1")
+        answers.append(ask("tools/call", {"name": tool["name"], "arguments": given}, tool["name"]))
+    templates = json.loads(ask("resources/templates/list", {})[4:])["result"]["resourceTemplates"]
+    of_one = [template["uriTemplate"] for template in templates if "{export_id}" in template["uriTemplate"]]
+    assert len(of_one) == 3
+    for template in of_one:
+        uri = template.split("{?")[0].replace("{export_id}", export)
+        answers.append(ask("resources/read", {"uri": uri}, uri))
+        part = {
+            "ref": {"type": "ref/resource", "uri": template},
+            "argument": {"name": "export_id", "value": export[:9]},
+        }
+        answers.append(ask("completion/complete", part))
+    return [answer.replace(export, "ID") for answer in (*answers, ask("resources/list", {}))]
+
+
 def test_callers_do_not_see_each_others_exports(issued: Served) -> None:
     arguments = {"granularity": "by_user_month", "start_date": "2026-01-01", "end_date": "2026-02-28"}
     export = issued.result("export_csv", arguments, token("alice"))["structuredContent"]["export"]
     assert len(issued.result("list_exports", {}, token("alice"))["structuredContent"]["exports"]) == 1
     assert issued.result("list_exports", {}, token("bob"))["structuredContent"]["exports"] == []
-    absent = [
-        issued.result("query_export", {"export_id": name, "sql": "SELECT 1"}, token("bob"))["content"]
-        for name in (export["id"], "0" * 32)
-    ]
+    absent = [everything_about(issued, name, token("bob")) for name in (export["id"], "0" * 32)]
     assert absent[0] == absent[1]
-    assert "[not_found]" in absent[0][0]["text"]
+    assert sum(answer.count("not_found") for answer in absent[0]) >= 5
     held = issued.result("query_export", {"export_id": export["id"], "sql": "SELECT 1"}, token("alice"))
     assert held["isError"] is False
 

@@ -65,12 +65,12 @@ class Guard:
         refused = self._misplaced(scope["path"], headers)
         if refused is not None:
             await _answer(send, *refused)
-        elif scope["path"] == METADATA and self._metadata is not None:
+        elif scope["path"] == METADATA and self._metadata is not None and scope["method"] in ("GET", "HEAD"):
             await _answer(send, 200, json.dumps(self._metadata), "application/json")
         elif (user := await self._user(headers)) is None:
-            await self._challenge(send, 401, "invalid_token" if headers.of(b"authorization") else None)
-        elif not self._enough(user.scopes, headers):
-            await self._challenge(send, 403, "insufficient_scope")
+            await self._challenge(send, 401, "invalid_token" if headers.of(b"authorization") else None, (READ,))
+        elif not set(needed := self._needed(headers)).issubset(user.scopes):
+            await self._challenge(send, 403, "insufficient_scope", needed)
         else:
             await self._pass_on(user, scope, receive, send)
 
@@ -96,15 +96,14 @@ class Guard:
         token = await self._identity.of(given[0][7:].strip().decode("latin-1"))
         return None if token is None else AuthenticatedUser(token)
 
-    def _enough(self, scopes: list[str], headers: "Headers") -> bool:
-        """Whether the scopes suffice, by the tool that the newest revision names in a header (the rest ask later)."""
+    def _needed(self, headers: "Headers") -> tuple[str, ...]:
+        """The scopes of a request, by the tool that the newest revision names in a header (the rest ask later)."""
         named = any(name in self._token_tools for name in headers.of(b"mcp-name"))
-        return READ in scopes and (TOKENS in scopes or not named)
+        return (READ, TOKENS) if named else (READ,)
 
-    async def _challenge(self, send: Send, status: int, error: str | None) -> None:
-        scopes = READ if status == 401 else f"{READ} {TOKENS}"
+    async def _challenge(self, send: Send, status: int, error: str | None, needed: tuple[str, ...]) -> None:
         parts = [f'error="{error}"'] if error else []
-        parts.append(f'scope="{scopes}"')
+        parts.append(f'scope="{" ".join(needed)}"')
         if self._metadata is not None:
             parts.append(f'resource_metadata="{self._metadata_url}"')
         body = json.dumps({"error": error or "unauthorized"})
