@@ -347,11 +347,15 @@ def test_one_id_twice_at_once_confuses_nothing(tmp_path: Path) -> None:
 def test_a_client_that_stops_reading_does_not_keep_it_alive(tmp_path: Path) -> None:
     with spawned(tmp_path, "--demo") as raw:
         raw.handshake()
-        for _ in range(200):  # far more than the pipe holds
+        raw.ask("tools/list")
+        before = most_resident(raw)
+        for _ in range(500):  # far more than the pipe holds
             raw.send("tools/list")
+            raw.send("tools/call", {"name": "list_exports", "arguments": {}})
+        assert most_resident(raw) - before < 96 << 20
         assert raw.process.stdin is not None
         raw.process.stdin.close()
-        assert raw.process.wait(8) == 0
+        assert raw.process.wait(8) == 0  # measured: 1.1 seconds
 
 
 @pytest.mark.parametrize(
@@ -368,6 +372,40 @@ def test_a_wrong_setting_stops_the_start_with_one_sentence(tmp_path: Path, varia
     assert f"SRC_ANALYTICS_{variable}" in message
     assert len(message.splitlines()) == 1
     assert value not in message or variable == "DEMOO"
+
+
+@pytest.mark.parametrize("more", [{"PYTHONWARNINGS": "default"}, {"PYTHONDEVMODE": "1"}, {"PYTHONVERBOSE": "1"}])
+def test_nothing_but_messages_is_on_stdout(tmp_path: Path, more: dict[str, str]) -> None:
+    """Whatever the interpreter has to say, with a setting that is wrong, and without a network."""
+    offline = {"SRC_ANALYTICS_URL": "http://127.0.0.1:9", "SRC_ANALYTICS_ACCESS_TOKEN": "a", "HOME": str(tmp_path)}
+    offline |= {"SRC_ANALYTICS_INSTANCE": "a.example", "SRC_ANALYTICS_RETRY_BASE_DELAY": "0.01"}
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("tools/list", {}),
+        ("tools/call", {"name": "get_credits", "arguments": {}}),
+        ("x\ny", {"name": "print"}),
+    ]
+    lines = [
+        json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": {**params, "_meta": META}})
+        for number, (method, params) in enumerate(asked)
+    ]
+    for wrong, answers in (({}, {0, 1, 2}), ({"SRC_ANALYTICS_LOG_LEVEL": "LOUD"}, set())):
+        with subprocess.Popen(
+            COMMAND,
+            env=offline | more | wrong,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            if answers:
+                process.stdin.write("\n".join(["no message", *lines, ""]).encode())
+                process.stdin.flush()
+            told = [json.loads(process.stdout.readline()) for _ in answers]
+            process.stdin.close()
+            told += [json.loads(line) for line in process.stdout]
+        assert {message["id"] for message in told} == answers
+        assert all(message["jsonrpc"] == "2.0" for message in told)
 
 
 def test_a_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -76,6 +76,14 @@ async def test_a_new_token_is_stored_used_and_never_shown(
     assert holders[0].startswith("secrets/")
 
 
+async def test_nothing_of_a_secret_gets_into_a_repository(make_settings: Make, upstream: Served) -> None:
+    settings = make_settings(upstream.url, instance="")
+    async with connected(settings) as client:
+        await call(client, "create_token")
+    assert (settings.home / "secrets").is_dir()
+    assert (settings.home / ".gitignore").read_text() == "*\n"
+
+
 async def test_the_operator_can_have_the_secret_shown(make_settings: Make, upstream: Served) -> None:
     async with connected(make_settings(upstream.url, secret_delivery="reveal")) as client:
         answer = await call(client, "create_token", expires_in_days=7)
@@ -341,7 +349,11 @@ def _listed(tokens: list[dict[str, Any]]) -> bytes:
     return json.dumps({"tokens": tokens}).encode()
 
 
-@pytest.mark.parametrize("how", ["no answer", "cut", "500", "no secret", "html", "302", "409"])
+@pytest.mark.parametrize(
+    "how",
+    ["no answer", "cut", "500", "no secret", "html", "302", "409", "no JSON", "other JSON", "cut JSON", "no text",
+     "a secret that is none"],
+)  # fmt: skip
 async def test_a_create_whose_answer_is_lost_revokes_the_orphan(make_settings: Make, how: str) -> None:
     made: dict[str, Any] = {"id": "orphan-1", "displayName": "job", "createdAt": "2999-01-01T00:00:00Z"}
     tokens: list[dict[str, Any]] = []
@@ -382,6 +394,14 @@ async def test_a_login_page_for_the_create_and_for_the_list_leaves_it_open_wheth
     assert error["code"] == "ambiguous"
 
 
+_WHOLE = b'{"id": "orphan-1", "createdAt": "2026-01-01T00:00:00Z", "secret": "sams_at_whole.made"}'
+_ODD = {
+    "no JSON": b"created", "other JSON": b'[{"token": 1}]', "cut JSON": _WHOLE[:-9],
+    "no text": _WHOLE.replace(b'"sams_at_whole.made"', b"17"),
+    "a secret that is none": _WHOLE.replace(b"sams_at_whole.made", b""),
+}  # fmt: skip
+
+
 async def _lose(exchange: Exchange, how: str) -> None:
     body = b'{"id": "orphan-1", "createdAt": "2026-01-01T00:00:00Z"}'
     match how:
@@ -391,6 +411,8 @@ async def _lose(exchange: Exchange, how: str) -> None:
             await exchange.answer(b"oops", "500 Internal Server Error")
         case "no secret":
             await exchange.answer(body, "201 Created", "application/json")
+        case "no JSON" | "other JSON" | "cut JSON" | "no text" | "a secret that is none":
+            await exchange.answer(_ODD[how], "201 Created", "application/json")
         case "html":
             await exchange.answer(b"<html>Sign in</html>", content_type="text/html")
         case "302" | "409":
@@ -463,7 +485,7 @@ async def test_a_token_that_was_there_before_a_lost_create_is_not_taken_for_its(
     assert "DELETE" not in [exchange.method for exchange in scripted.exchanges]
 
 
-@pytest.mark.parametrize("token_id", ["", "..", "a/b", "a?b", "a%2Fb", "a b", "x" * 65, "\u0661"])
+@pytest.mark.parametrize("token_id", ["", "..", "a/b", "a?b", "a%2Fb", "a b", "x" * 65, "\u0661", "x" * 10_000])
 async def test_what_is_no_id_of_a_token_is_refused_here(settings: Settings, upstream: Served, token_id: str) -> None:
     async with connected(settings) as client:
         error = await refused(client, "revoke_token", token_id=token_id, confirm=True)

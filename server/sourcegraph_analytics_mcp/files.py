@@ -35,6 +35,13 @@ def private_folder(folder: Path) -> None:
         _log.warning("A directory that was open to others (mode %03o) is now private", found.st_mode & 0o777)
 
 
+def private_home(home: Path) -> None:
+    """Make the data directory, of which nothing gets into a repository that it lies in."""
+    private_folder(home)
+    if not (home / ".gitignore").exists():
+        write_private(home / ".gitignore", "*\n")
+
+
 class Held:
     """A directory in which something is being made; its lock says that the maker is alive.
 

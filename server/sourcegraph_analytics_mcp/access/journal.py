@@ -14,7 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from ..errors import AnalyticsError
-from ..files import private_folder, sync
+from ..files import private_folder, private_home, sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Journal:
         Raises:
             OSError: when it is not whole on the disk, before anything is asked.
         """
-        private_folder(self._folder.parent)
+        private_home(self._folder.parent)
         private_folder(self._folder)
         content = {"url": self._url, "name": display_name, "asked_at": asked_at.isoformat(), "before": sorted(before)}
         descriptor, path = self._locked()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter
 
 from ..errors import AnalyticsError
-from ..files import private_folder, write_private
+from ..files import private_folder, private_home, write_private
 from ..upstream.models import Moment, NewToken
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class SecretStore:
             AnalyticsError: `store_busy` when another process holds it for long.
             OSError: when it cannot be used.
         """
-        private_folder(self._home)
+        private_home(self._home)
         descriptor = os.open(self._home / "tokens.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             _lock(descriptor)
@@ -217,7 +217,7 @@ class SecretStore:
         if place == "keyring":
             cast("KeyringBackend", self._keyring()).set_password(_SERVICE, name, value)
             return
-        private_folder(self._home)
+        private_home(self._home)
         private_folder(self._folder)
         write_private(self._file(name), value)
 

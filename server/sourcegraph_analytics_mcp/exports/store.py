@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from ..disk import Disk
 from ..errors import AnalyticsError
-from ..files import Held, disk_error, private_folder, sync, write_private
+from ..files import Held, disk_error, private_folder, private_home, sync, write_private
 from .models import Export
 
 _ROOM_FOR_UNKNOWN = 256 << 20  # bytes
@@ -83,10 +83,9 @@ class Store:
             AnalyticsError: `store_full` or `store_corrupt` when the directory cannot be used.
         """
         try:
-            for folder in (self.home, self._exports, self._staging):
+            private_home(self.home)
+            for folder in (self._exports, self._staging):
                 private_folder(folder)
-            if not (self.home / ".gitignore").exists():
-                write_private(self.home / ".gitignore", "*\n")
         except OSError as error:
             raise disk_error(error) from error
         self._remove_abandoned()

@@ -13,7 +13,7 @@ import jwt
 from mcp.server.auth.provider import AccessToken
 
 from ...errors import AnalyticsError
-from ...files import disk_error, private_folder, write_private
+from ...files import disk_error, private_home, write_private
 from ...settings import Settings
 from ...upstream.http import fetch_document
 
@@ -46,7 +46,7 @@ class LocalCredential:
     def __init__(self, home: Path) -> None:
         self.path = home / "http-credential"
         try:
-            private_folder(home)
+            private_home(home)
             if not self.path.exists():
                 write_private(self.path, secrets.token_urlsafe(32))
             self.path.chmod(0o600)
