@@ -45,10 +45,11 @@ LET_THROUGH = [
     "SELECT * FROM generate_series(1, 2), main.range(3)", "SELECT main.lower('A')",
     "SELECT rank() OVER (ORDER BY searches)",
     "SELECT DISTINCT ON (language) * FROM usage ORDER BY searches ASC LIMIT 10%", "SELECT 1::DECIMAL(9, 2)",
-    f"SELECT '{'x' * (16_384 - 9)}'",
+    f"SELECT '{'x' * (16_384 - 9)}'", f"SELECT '{'é' * 8_187}'",
 ]  # fmt: skip
 STOPPED = [
-    (f"SELECT '{'x' * (16_384 - 8)}'", "longer than 16,384"), ("SELECT '\0'", "NUL"), ("", "exactly one"),
+    (f"SELECT '{'x' * (16_384 - 8)}'", "longer than 16,384"), (f"SELECT '{'é' * 8_188}'", "longer than 16,384"),
+    ("SELECT '\0'", "NUL"), ("", "exactly one"),
     ("SELECT 1; SELECT 2", "exactly one"), ("SET threads = 9", "only a SELECT"), ("UPDATE EXTENSIONS", "only a SELECT"),
     ("WITH duckdb_tables AS (SELECT 1) SELECT 1", "plain name"), ('WITH "a b" AS (SELECT 1) SELECT 1', "plain name"),
     ("SELECT * FROM (WITH pg_x AS (SELECT 1) SELECT 1)", "plain name"), ("SELECT * FROM main.usage", "only table"),
@@ -101,7 +102,7 @@ async def test_bombs_end_and_the_server_goes_on(
 ) -> None:
     client, export_id, home = queried
     async with connected(make_settings(upstream.url, sql_timeout=1, data_dir=home)) as bombed:
-        for sql in BOMBS[:8:2]:
+        for sql in (*BOMBS[:8:2], "SELECT " + "(" * 10_000):
             with anyio.fail_after(30):
                 error = await refused(bombed, "query_export", export_id=export_id, sql=sql)
             assert error["code"] in ("sql_timeout", "sql_memory", "sql_failed"), sql
@@ -308,7 +309,7 @@ async def test_instructions_in_cells_are_shown_as_data(make_settings: Callable[.
 @pytest.mark.parametrize(
     ("sql", "code", "says"),
     [
-        ("SELECT '" + "x" * 17_000 + "'", "sql_rejected", "longer than 16,384 characters"),
+        ("SELECT '" + "x" * 17_000 + "'", "sql_rejected", "longer than 16,384 bytes"),
         ("SELECT 'a' \0 'b'", "sql_rejected", "NUL"),
         ("SELECT 1; SELECT 2", "sql_rejected", "exactly one statement"),
         ("DROP VIEW usage", "sql_rejected", "only a SELECT"),
@@ -318,6 +319,9 @@ async def test_instructions_in_cells_are_shown_as_data(make_settings: Callable[.
         ("UPDATE EXTENSIONS", "sql_rejected", "only a SELECT"),
         ("SHOW TABLES", "sql_rejected", "DESCRIBE and SUMMARIZE"),
         ("SELECT ?", "sql_rejected", "parameters"),
+        (f"SELECT {'(' * 10_000}1{')' * 10_000}", "sql_rejected", "longer than 16,384 bytes"),
+        (f"SELECT {', '.join(['1'] * 50_000)}", "sql_rejected", "longer than 16,384 bytes"),
+        (f"SELECT {'(' * 8_000}1{')' * 8_000}", "sql_failed", "depth"),
         (f"SELECT {'CASE WHEN true THEN ' * 500}1{' END' * 500}", "sql_rejected", "nested too deeply"),
     ],
 )

@@ -4,18 +4,21 @@ import fcntl
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
 
 from sourcegraph_analytics_mcp.cli.lines import Output
-from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE, DEMO_TOKEN
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
 from support.client import REVISIONS
+from support.statements import BOMBS
 from support.stdio import COMMAND, META, Raw, spawned
 from support.upstreams import Served
 
@@ -102,6 +105,45 @@ def test_the_log_says_where_the_engine_failed_and_nothing_that_it_said(tmp_path:
     assert re.search(r"WARNING \S+ A question ended: the engine failed: \w+Exception at child.py:\d+ > ", log)
     assert [line for line in log.splitlines() if not re.match(r"\d{4}-\d\d-\d\d [\d:,]+ [A-Z]+ ", line)] == []
     assert "anybody" not in log
+
+
+def running_query(raw: Raw) -> int:
+    """The process of a long query that has begun: it may not write to files any more."""
+    raw.handshake()
+    done = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+    asked = {"export_id": done["structuredContent"]["export"]["id"], "sql": BOMBS[0]}
+    raw.send("tools/call", {"name": "query_export", "arguments": asked})
+    server = raw.process.pid
+    while True:
+        for child in Path(f"/proc/{server}/task/{server}/children").read_text().split():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                if re.search(r"Max file size +0 +0 ", Path(f"/proc/{child}/limits").read_text()):
+                    return int(child)
+
+
+def test_a_query_does_not_outlive_a_server_that_is_killed(tmp_path: Path, upstream: Served) -> None:
+    with spawned(tmp_path, **settings_for(upstream, tmp_path), sql_timeout="50") as raw:
+        query = os.pidfd_open(running_query(raw))
+        try:
+            raw.process.kill()
+            assert select.select([query], [], [], 2)[0] == [query]  # it is readable once the process has ended
+        finally:
+            os.close(query)
+
+
+def test_a_query_knows_no_secret_and_has_nothing_open_but_its_copy(tmp_path: Path, upstream: Served) -> None:
+    secrets = {"access_token": DEMO_TOKEN, "cas_cookie": DEMO_COOKIE}
+    with spawned(tmp_path, **settings_for(upstream, tmp_path) | secrets, sql_timeout="50") as raw:
+        query = Path(f"/proc/{running_query(raw)}")
+        opened = {file.name: str(file.readlink()) for file in (query / "fd").iterdir()}
+        told = (query / "environ").read_text() + (query / "cmdline").read_text()
+        server = Path(f"/proc/{raw.process.pid}/environ").read_text()
+    assert all(secret in server and secret not in told for secret in secrets.values())
+    assert "SRC_ANALYTICS" not in told
+    assert str(tmp_path) not in told
+    expected = re.compile(rf"pipe:.*|/dev/null|{re.escape(str(tmp_path))}/kept/staging/query-\w+/\d+\.parquet")
+    assert {"0", "1", "2"} < set(opened)
+    assert [link for link in opened.values() if not expected.fullmatch(link)] == []
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 from .native import duckdb
 
-MAX_SQL = 16 << 10  # characters
+MAX_SQL = 16 << 10  # bytes of UTF-8
 _STATEMENTS = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _TABLES = {"BASE_TABLE", "JOIN", "SUBQUERY", "TABLE_FUNCTION", "EXPRESSION_LIST", "EMPTY", "SHOW_REF"}
 _PARTS = {
@@ -51,8 +51,8 @@ def check(connection: Any, sql: str) -> None:
     Raises:
         Refused: with the reason.
     """
-    if len(sql) > MAX_SQL:
-        raise Refused(f"the query is longer than {MAX_SQL:,} characters")
+    if len(sql.encode("utf-8", "surrogatepass")) > MAX_SQL:
+        raise Refused(f"the query is longer than {MAX_SQL:,} bytes")
     if "\0" in sql:
         raise Refused("the query holds a NUL character")
     _one_select(connection, sql)
