@@ -25,7 +25,7 @@ from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from sourcegraph_analytics_mcp.upstream.http import fetch_document
 from sourcegraph_analytics_mcp.upstream.policy import RetryBudget
 from support.certificates import self_signed
-from support.client import call, connected, refused
+from support.client import call, connected, read, refused
 from support.upstreams import Exchange, scripted_upstream
 
 pytestmark = pytest.mark.anyio
@@ -486,6 +486,69 @@ async def test_what_no_report_looks_like_is_refused_with_the_reason(
     assert error is not None
     assert says in str(error["message"])
     assert not kept
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        (["Searches", "SEARCHES "], "same name"), (["Searches", "searches"], "same name"),
+        (["Deep Search", "deep-search"], "same name"), (["User Email", "E-mail"], "same name"),
+        ([f"c{n}" for n in range(512)], "too many columns"), (["c" * 65_536], "absurd length"),
+    ],
+    ids=["spaces", "case", "unknown ones", "another spelling", "513 columns", "64 KiB"],
+)  # fmt: skip
+async def test_headers_that_cannot_be_told_apart_or_are_absurd_are_a_change_of_schema(
+    make_settings: Make, headers: list[str], says: str
+) -> None:
+    error, requests, kept = await outcome(
+        make_settings, framed(",".join(["Instance user ID", *headers]).encode() + b"\n")
+    )
+    assert error is not None
+    assert (error["code"], requests, kept) == ("upstream_schema_changed", 1, False)
+    assert says in str(error["message"])
+
+
+async def test_a_column_without_a_name_is_kept_as_one_that_nobody_documented(make_settings: Make) -> None:
+    """A comma at the end of each line is no reason to refuse a year of figures, which it does not change."""
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"Instance user ID,Searches,, \n1,2,,x\n2,3,,y\n")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        sql = "SELECT sum(searches), min(column_4) FROM usage"
+        assert (await call(client, "query_export", export_id=export["id"], sql=sql))["rows"] == [[5, "x"]]
+    assert "Columns that are not documented, kept as text: column_3, column_4." in export["warnings"]
+
+
+BAD_UTF8 = {"no UTF-8": b"\xff", "overlong": b"\xc0\xaf", "a surrogate": b"\xed\xa0\x80"}
+
+
+@pytest.mark.parametrize("bad", BAD_UTF8)
+async def test_bytes_that_are_no_utf8_are_kept_counted_and_shown_in_every_column(make_settings: Make, bad: str) -> None:
+    whole = [b"7", b"a@b", b"2026-01-05", b"3", b"0.5", b"true", b"odd"]
+    names = b"Instance user ID,User Email,Timestamp Date,Searches,Combined CAR,Active Sourcegraph User,Unknown"
+    rows = [[*whole[:at], whole[at] + BAD_UTF8[bad], *whole[at + 1 :]] for at in range(len(whole))]
+    body = names + b"\n" + b"".join(b",".join(row) + b"\n" for row in rows)
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(body)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user_day"))["export"]
+        asked = {"export_id": export["id"], "sql": "SELECT * FROM usage"}
+        shown = (await call(client, "query_export", **asked))["rows"]
+        page = await read(client, f"{export['summary_uri']}/rows")
+        totals = (await call(client, "query_usage", metrics=["searches"], period="all_time"))["totals"]
+    seen = "\ufffd" * len(BAD_UTF8[bad])
+    assert Path(export["path"]).read_bytes() == body
+    assert f"{len(whole) * len(seen)} characters are not valid UTF-8; shown as \ufffd." in export["warnings"]
+    assert (
+        sum(seen in str(cell) for row in shown for cell in row) == 3
+    )  # in text; what is no value of its kind is blank
+    assert [sum(cell is None for cell in column) for column in zip(*shown, strict=True)] == [0, 0, 1, 1, 1, 1, 0]
+    assert page.count(seen) == len(whole)
+    assert totals == [3 * (len(whole) - 1)]
 
 
 @pytest.mark.parametrize("odd", [b"\n\r\n" + CSV, b"\n" * 60_000 + CSV, CSV.replace(b"Searches", b'"Deep\nsearch"')])

@@ -38,7 +38,8 @@ EXPORTS = (
            f"{_DOWNLOADS}test_columns_may_be_reordered_renamed_missing_or_new"),
     Switch("characters that are no UTF-8 are counted", "exports/engine/strict.py",
            'text.count("\\ufffd") - data.count("\\ufffd".encode())', "0",
-           f"{_DOWNLOADS}test_characters_that_are_not_utf8_are_counted"),
+           f"{_DOWNLOADS}test_characters_that_are_not_utf8_are_counted "
+           f"{_DOWNLOADS}test_bytes_that_are_no_utf8_are_kept_counted_and_shown_in_every_column"),
     Switch("control characters are counted", "exports/engine/ingest.py",
            "return feeds + seen.unended, seen.marks - feeds",
            "return feeds + seen.unended, 0", f"{_DOWNLOADS}test_control_characters_are_counted"),
