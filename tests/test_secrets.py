@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +16,8 @@ from mcp import MCPError
 from mcp_types import PromptReference
 
 from sourcegraph_analytics_mcp.cli.log import configure_log, flush_log
+from sourcegraph_analytics_mcp.demo.company import Company
+from sourcegraph_analytics_mcp.demo.upstream import Upstream
 from sourcegraph_analytics_mcp.redaction import Redactor
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, read
@@ -25,6 +28,12 @@ pytestmark = pytest.mark.anyio
 TOKEN = "sams_at_PlantedToken-0123456789abcdefghijklmnopqrstuv.SecondHalf9876543210"
 COOKIE = "PlantedCookie/0123456789+abcdefghijklmnop=="
 MADE = "sams_at_MadeUpstream-0123456789abcdefghijklmnopqrst.OtherHalf5555555555"
+
+
+ROOT = Path(__file__).parents[1]
+MADE_ELSEWHERE = (".git", ".venv", "build", "dist", "node_modules")
+# The shape of a real token; ours say that they are made up.
+REAL = re.compile(r"sams_at_(?!Planted|MadeUp)[A-Za-z0-9_-]{24,}")
 
 
 def encodings(secret: str) -> Iterator[str]:
@@ -284,3 +293,16 @@ def test_the_search_would_find_a_leak() -> None:
         for shift in range(3):
             assert leaks(base64.b64encode(b"ab"[:shift] + secret.encode() + b"tail").decode())
         assert leaks(f"x{middle}x")
+
+
+def test_the_repository_holds_no_real_token() -> None:
+    places = [place for place in ROOT.iterdir() if place.name not in MADE_ELSEWHERE and "cache" not in place.name]
+    files = [file for place in places for file in (place, *place.rglob("*")) if file.is_file()]
+    assert {"README.md", "mcp.json", "run", "test_secrets.py"} <= {file.name for file in files}
+    assert [str(file) for file in files if REAL.search(file.read_bytes().decode("latin-1"))] == []
+
+
+def test_the_search_for_real_tokens_would_find_one() -> None:
+    company = Company.made_up(date(2026, 1, 1), people=1, days=1)
+    minted = Upstream(company, lambda: datetime.now(UTC)).desk.issue().secret
+    assert REAL.search(f"SRC_ANALYTICS_ACCESS_TOKEN={minted}")
