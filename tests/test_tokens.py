@@ -142,6 +142,7 @@ async def test_a_token_that_has_expired_is_said_to_have(make_settings: Make, ups
 async def test_the_log_warns_once_a_day_before_a_token_expires(
     make_settings: Make, upstream: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)  # whatever a test before has set
     for days, lines in ((30, 0), (5, 1)):
         settings = make_settings(upstream.url, access_token="", data_dir=f"{make_settings(upstream.url).home}{days}")
         async with connected(settings) as client:
