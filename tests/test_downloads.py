@@ -5,6 +5,7 @@ import json
 import resource
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+from anyio.abc import SocketAttribute
 from mcp import Client
 
 from sourcegraph_analytics_mcp.errors import AnalyticsError
@@ -299,6 +301,18 @@ async def test_a_body_that_is_longer_than_announced_is_refused(
         assert (error["code"], error["retryable"]) == ("upstream_incomplete", True)
         assert (await call(client, "list_exports"))["exports"] == []
     assert [exchange.headers["connection"] for exchange in fake.exchanges] == ["close"] * 3
+
+
+async def test_a_body_is_whole_though_its_connection_is_reset_behind_it(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        at_once = struct.pack("ii", 1, 0)
+        await exchange.send(framed(CSV))
+        exchange.stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        await exchange.stream.aclose()
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        assert (export["row_count"], len(fake.exchanges)) == (2, 1)
 
 
 async def test_a_body_is_whole_though_its_connection_stays_open(make_settings: Make) -> None:

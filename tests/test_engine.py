@@ -1,5 +1,6 @@
 """The engine's processes may die at any moment; whoever waits for one is told, and the next call has another."""
 
+import errno
 import fcntl
 import json
 import os
@@ -22,6 +23,7 @@ from mcp import Client
 
 import sourcegraph_analytics_mcp
 from sourcegraph_analytics_mcp.exports.engine.ingest import Ingest
+from sourcegraph_analytics_mcp.exports.engine.native import disk_refusal
 from sourcegraph_analytics_mcp.exports.engine.syncing import Syncing
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, refused
@@ -127,6 +129,20 @@ async def test_a_conversion_that_the_disk_refuses_says_so(make_settings: Make, r
             error = await refused(client, "export_csv", granularity="by_user")
         assert list((settings.home / "staging").iterdir()) == []
     assert error["code"] == "store_full"
+
+
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ("failed to offload data block of size 256.0 KiB (0 bytes/0 bytes used).", errno.ENOSPC),
+        ('Could not write all bytes to file "a": No space left on device', errno.ENOSPC),
+        ('Could not write file "a": Input/output error', errno.EIO),
+    ],
+)
+def test_what_the_disk_refuses_to_the_engine_is_the_disk_s(said: str, refused: int) -> None:
+    found = disk_refusal(duckdb.IOException(said))
+    assert found is not None
+    assert (found.errno, said in str(found)) == (refused, False)
 
 
 class Noted:

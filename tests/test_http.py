@@ -51,6 +51,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def message(answer: httpx2.Response) -> Any:
+    """The message of an answer; one that takes long comes as the last event of a stream."""
+    if not answer.headers["content-type"].startswith("text/event-stream"):
+        return answer.json()
+    return json.loads([line for line in answer.text.splitlines() if line.startswith("data: ")][-1][6:])
+
+
 class Served:
     """A server process and how to speak to it."""
 
@@ -127,7 +134,7 @@ class Served:
     def result(self, tool: str, arguments: dict[str, Any], token: str, more: dict[str, Any] | None = None) -> Any:
         answer = self.post(tool, arguments, token, more)
         assert answer.status_code == 200, answer.text
-        return answer.json()["result"]
+        return message(answer)["result"]
 
     def end(self) -> int:
         self.process.terminate()
@@ -392,7 +399,7 @@ def test_two_servers_share_callers_exports_and_questions(
         answer = person | {"inputResponses": confirmed, "requestState": question["requestState"]}
         for other in ({"token_id": "another"}, given):
             stolen = token("eve", scope="analytics:read analytics:tokens") if other is given else alice
-            assert "error" in pair[1].post("revoke_token", other, stolen, answer).json()
+            assert "error" in message(pair[1].post("revoke_token", other, stolen, answer))
         revoked = pair[1].result("revoke_token", given, alice, answer)
         assert revoked["structuredContent"] == {"token_id": active.id, "outcome": "revoked", "verified": True}
     finally:
@@ -415,15 +422,15 @@ def test_a_confirmation_is_for_what_was_asked_and_does_nothing_twice(local: Serv
 
     for at in range(0, len(state), 7):
         other = "A" if state[at] != "A" else "B"
-        assert "error" in answer(given, state[:at] + other + state[at + 1 :]).json()
+        assert "error" in message(answer(given, state[:at] + other + state[at + 1 :]))
     for forged in ("", "confirmation", state[:-1], state + "A", state * 2):
-        told = answer(given, forged).json()
+        told = message(answer(given, forged))
         assert "error" in told or told["result"]["resultType"] == "input_required"
-    assert "error" in answer({"token_id": listed[0]["id"]}, state).json()
-    assert "error" in answer(given | {"confirm": True}, state).json()
+    assert "error" in message(answer({"token_id": listed[0]["id"]}, state))
+    assert "error" in message(answer(given | {"confirm": True}, state))
     again = local.result("list_tokens", {}, local.credential)["structuredContent"]["tokens"]
     assert again == listed
-    outcomes = [answer(given, state).json()["result"]["structuredContent"]["outcome"] for _ in range(2)]
+    outcomes = [message(answer(given, state))["result"]["structuredContent"]["outcome"] for _ in range(2)]
     assert outcomes == ["revoked", "already_expired"]
 
 
@@ -681,7 +688,7 @@ def ask(server: Served, who: str, method: str, named: str = "", /, **params: Any
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": META}}
     known = [("authorization", f"Bearer {token(who)}"), ("mcp-protocol-version", "2026-07-28")]
     headers = [*known, ("mcp-method", method), *([("mcp-name", named)] if named else [])]
-    return server.send(json.dumps(body).encode(), headers).json()
+    return message(server.send(json.dumps(body).encode(), headers))
 
 
 @pytest.mark.parametrize("tool", ASKING)

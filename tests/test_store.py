@@ -693,6 +693,8 @@ async def test_what_is_deleted_at_the_terminal_has_gone_wherever_it_was(make_set
         assert holding(settings.home, "canary-b")
     if chosen == "all":
         assert holding(settings.home, "canary") == set()
+        status, shown = await ran(settings, "export", "list")
+        assert (status, shown.strip()) == (0, "0 exports kept.")
     if chosen == "one":
         again = await ran(settings, "export", "delete", which)
         assert (again[0], again[1].startswith("[not_found] ")) == (1, True)

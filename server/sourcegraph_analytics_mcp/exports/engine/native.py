@@ -13,9 +13,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def disk_refusal(error: Exception) -> OSError | None:
-    """What the disk refused to take from the engine; None where an error is about something else."""
-    if not isinstance(error, duckdb.Error):
-        return None
+    """What the disk refused to take, by the words of the engine (measured); None for an error about something else."""
     said = str(error)
     if "failed to offload data block" in said:  # what is too much for memory is too much for the disk, too
         return OSError(errno.ENOSPC, "the engine has no room")
