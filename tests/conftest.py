@@ -1,6 +1,10 @@
 """Fixtures that every test may use."""
 
 import compileall
+import logging
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +17,21 @@ from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
 from sourcegraph_analytics_mcp.settings import Settings
 from support.upstreams import Served, serve_company
+
+_HOOKS = ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarning"))
+
+
+@pytest.fixture(autouse=True)
+def reporting() -> Iterator[None]:
+    """Put back how the process reports, which a command sets once and for all; another test may look at it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    hooks = [(place, name, getattr(place, name)) for place, name in _HOOKS]
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for place, name, hook in hooks:
+        setattr(place, name, hook)
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,10 @@
 import base64
 import gc
 import json
-import logging
 import select
 import socket
-import sys
 import threading
 import time
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -141,10 +138,6 @@ def test_an_occupied_port_ends_the_start_and_the_collector_runs_while_serving(
 ) -> None:
     monkeypatch.setenv("SRC_ANALYTICS_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("SRC_ANALYTICS_LOG_LEVEL", "ERROR")
-    for place, name in ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarning")):
-        monkeypatch.setattr(place, name, getattr(place, name))  # which the command sets, put back after the test
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     gc.disable()  # as the command does while it loads
     try:
         with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as ended:
@@ -154,8 +147,6 @@ def test_an_occupied_port_ends_the_start_and_the_collector_runs_while_serving(
     finally:
         gc.enable()
         gc.unfreeze()
-        root.handlers[:] = handlers
-        root.setLevel(level)
 
 
 # Who calls

@@ -222,14 +222,9 @@ def test_what_looks_like_a_token_is_masked_to_its_end_though_nobody_knows_it() -
 def test_the_log_masks_secrets_and_keeps_each_event_on_one_line(
     make_settings: Callable[..., Settings], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    try:
-        configure_log(make_settings("http://127.0.0.1:9", access_token=TOKEN, cas_cookie=COOKIE))
-        logging.getLogger("anything").warning("told %s\n2026-01-01 INFO forged %s", COOKIE, MADE)
-        flush_log()
-    finally:
-        root.handlers[:], root.level = before
+    configure_log(make_settings("http://127.0.0.1:9", access_token=TOKEN, cas_cookie=COOKIE))
+    logging.getLogger("anything").warning("told %s\n2026-01-01 INFO forged %s", COOKIE, MADE)
+    flush_log()
     logged = capfd.readouterr().err
     assert leaks(logged) == []
     assert logged.count("[secret]") == 2
@@ -239,19 +234,14 @@ def test_the_log_masks_secrets_and_keeps_each_event_on_one_line(
 def test_the_log_says_where_an_error_came_from_and_nothing_that_it_says(
     make_settings: Callable[..., Settings], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
+    configure_log(make_settings("http://127.0.0.1:9"))
     try:
-        configure_log(make_settings("http://127.0.0.1:9"))
-        try:
-            Path("/nowhere/of/anybody@example.com").read_text()
-        except OSError as error:
-            told = ValueError("anybody@example.com")
-            told.__cause__ = error
-            logging.getLogger("anything").error("in a way nobody foresaw", exc_info=told)
-        flush_log()
-    finally:
-        root.handlers[:], root.level = before
+        Path("/nowhere/of/anybody@example.com").read_text()
+    except OSError as error:
+        told = ValueError("anybody@example.com")
+        told.__cause__ = error
+        logging.getLogger("anything").error("in a way nobody foresaw", exc_info=told)
+    flush_log()
     logged = capfd.readouterr().err
     assert "ValueError at" in logged
     assert re.search(r"FileNotFoundError at test_secrets.py:\d+ > pathlib.py:\d+", logged)
