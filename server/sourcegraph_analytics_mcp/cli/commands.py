@@ -140,7 +140,7 @@ def _export(settings: Settings, options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from ..surface.kept import listed, purge
+    from ..surface.kept import listed, purge, unreadable
     from ..surface.text import plural
 
     configure_log(settings.model_copy(update={"log_level": "ERROR"}))
@@ -148,7 +148,7 @@ def _export(settings: Settings, options: argparse.Namespace) -> int:
         Console().print(Markdown(listed(settings)), markup=False)
         return 0
     count = purge(settings, options.id, options.instance)
-    print(f"{plural(count, 'export')} deleted, every copy.")  # noqa: T201
+    print(f"{plural(count, 'export')} deleted, every copy.{unreadable(settings)}")  # noqa: T201
     return 0
 
 

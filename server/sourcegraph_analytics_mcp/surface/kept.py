@@ -16,11 +16,14 @@ def stores(settings: Settings) -> list[Store]:
 def listed(settings: Settings) -> str:
     """What is kept, newest first, as one table."""
     kept = sorted((e for store in stores(settings) for e in store.exports()), key=lambda e: e.created_at, reverse=True)
-    unreadable = sum(len(store.unreadable()) for store in stores(settings))
-    head = f"{plural(len(kept), 'export')} kept."
-    if unreadable:
-        head += f" {unreadable} more cannot be read; `export delete --all` deletes them, too."
+    head = f"{plural(len(kept), 'export')} kept.{unreadable(settings)}"
     return f"{head}\n\n{recent_table(complete(export, with_path=False) for export in kept)}" if kept else head
+
+
+def unreadable(settings: Settings) -> str:
+    """What to know of exports whose instance nobody knows; empty where there are none."""
+    count = sum(len(store.unreadable()) for store in stores(settings))
+    return f" {count} more cannot be read; `export delete --all` deletes them, too." if count else ""
 
 
 def purge(settings: Settings, export_id: str | None = None, instance: str | None = None) -> int:

@@ -194,6 +194,8 @@ EXPORTS = (
            "        store.prepare()", "        pass", _PURGED),
     Switch("only an instance's exports are deleted", "surface/kept.py", "if host in (None, export.instance_url)", "",
            _PURGED),
+    Switch("what cannot be read and stays is said", "cli/commands.py", "every copy.{unreadable(settings)}",
+           "every copy.", _PURGED),
     Switch("files that are left are said", "surface/kept.py", 'if any((store.home / "staging").glob("deleted-*")):',
            "if False:", f"{_STORE}test_what_cannot_be_removed_to_its_end_is_not_said_to_be_deleted"),
     Switch("every hour is swept", "surface/app.py", "        await anyio.sleep(_HOUR)\n        await _sweep(store)\n\n",
