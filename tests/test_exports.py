@@ -75,6 +75,29 @@ async def test_an_export_is_what_upstream_sent(
     assert f"| Billable users | {len(billable):,} | people |" in summary
 
 
+async def test_a_summary_leaves_out_what_its_export_has_no_column_for(make_settings: Make) -> None:
+    columns = (
+        "Searches",
+        "Chat Events",
+        "Command Events",
+        "Combined Completion Acceptances",
+        "Auto-edit accepted events",
+    )
+    row = f"{','.join(('Instance user ID', *columns))}\n1,7,1,1,1,1\n".encode()
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(row)
+
+    async with (
+        scripted_upstream(answer) as fake,
+        connected(make_settings(fake.url, minutes_per_code_navigation=1)) as client,
+    ):
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        summary = await read(client, export["summary_uri"])
+    assert "| Searches | 7 | events |" in summary
+    assert "Hours saved" not in summary
+
+
 async def test_the_summary_breaks_down_by_month_client_and_language(settings: Settings, company: Company) -> None:
     rows = rows_of(sent_by_upstream(company, "by_user_day_client_language", None, None))
     month = max(row["Timestamp Date"] for row in rows)[:7]
@@ -123,7 +146,7 @@ async def test_an_export_whose_csv_is_not_what_was_sent_is_downloaded_again(sett
     assert hashlib.sha256(Path(again["path"]).read_bytes()).hexdigest() == again["sha256"]
 
 
-async def test_an_export_of_another_upstream_answers_no_request(make_settings: Make, upstream: Served) -> None:
+async def test_an_export_of_another_upstream_answers_nothing(make_settings: Make, upstream: Served) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(b"Instance user ID,Searches\n1,2\n")
 
@@ -133,8 +156,11 @@ async def test_an_export_of_another_upstream_answers_no_request(make_settings: M
     async with scripted_upstream(answer) as other, connected(make_settings(other.url)) as client:
         there = (await call(client, "export_csv", **asked))["export"]
         again = (await call(client, "export_csv", **asked))["export"]
+        await call(client, "delete_export", export_id=there["id"])
+        figures = await call(client, "query_usage", metrics=["searches"], period="all_time")
     assert (there["reused"], there["row_count"], again["reused"], again["id"]) == (False, 1, True, there["id"])
     assert here["row_count"] > 1
+    assert (figures["totals"], here["id"] in figures["export_ids"]) == ([2], False)
 
 
 async def test_exports_are_listed_in_pages_and_deleted(settings: Settings) -> None:

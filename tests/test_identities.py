@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., Settings]
 TODAY = datetime.now(UTC).date()
 PEOPLE = tuple(
-    Person(f"uid-{n}-qzx", f"Planted{n}@corp.example", f"planted.name {n}", None) for n in range(4)
+    Person(f"Uid-{n}-qzX", f"Planted{n}@corp.example", f"planted.name {n}", None) for n in range(4)
 )  # fmt: skip
 GONE = PEOPLE[3]
 PLANTED = [word.lower() for p in PEOPLE for word in (p.id, p.email, p.username)] + ["seatholder", "planted"]
@@ -43,7 +43,7 @@ def company() -> Company:
 async def upstream(exchange: Exchange) -> None:
     """Reports with an extra column that names people once more, a registry, and credits that name an owner."""
     if "user-registry" in exchange.target:
-        await exchange.answer(b"Instance user ID,Service Account,Site Admin\nuid-2-qzx,true,false\n")
+        await exchange.answer(b"Instance user ID,Service Account,Site Admin\nUid-2-qzX,true,false\n")
     elif "credits" in exchange.target:
         await exchange.answer(b'{"owner": "planted0@corp.example", "left": 5}', content_type="application/json")
     else:
@@ -57,8 +57,8 @@ async def upstream(exchange: Exchange) -> None:
 @pytest.fixture
 def people_files(tmp_path: Path) -> dict[str, Path]:
     teams, seats = tmp_path / "teams.csv", tmp_path / "seats.csv"
-    teams.write_text("planted0@CORP.example,Data\nplanted.name 1,Data\nuid-2-qzx,Core\n")
-    seats.write_text("planted0@corp.example\nplanted3@corp.example\nseatholder@corp.example\n")
+    teams.write_text("planted0@CORP.example,Data\nplanted.name 1,Data\nUid-2-qzX,Core\n")
+    seats.write_text("planted0@corp.example\nUid-1-qzX\nplanted3@corp.example\nseatholder@corp.example\n")
     return {"teams_file": teams, "seats_file": seats}
 
 
@@ -155,7 +155,7 @@ async def test_a_name_does_not_find_a_pseudonym_and_no_argument_shows_names(make
         scripted_upstream(upstream) as fake,
         connected(make_settings(fake.url, identities="pseudonyms")) as client,
     ):
-        for name in ("uid-1-qzx", "planted1@corp.example", "planted.name 1"):
+        for name in ("Uid-1-qzX", "planted1@corp.example", "planted.name 1"):
             error = await refused(client, "query_usage", metrics=["searches"], users=[name], period="all_time")
             assert error["code"] == "invalid_argument"
             assert name not in json.dumps(error)

@@ -1,7 +1,7 @@
 """People who lapsed and seats that were never used, from two coarse reports."""
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -90,6 +90,41 @@ async def test_without_a_registry_service_accounts_are_said_to_be_unknown(make_s
         found = await call(client, "list_inactive_users")
     assert found["rows"] == [["2", "2", "lapsed", "2024-02"]]
     assert "service accounts" in " ".join(found["notes"])
+
+
+@pytest.mark.parametrize(
+    "registry", [b'Instance user ID,Service Account\n"' + b"x" * 200_000, b"Service Account\ntrue\n"]
+)
+async def test_a_registry_that_cannot_be_read_leaves_the_service_accounts_unknown(
+    make_settings: Make, registry: bytes
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(registry if "user-registry" in exchange.target else b"Instance user ID,Timestamp Month\n")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        found = await call(client, "list_inactive_users")
+    assert found["seen"] == 0
+    assert "service accounts" in " ".join(found["notes"])
+
+
+async def test_months_that_begin_before_the_last_days_do_not_tell_who_was_active_in_them(make_settings: Make) -> None:
+    days = 30 if (TODAY - timedelta(days=29)).day > 1 else 31
+    start = TODAY - timedelta(days=days - 1)
+    rows = {"by_user": "1\n", "by_user_month": f"1,{start:%Y-%m}\n2,{start:%Y-%m}\n"}
+
+    async def answer(exchange: Exchange) -> None:
+        if "granularity" not in exchange.target:
+            await exchange.answer(b"", "404 Not Found")
+            return
+        grain = "by_user_month" if "by_user_month" in exchange.target else "by_user"
+        month = ",Timestamp Month" if grain == "by_user_month" else ""
+        await exchange.answer(f"Instance user ID{month}\n{rows[grain]}".encode())
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        months = {"granularity": "by_user_month", "start_date": str(start), "end_date": str(TODAY)}
+        await call(client, "export_csv", **months)
+        found = await call(client, "list_inactive_users", days=days)
+    assert [row[1] for row in found["rows"]] == ["2"]
 
 
 async def test_a_failing_upstream_fails_the_question(make_settings: Make) -> None:

@@ -168,6 +168,7 @@ async def test_weighted_rates_and_unknown_metrics_are_refused_with_what_to_send(
         ({"teams": ["Platform"]}, "No teams are known"),
         ({"period": "last_month", "start_date": "2026-01-01"}, "either period or"),
         ({"start_date": "2026-02-01", "end_date": "2026-01-01"}, "after end_date"),
+        ({"start_date": "2199-01-01", "end_date": "2199-02-01"}, "in the future"),
         ({"compare_to_previous": True, "period": "all_time"}, "no period before"),
         ({"compare_to_previous": True, "start_date": "0001-01-01"}, "no days before"),
         ({"compare_to_previous": True, "start_date": "0001-01-01", "group_by": ["month"]}, "no days before"),

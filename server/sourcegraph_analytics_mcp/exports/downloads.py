@@ -112,11 +112,9 @@ class Downloads:
         return sorted(self._running.values(), key=lambda download: download.started_at, reverse=True)
 
     def kept(self, request: ReportRequest) -> Export | None:
-        """An export of the same request to this upstream in the same hour (it refreshes on the hour)."""
-        hour = _hour(datetime.now(UTC))
-        for export in self._store.exports():
-            asked_here = export.upstream == self._upstream and export.request == request
-            if asked_here and _hour(export.created_at) == hour:
+        """An export of the same request to this upstream in the same hour."""
+        for export in self._store.of_this_hour(self._upstream):
+            if export.request == request:
                 with suppress(AnalyticsError, OSError):  # one that is damaged is downloaded again
                     whole = self._store.get(export.id)
                     if self._store.holds_what_was_sent(whole):
@@ -239,7 +237,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _hour(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

@@ -145,6 +145,15 @@ class Store:
     def _shows(self, export: Export) -> bool:
         return not self._instances or export.instance_url in self._instances
 
+    def of_this_hour(self, upstream: str) -> list[Export]:
+        """Those of one upstream that are as good as new, newest first: its data refresh on the hour.
+
+        Args:
+            upstream: the address that they came from.
+        """
+        hour = _hour(datetime.now(UTC))
+        return [e for e in self.exports() if e.upstream == upstream and _hour(e.created_at) == hour]
+
     async def listed(self) -> list[Export]:
         """The same for who must not wait for a slow disk."""
         return await self._disk.run(self.exports)
@@ -267,6 +276,10 @@ def _parse(folder: Path) -> Export | None:
     except (OSError, ValueError, TypeError, ValidationError):
         return None
     return export if export.id == folder.name else None
+
+
+def _hour(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def _whole(export: Export) -> bool:

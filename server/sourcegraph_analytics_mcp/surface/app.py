@@ -128,7 +128,7 @@ async def open_app(
                 questions,
                 sandbox,
                 Summaries(questions, minutes),
-                Answers(store, questions, minutes, teams, partial(cell, widest=_LONGEST_NAME)),
+                Answers(store, questions, settings.url, minutes, teams, partial(cell, widest=_LONGEST_NAME)),
                 read_seats(settings.seats_file) if settings.seats_file else None,
                 notices,
                 Redactor(credentials.known),

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 
 import anyio.to_thread
@@ -64,6 +64,7 @@ class Answers:
     """Answers questions from what is kept, and fetches what is missing.
 
     Args:
+        upstream: the address that the analytics come from; an export of another one answers nothing.
         minutes: assumptions of hours saved.
         teams: who is in which team; None where the operator gives no file.
         shown: makes a name from the data, or from whoever asks, fit for a sentence.
@@ -73,12 +74,14 @@ class Answers:
         self,
         store: Store,
         questions: Questions,
+        upstream: str,
         minutes: Minutes,
         teams: Teams | None,
         shown: Callable[[str], str],
     ) -> None:
         self._store = store
         self._questions = questions
+        self._upstream = upstream
         self._minutes = minutes
         self._teams = teams
         self._checks = Checks(questions, minutes, teams, shown)
@@ -115,17 +118,17 @@ class Answers:
         return _shaped(question, found, exports, seen, said, today)
 
     def _terms(self, today: date) -> Terms:
-        by_key = self._teams.by_key if self._teams else {}
+        team_of = dict(self._teams.by_key) if self._teams else {}
         pseudonyms = self._questions.pseudonyms
-        keys = map(pseudonyms.of, by_key) if pseudonyms else by_key
-        return Terms(self._minutes, tuple(keys), tuple(by_key.values()), today)
+        if pseudonyms and self._teams:
+            team_of = {pseudonyms.of(person): team for person, team in (team_of | self._teams.by_id).items()}
+        return Terms(self._minutes, tuple(team_of), tuple(team_of.values()), today)
 
     async def data(self, need: Need, fetch: Fetch, today: date, *, refresh: bool = False) -> Export:
-        """An export of this upstream hour that meets a need: the smallest that is kept, else a new one."""
+        """An export of this upstream in this hour that meets a need: the smallest that is kept, else a new one."""
         if not refresh:
-            hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-            kept = self._store.exports()
-            usable = [export for export in kept if export.created_at >= hour and need.met_by(export, today)]
+            kept = await anyio.to_thread.run_sync(self._store.of_this_hour, self._upstream)
+            usable = [export for export in kept if need.met_by(export, today)]
             for export in sorted(usable, key=lambda export: export.row_count):
                 with suppress(AnalyticsError):  # one that is damaged is downloaded again
                     return await anyio.to_thread.run_sync(self._store.get, export.id)

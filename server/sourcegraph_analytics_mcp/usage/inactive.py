@@ -62,18 +62,22 @@ async def find_inactive(
     ]
     by_month = "timestamp_month" in {field.name for field in ever.fields}
     gone = sorted((row for row in everybody if row["id"] not in active), key=lambda row: (row["last"], row["id"]))
-    holders = {shown(seat.lower()): seat for seat in seats or ()}
-    seen_as = {str(row[key]).lower() for row in everybody for key in ("id", "email", "handle") if row[key]}
+    # A user id's pseudonym depends on its case; e-mails and usernames are compared in lower case.
+    held = {seat: {shown(seat.lower()), shown(seat)} for seat in seats or ()}
+    holders = set[str]().union(*held.values())
+    seen_as = set[str]().union(*map(_names, everybody))
     return Inactive(
         start=window.start or today,
         end=today,
         lapsed=tuple((label(row), row["id"], row["last"][: 7 if by_month else 10]) for row in gone),
         never_seen=None
         if seats is None
-        else tuple(key if questions.pseudonyms else seat for key, seat in holders.items() if key not in seen_as),
+        else tuple(
+            shown(seat.lower()) if questions.pseudonyms else seat for seat in held if held[seat].isdisjoint(seen_as)
+        ),
         seen=len(everybody),
         service_accounts=None if services is None else len(services),
-        without_seat=sum(holders.keys().isdisjoint(_names(row)) for row in gone) if seats is not None else 0,
+        without_seat=sum(holders.isdisjoint(_names(row)) for row in gone) if seats is not None else 0,
         by_month=by_month,
         exports=(recent, ever),
     )
@@ -118,7 +122,11 @@ def _service_accounts(registry: str | None, shown: Callable[[str], str]) -> set[
     """The ids that the user registry calls service accounts; None where it does not say."""
     if registry is None:
         return None
-    rows = csv.DictReader(io.StringIO(registry, newline=""))
-    if not {"Instance user ID", "Service Account"} <= set(rows.fieldnames or ()):
+    try:
+        rows = csv.DictReader(io.StringIO(registry, newline=""))
+        if not {"Instance user ID", "Service Account"} <= set(rows.fieldnames or ()):
+            return None
+        flagged = [row for row in rows if (row["Service Account"] or "").strip().lower() == "true"]
+    except csv.Error:
         return None
-    return {shown(row["Instance user ID"]) for row in rows if (row["Service Account"] or "").strip().lower() == "true"}
+    return {shown(row["Instance user ID"]) for row in flagged}

@@ -48,14 +48,14 @@ def notes(
     if people and question.group_by:
         yield f"{people[0].title}: each group counts its own people; the total counts everybody once."
     for export in dict.fromkeys(exports):
-        yield from (w for w in export.warnings if _concerns(w, question))
+        yield from (w for w in export.warnings if _concerns(w, question, minutes))
 
 
-def _concerns(warning: str, question: Question) -> bool:
+def _concerns(warning: str, question: Question, minutes: Minutes) -> bool:
     """Whether a warning of the data matters to these metrics."""
     if "documented" in warning:
         return False
-    return "cells of" not in warning or any(f" {c} " in warning for m in question.metrics for c in m.needs)
+    return "cells of" not in warning or any(f" {c} " in warning for m in question.metrics for c in m.columns(minutes))
 
 
 def _covered(question: Question, seen: Coverage | None, rows: int) -> str:

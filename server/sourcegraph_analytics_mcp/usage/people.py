@@ -13,9 +13,15 @@ _HEADERS = {"email", "e-mail", "user email", "username", "user", "user id", "ins
 
 @dataclass(frozen=True, slots=True)
 class Teams:
-    """Which team each person is in; keys are lower-case e-mails, usernames or user ids."""
+    """Which team each person is in.
+
+    Args:
+        by_key: by e-mail, username or user id in lower case.
+        by_id: as the operator spells them, since the pseudonym of a user id depends on its case.
+    """
 
     by_key: dict[str, str]
+    by_id: dict[str, str]
 
     @property
     def names(self) -> list[str]:
@@ -28,14 +34,15 @@ def read_teams(path: Path) -> Teams:
     Raises:
         SettingsError: with the line that is wrong.
     """
-    found: dict[str, str] = {}
+    teams = Teams({}, {})
     for line, row in _rows(path, "TEAMS_FILE"):
         if len(row) != 2 or not row[1].strip():
             raise _wrong("TEAMS_FILE", line, "it needs a person and a team")
-        person, team = row[0].strip().lower(), row[1].strip()
-        if found.setdefault(person, team) != team:
+        person, team = row[0].strip(), row[1].strip()
+        if teams.by_key.setdefault(person.lower(), team) != team:
             raise _wrong("TEAMS_FILE", line, "this person is in another team already")
-    return Teams(found)
+        teams.by_id[person] = team
+    return teams
 
 
 def read_seats(path: Path) -> tuple[str, ...]:

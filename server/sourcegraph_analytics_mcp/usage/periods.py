@@ -73,7 +73,7 @@ def resolve(period: Period | None, start: date | None, end: date | None, today: 
         raise invalid("Both period and dates were given.", "Send either period or start_date and end_date.")
     if start is None and end is None:
         return _named(period or "last_30_days", today)
-    if start is not None and start > (end or today):
+    if start is not None and start > min(end or today, today):
         raise invalid("start_date is after end_date, or in the future.", f"Today is {today} (UTC).")
     last = min(end or today, today)
     return Range(start, last, over=last < today, clamped_from=end if end is not None and end > today else None)

@@ -130,10 +130,13 @@ class Need:
         starts = export.start_date is None or (start is not None and export.start_date <= start)
         if not starts or (export.end_date is not None and export.end_date < until):
             return False
-        same = export.start_date == start and (export.end_date or today) == until
-        if export.granularity == "by_user":
-            return same
-        return export.granularity != "by_user_month" or same or all(r.whole_months for r in self.ranges)
+        match export.granularity:
+            case "by_user":
+                return export.start_date == start and (export.end_date or today) == until
+            case "by_user_month":  # whose first and last month may hold days outside of the dates
+                return all(r.whole_months for r in self.ranges)
+            case _:
+                return True
 
 
 def bucket_start(dimension: Dimension, day: date) -> date:

@@ -61,7 +61,7 @@ class Summaries:
 
     async def _summarise(self, export: Export) -> Summary:
         have = {field.name for field in export.fields}
-        chosen = _usable(_TOTALS, have)
+        chosen = self._usable(_TOTALS, have)
         total = (await self._ask(export, chosen))[0]
         tables = []
         time = next((name for name in ("timestamp_date", "timestamp_month") if name in have), None)
@@ -80,7 +80,7 @@ class Summaries:
     async def _breakdown(
         self, export: Export, title: str, names: Sequence[str], group: str, order: str, limit: int
     ) -> Breakdown:
-        metrics = _usable(names, {field.name for field in export.fields})
+        metrics = self._usable(names, {field.name for field in export.fields})
         sql = f"WHERE {group} IS NOT NULL GROUP BY 1 ORDER BY {order} LIMIT {limit}"
         rows = await self._ask(export, metrics, f'{group} AS "group", count(*) OVER () AS "groups", ', sql)
         figures = tuple((row["group"], *(row[m.name] for m in metrics)) for row in rows)
@@ -91,6 +91,5 @@ class Summaries:
         columns = ", ".join(f'{m.filled(self._minutes, str(days))} AS "{m.name}"' for m in metrics)
         return await self._questions.ask({"usage": export.parts}, f"SELECT {first}{columns} FROM usage {rest}")
 
-
-def _usable(names: Sequence[str], have: set[str]) -> tuple[Metric, ...]:
-    return tuple(BY_NAME[name] for name in names if set(BY_NAME[name].needs) <= have)
+    def _usable(self, names: Sequence[str], have: set[str]) -> tuple[Metric, ...]:
+        return tuple(m for name in names if have.issuperset((m := BY_NAME[name]).columns(self._minutes)))
