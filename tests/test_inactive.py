@@ -49,7 +49,7 @@ async def test_two_coarse_reports_are_enough_and_kept(settings: Settings, upstre
         for _ in range(2):
             await call(client, "list_inactive_users")
     assert [dict(r.query)["granularity"] for r in upstream.sent("GET", "/api/reports/by-")] == [
-        "by_user",
+        "by_user_day",
         "by_user_month",
     ]
 
@@ -84,7 +84,7 @@ async def test_without_a_registry_service_accounts_are_said_to_be_unknown(make_s
         elif "granularity=by_user_month" in exchange.target:
             await exchange.answer(b"Instance user ID,Timestamp Month\n1,2024-02\n2,2024-02-01\n1,2026-01\n")
         else:
-            await exchange.answer(b"Instance user ID\n1\n")
+            await exchange.answer(f"Instance user ID,Timestamp Date\n1,{TODAY}\n".encode())
 
     async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
         found = await call(client, "list_inactive_users")
@@ -99,7 +99,12 @@ async def test_a_registry_that_cannot_be_read_leaves_the_service_accounts_unknow
     make_settings: Make, registry: bytes
 ) -> None:
     async def answer(exchange: Exchange) -> None:
-        await exchange.answer(registry if "user-registry" in exchange.target else b"Instance user ID,Timestamp Month\n")
+        head = (
+            b"Instance user ID,Timestamp Month\n"
+            if "user_month" in exchange.target
+            else b"Instance user ID,Timestamp Date\n"
+        )
+        await exchange.answer(registry if "user-registry" in exchange.target else head)
 
     async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
         found = await call(client, "list_inactive_users")
@@ -108,7 +113,7 @@ async def test_a_registry_that_cannot_be_read_leaves_the_service_accounts_unknow
 
 
 async def test_months_that_begin_before_the_last_days_do_not_tell_who_was_active_in_them(make_settings: Make) -> None:
-    days = 30 if (TODAY - timedelta(days=29)).day > 1 else 31
+    days = 200 if (TODAY - timedelta(days=199)).day > 1 else 201
     start = TODAY - timedelta(days=days - 1)
     rows = {"by_user": "1\n", "by_user_month": f"1,{start:%Y-%m}\n2,{start:%Y-%m}\n"}
 
@@ -158,7 +163,9 @@ async def test_people_files_may_have_headers_blank_lines_and_a_byte_order_mark(t
         read_seats(tmp_path / "nothing.csv")
 
 
-async def told(make_settings: Make, registry: str, status: str = "200 OK", **more: object) -> dict[str, object]:
+async def told(
+    make_settings: Make, registry: str, status: str = "200 OK", days: int = 30, **more: object
+) -> dict[str, object]:
     """What is said of two people, one of them lapsed, when upstream answers with this registry."""
 
     async def answer(exchange: Exchange) -> None:
@@ -167,10 +174,10 @@ async def told(make_settings: Make, registry: str, status: str = "200 OK", **mor
         elif "granularity=by_user_month" in exchange.target:
             await exchange.answer(b"Instance user ID,Timestamp Month\n1,2026-01\n2,2024-02\n")
         else:
-            await exchange.answer(b"Instance user ID\n1\n")
+            await exchange.answer(f"Instance user ID,Timestamp Date\n1,{TODAY - timedelta(days=9)}\n".encode())
 
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **more)) as client:
-        found: dict[str, object] = await call(client, "list_inactive_users")
+        found: dict[str, object] = await call(client, "list_inactive_users", days=days)
     return found
 
 
@@ -197,3 +204,42 @@ async def test_the_lapsed_without_a_seat_free_none(make_settings: Make, tmp_path
     found = await told(make_settings, "", "404 Not Found", seats_file=seats)
     assert (found["inactive"], found["seats_freed"]) == (1, 0)
     assert "1 of the lapsed are not on the seat list." in str(found["notes"])
+
+
+async def test_a_seat_of_an_active_service_account_is_not_free(make_settings: Make, tmp_path: Path) -> None:
+    seats = tmp_path / "seats.csv"
+    seats.write_text("1\n2\n3\n")
+    found = await told(make_settings, "Instance user ID,Service Account\n1,true\n", seats_file=seats)
+    assert (found["inactive"], found["never_seen"], found["seats_freed"]) == (1, 1, 2)
+    assert found["rows"] == [["2", "2", "lapsed", "2024-02"], ["3", None, "never seen", None]]
+
+
+async def test_the_last_days_say_which_of_them_have_data(make_settings: Make) -> None:
+    last = TODAY - timedelta(days=9)
+    found = await told(make_settings, "", "404 Not Found")
+    assert {f"Today, {TODAY} (UTC), is not over.", f"Days with data: 1 of 30, {last} to {last}."} <= set(found["notes"])  # type: ignore[call-overload]
+    assert f"Nothing is recorded after {last};" in str(found["notes"])
+
+
+async def test_where_nobody_was_active_nobody_is_called_inactive(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        month = "granularity=by_user_month" in exchange.target
+        await exchange.answer(b"Instance user ID,Timestamp Month\n1,2026-01\n" if month else b"Instance user ID,Date\n")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "list_inactive_users", days=7)
+    assert error["code"] == "unsupported"
+    assert "upstream's data may end before" in error["message"]
+
+
+async def test_a_seat_under_an_older_or_newer_email_is_used(make_settings: Make, tmp_path: Path) -> None:
+    async def answer(exchange: Exchange) -> None:
+        month = "granularity=by_user_month" in exchange.target
+        rows = [f"1,{name}@example.com,{TODAY:%Y-%m}" if month else f"1,{name}@example.com,{TODAY}" for name in "ab"]
+        await exchange.answer("\n".join([f"User ID,Email,{'Month' if month else 'Date'}", *rows, ""]).encode())
+
+    seats = tmp_path / "seats.csv"
+    seats.write_text("A@example.com\nb@example.com\n")
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, seats_file=seats)) as client:
+        found = await call(client, "list_inactive_users")
+    assert (found["seen"], found["never_seen"], found["seats_freed"]) == (1, 0, 0)

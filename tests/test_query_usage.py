@@ -67,9 +67,10 @@ async def test_generated_questions_agree_with_the_reference(seed: int, make_sett
 @pytest.mark.parametrize(
     ("arguments", "granularity"),
     [
-        ({"metrics": ["searches", "active_users"]}, "by_user"),
+        ({"metrics": ["searches", "active_users"]}, "by_user_day"),
+        ({"metrics": ["searches"], "period": "last_year", "compare_to_previous": True}, "by_user"),
         ({"metrics": ["searches"], "group_by": ["user"], "users": ["1007"], "period": "all_time"}, "by_user"),
-        ({"metrics": ["searches"], "group_by": ["month"], "period": "last_quarter"}, "by_user_month"),
+        ({"metrics": ["searches"], "group_by": ["month"], "period": "last_year"}, "by_user_month"),
         ({"metrics": ["searches"], "group_by": ["quarter"], "period": "all_time"}, "by_user_month"),
         ({"metrics": ["searches"], "group_by": ["month"], "period": "last_30_days"}, "by_user_day"),
         ({"metrics": ["searches"], "group_by": ["week"]}, "by_user_day"),
@@ -241,7 +242,9 @@ async def test_every_team_and_nobodys_team_make_the_whole(
 
 async def test_rows_without_a_user_are_in_the_sums_and_in_no_team(make_settings: Make, tmp_path: Path) -> None:
     async def answer(exchange: Exchange) -> None:
-        await exchange.answer(b"Instance user ID,Searches\n1,3\n,4\n")
+        await exchange.answer(
+            f"Instance user ID,Timestamp Date,Searches\n1,{TODAY - DAY},3\n,{TODAY - DAY},4\n".encode()
+        )
 
     teams = tmp_path / "teams.csv"
     teams.write_text("1,Data\n")
@@ -287,7 +290,7 @@ async def test_a_question_whose_data_takes_long_is_answered_when_asked_again(mak
 
     async def answer(exchange: Exchange) -> None:
         await finish.wait()
-        await exchange.answer(b"Instance user ID,Searches\n1,3\n")
+        await exchange.answer(f"Instance user ID,Timestamp Date,Searches\n1,{TODAY - DAY},3\n".encode())
 
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, answer_within=0.1)) as client:
         busy = await refused(client, "query_usage", metrics=["searches"])
@@ -341,3 +344,77 @@ async def test_just_after_midnight_the_last_hour_of_yesterday_may_be_missing(
         made = export.model_copy(update={"created_at": datetime(TODAY.year, TODAY.month, TODAY.day, hour, tzinfo=UTC)})
         told = list(notes(question, [made], (None, None), TODAY, Minutes()))
         assert ("the last hour of yesterday may be missing" in " ".join(told)) is said
+
+
+async def test_people_per_day_count_the_days_that_lie_in_every_time_bucket(make_settings: Make, tmp_path: Path) -> None:
+    start = date(TODAY.year - 1, 1, 1)
+    world = world_of(*(did(ANN, start + n * DAY) for n in range(70)))
+    days = {"start_date": str(start), "end_date": str(start + 69 * DAY)}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        for group_by in (["week", "month"], ["quarter", "week"], ["month", "day"]):
+            asked = {"metrics": ["average_daily_active_users"], "group_by": group_by, "limit": 1000}
+            answer = await call(client, "query_usage", **asked, **days)
+            assert {row[-1] for row in answer["rows"]} == {1}
+
+
+async def test_who_did_nothing_comes_first_where_the_least_is_asked_for(make_settings: Make, tmp_path: Path) -> None:
+    world = world_of(did(ANN, TODAY - DAY, chats=2), did(BO, TODAY - DAY, searches=1))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        asked = {"metrics": ["chat_events"], "group_by": ["user"], "descending": False}
+        for order in ({}, {"order_by": "chat_events"}):
+            answer = await call(client, "query_usage", **asked, **order)
+            assert [row[-1] for row in answer["rows"]] == [None, 2]
+        rates = await call(
+            client, "query_usage", **(asked | {"metrics": ["completion_acceptance_rate", "chat_events"]})
+        )
+        assert [row[-1] for row in rates["rows"]] == [2, None]
+
+
+@pytest.mark.parametrize("kept", [{}, {"granularity": "by_user_day_client_language"}])
+async def test_a_filter_means_the_same_whatever_is_kept(
+    kept: dict[str, str], make_settings: Make, tmp_path: Path
+) -> None:
+    world = world_of(did(ANN, TODAY - 10 * DAY, "VSCode.cody", searches=1), did(BO, TODAY - DAY, searches=2))
+    asked = {"metrics": ["searches"], "period": "last_7_days"}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        if kept:
+            await call(client, "export_csv", **kept)
+        by_user = await refused(client, "query_usage", users=["ann"], **asked)
+        by_client = await refused(client, "query_usage", clients=["vscode.cody"], **asked)
+        compared = await call(client, "query_usage", users=["ann"], compare_to_previous=True, **asked)
+        empty = {"metrics": ["searches"], "start_date": "2020-01-01", "end_date": "2020-01-31"}
+        nothing = [
+            await call(client, "query_usage", **filtered, **empty)
+            for filtered in ({"users": ["ann"]}, {"clients": ["VSCode.cody"]})
+        ]
+    assert "they did nothing in it, or are called otherwise" in by_user["message"]
+    assert by_client["message"] == "There is no client 'vscode.cody' in the data of this range."
+    assert by_client["next_step"] == "There are: server.web."
+    assert compared["totals"] == [None, 1, -1, -1]
+    for answer in nothing:
+        assert answer["totals"] == [None]
+        assert any("No activity is recorded in this range" in note for note in answer["notes"])
+
+
+async def test_a_name_that_is_not_there_is_answered_with_the_nearest_and_how_many_more(
+    make_settings: Make, tmp_path: Path
+) -> None:
+    languages = [f"Lang{n:02}" for n in range(20)] + ["TypeScript"]
+    world = world_of(*(did(ANN, TODAY - DAY, "VSCode.cody", name, suggestions=1) for name in languages))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        asked = {"metrics": ["completion_suggestions"], "languages": ["typescriptreact"]}
+        error = await refused(client, "query_usage", **asked)
+    assert error["next_step"].startswith("There are: TypeScript, Lang00, ")
+    assert error["next_step"].endswith("Lang13 and 6 more.")
+
+
+async def test_where_the_data_begin_within_what_is_compared_is_said(make_settings: Make, tmp_path: Path) -> None:
+    begun = TODAY - 20 * DAY
+    world = world_of(*(did(ANN, begun + n * DAY, searches=1) for n in range(20)))
+    asked = {"metrics": ["searches"], "group_by": ["week"], "compare_to_previous": True}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        within = await call(client, "query_usage", start_date=str(TODAY - 50 * DAY), end_date=str(TODAY - DAY), **asked)
+        after = await call(client, "query_usage", start_date=str(TODAY - 4 * DAY), end_date=str(TODAY - DAY), **asked)
+    assert any(f"until {begun}; what grows from there may only begin there." in note for note in within["notes"])
+    assert not any("may only begin there" in note for note in after["notes"])
+    assert any("one that the range cuts off is not compared" in note for note in after["notes"])

@@ -84,7 +84,7 @@ def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str],
     found = Expected()
     if not asked.compare:
         for k, members in groups.items():
-            length = _bucket_days(asked, time, k, start, asked.end) if time else (asked.end - start).days + 1
+            length = _bucket_days(asked, k, start, asked.end) if time else (asked.end - start).days + 1
             found.groups[k] = [figure(m, members, length) for m in asked.metrics]
         found.totals = [figure(m, now, (asked.end - start).days + 1) for m in asked.metrics]
         return found
@@ -104,7 +104,7 @@ def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str],
         whole = bucket >= start and (bucket_end(time, bucket) <= asked.end) and bucket_end(time, bucket) < asked.today
         lengths = (
             (bucket_end(time, previous) - max(previous, first)).days + 1,
-            _bucket_days(asked, time, k, start, asked.end),
+            _bucket_days(asked, k, start, asked.end),
         )
         found.groups[k] = _compared(asked, members, was.get(k, []), lengths, fair=whole)
     found.totals = [figure(m, now, (asked.end - start).days + 1) for m in asked.metrics]
@@ -206,9 +206,10 @@ def _grouped(rows: Iterable[Activity], key: Callable[[Activity], tuple[Any, ...]
     return groups
 
 
-def _bucket_days(asked: Asked, time: str, key: tuple[Any, ...], start: date, end: date) -> int:
-    first: date = key[asked.group_by.index(time)]
-    return (min(bucket_end(time, first), end) - max(first, start)).days + 1
+def _bucket_days(asked: Asked, key: tuple[Any, ...], start: date, end: date) -> int:
+    """The days of the range that lie in every time bucket of a group."""
+    buckets: list[tuple[str, date]] = [(d, first) for d, first in zip(asked.group_by, key, strict=True) if d in TIME]
+    return (min(end, *(bucket_end(*b) for b in buckets)) - max(start, *(first for _, first in buckets))).days + 1
 
 
 def _compared(

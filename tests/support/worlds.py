@@ -247,10 +247,10 @@ def perhaps_refused(world: World, asked: Asked) -> set[str]:
     now = [r for r in rows if not asked.start or r.day >= asked.start]
     codes: set[str] = set()
     for name, values in (("client", asked.clients), ("language", asked.languages)):
-        if not {v.lower() for v in values} <= {getattr(r, name).lower() for r in now}:
+        if rows and not {v.lower() for v in values} <= {getattr(r, name).lower() for r in rows}:
             codes.add("invalid_argument")
-    shown = {n.lower() for r in now for n in (r.person.id, *_shown_names(world, r.person)) if n}
-    if not {u.lower() for u in asked.users} <= shown:
+    shown = {n.lower() for r in rows for n in (r.person.id, *_shown_names(world, r.person)) if n}
+    if rows and not {u.lower() for u in asked.users} <= shown:
         codes.add("invalid_argument")
     if asked.languages or "language" in asked.group_by:
         for column in {name for m in asked.metrics for name in _HEADERS.get(m, ())}:
@@ -324,8 +324,10 @@ def _right_page(asked: Asked, arguments: dict[str, Any], named: dict[Any, list[A
     else:
         pick = _picker(asked, order or asked.metrics[0])
         every = [pick(key, figures) for key, figures in named.items()]
-        there = sorted((v for v in every if v is not None), reverse=arguments.get("descending", True))
-        values = [*there, *(None for v in every if v is None)][: arguments["limit"]]
+        down = arguments.get("descending", True)
+        there, blank = sorted((v for v in every if v is not None), reverse=down), [None for v in every if v is None]
+        did = (order or asked.metrics[0]).removeprefix("previous_") in (*reference.SUMS, "hours_saved")
+        values = ([*blank, *there] if did and not down else [*there, *blank])[: arguments["limit"]]
         found = [pick(key, named[key]) for key in shown]
     if not all(same(a, b) for a, b in zip(values, found, strict=True)):
         raise Disagreement(f"order {found} instead of {values}: {arguments}")

@@ -104,7 +104,7 @@ class Answers:
         sources = [_source(f"t{number}", export, named=named) for number, export in enumerate(exports)]
         tables = {source.table: export.parts for source, export in zip(sources, exports, strict=True)}
         now, before = sources[-1], sources[0] if question.compare else None
-        await self._checks.values(question, now, tables)
+        await self._checks.values(question, sources, tables)
         split = self._checks.by_language(question)
         apart = split if question.languages else ()  # the filter hides what has no language, so it is asked apart
         sums = await self._checks.unsplit(apart, question, now, tables) if apart else {}

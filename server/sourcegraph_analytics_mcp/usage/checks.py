@@ -1,11 +1,13 @@
 """Refuse, with the reason, what the data cannot answer: missing columns, unknown names, unrecorded languages."""
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import AnalyticsError, invalid
 from ..exports.engine.questions import Questions
+from ..exports.identities import NAMES, PERSON
 from ..exports.models import Export
 from .metrics import Minutes
 from .people import NO_TEAM, Teams
@@ -44,38 +46,50 @@ class Checks:
         if question.teams and self._teams is not None:
             self._known(question.teams, [*self._teams.names, NO_TEAM], "team")
 
-    async def values(self, question: Question, source: Source, tables: Tables) -> None:
-        """Refuse a filter that nothing in the data matches, with what there is."""
+    async def values(self, question: Question, sources: Sequence[Source], tables: Tables) -> None:
+        """Refuse a filter that nothing matches in the days asked about, with what there is; whatever else is kept.
+
+        Where nothing at all is recorded in these days, the answer says so.
+        """
         for values, column, what in (
             (question.clients, "client_name", "client"),
             (question.languages, "language", "language"),
         ):
             if values:
-                sql = f"SELECT DISTINCT {column} AS v FROM {source.table} WHERE {column} IS NOT NULL ORDER BY 1"
+                sql = f"SELECT DISTINCT {column} AS v FROM {_asked_about(question, sources, column)} ORDER BY 1"
                 there = [row["v"] for row in await self._questions.ask(tables, sql)]
-                self._known(values, there, what)
+                if there:
+                    self._known(values, [value for value in there if value is not None], what)
         if question.users:
-            await self._users(question.users, source, tables)
+            await self._users(question, sources, tables)
 
     def _known(self, values: Sequence[str], there: Sequence[str], what: str) -> None:
-        lowered = {value.lower() for value in there}
-        missing = [value for value in values if value.lower() not in lowered]
-        if missing:
-            listed = ", ".join(map(self._shown, there[:_MOST_LISTED])) or "none"
-            raise invalid(f"There is no {what} '{self._shown(missing[0])}' in this data.", f"There are: {listed}.")
+        lowered = {value.lower(): value for value in there}
+        missing = next((value for value in values if value.lower() not in lowered), None)
+        if missing is None:
+            return
+        near = [lowered[key] for key in difflib.get_close_matches(missing.lower(), lowered, n=3)]
+        listed = list(dict.fromkeys([*near, *there]))
+        names = ", ".join(map(self._shown, listed[:_MOST_LISTED])) or "none"
+        more = f" and {len(listed) - _MOST_LISTED:,} more" if len(listed) > _MOST_LISTED else ""
+        where = "" if what == "team" else " in the data of this range"
+        raise invalid(f"There is no {what} '{self._shown(missing)}'{where}.", f"There are: {names}{more}.")
 
-    async def _users(self, users: Sequence[str], source: Source, tables: Tables) -> None:
-        columns = [c for c in ("instance_user_id", "user_email", "username") if c in source.columns]
+    async def _users(self, question: Question, sources: Sequence[Source], tables: Tables) -> None:
+        columns = [c for c in (PERSON, *NAMES) if c in sources[-1].columns]
+        rows = _asked_about(question, sources, *columns)
         any_of = " OR ".join(f"list_contains(?, lower({column}))" for column in columns)
         named = ", ".join(f"lower({column})" for column in columns)
-        lowered = [user.lower() for user in users]
-        sql = f"SELECT DISTINCT unnest([{named}]) AS v FROM {source.table} WHERE {any_of}"
+        lowered = [user.lower() for user in question.users]
+        sql = f"SELECT DISTINCT unnest([{named}]) AS v FROM {rows} WHERE {any_of}"
         there = {row["v"] for row in await self._questions.ask(tables, sql, [lowered] * len(columns))}
         missing = sum(user not in there for user in lowered)
-        if missing:
+        if missing and await self._questions.ask(tables, f"SELECT 1 AS one FROM {rows} LIMIT 1"):
+            names = "their pseudonyms (person-…)" if self._questions.pseudonyms else "user id, e-mail or username"
             raise invalid(
-                f"{missing} of the {len(users)} users named are not in the data of this range.",
-                "Name them by user id, e-mail or username; group_by user shows who is there.",
+                f"{missing} of the {len(lowered)} users named are not in the data of this range: "
+                "they did nothing in it, or are called otherwise.",
+                f"Name them by {names}; group_by user shows who is there.",
             )
 
     def by_language(self, question: Question) -> tuple[str, ...]:
@@ -88,6 +102,16 @@ class Checks:
         """Their sums over the range, and what of them has no language."""
         sql = f"SELECT {', '.join(blanks(names))} FROM {source.table} WHERE {within(source, question.range)}"
         return (await self._questions.ask(tables, sql))[0]
+
+
+def _asked_about(question: Question, sources: Sequence[Source], *columns: str) -> str:
+    """Those columns of the rows in the range, and in the one that it is compared with, as a table of SQL."""
+    of_each = sources if len(sources) > 1 else [sources[0]] * len(question.ranges)
+    picked = ", ".join(columns)
+    rows = [
+        f"SELECT {picked} FROM {s.table} WHERE {within(s, r)}" for s, r in zip(of_each, question.ranges, strict=True)
+    ]
+    return f"({' UNION ALL '.join(rows)})"
 
 
 def languages(question: Question, names: Sequence[str], sums: Mapping[str, Any]) -> Iterator[str]:

@@ -8,6 +8,8 @@ from ..exports.models import Export
 from .metrics import Minutes
 from .question import Question, bucket_end, bucket_start
 
+NO_DAYS = "Days with data are not counted: the answer rests on figures by user, which have no days"
+
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
@@ -40,7 +42,7 @@ def notes(
         yield f"Today, {today} (UTC), is not over; nor is this range."
     elif days.end == today - timedelta(days=1) and exports[-1].created_at.hour == 0:
         yield "Upstream refreshes hourly, so the last hour of yesterday may be missing."
-    yield from _comparison(question, seen_before, exports[0].row_count)
+    yield from _comparison(question, seen_before, seen, exports[0].row_count)
     yield from _partial_buckets(question, today)
     if any(metric.name == "hours_saved" for metric in question.metrics):
         yield minutes.words
@@ -61,7 +63,7 @@ def _concerns(warning: str, question: Question, minutes: Minutes) -> bool:
 def _covered(question: Question, seen: Coverage | None, rows: int) -> str:
     asked = question.range.days
     if seen is None and rows:
-        return "Days with data are not counted: the answer rests on figures by user, which have no days."
+        return f"{NO_DAYS}; group_by month tells the months."
     if seen is None or seen.first is None:
         return "No activity is recorded in this range; that says nothing about days outside it."
     if seen.unit == "month":
@@ -70,16 +72,25 @@ def _covered(question: Question, seen: Coverage | None, rows: int) -> str:
     return f"Days with data: {seen.count}{of}, {seen.first} to {seen.last}."
 
 
-def _comparison(question: Question, seen: Coverage | None, rows: int) -> Iterator[str]:
+def _comparison(question: Question, seen_before: Coverage | None, seen: Coverage | None, rows: int) -> Iterator[str]:
     earlier = question.earlier
     if earlier is None:
         return
     if question.buckets_compared:
-        yield f"Each {question.time} is compared with the one before it; one that is not whole is not compared."
+        yield f"Each {question.time} is compared with the one before it; one that the range cuts off is not compared."
+        yield from _beginning(question, (seen_before, seen))
     else:
-        yield f"Compared with {earlier.start} to {earlier.end}{_days_before(seen, rows)}."
+        yield f"Compared with {earlier.start} to {earlier.end}{_days_before(seen_before, rows)}."
         if not question.range.over:
             yield "The range is not over, so changes are not comparable and left blank."
+
+
+def _beginning(question: Question, covered: Sequence[Coverage | None]) -> Iterator[str]:
+    """Say where the data begin within what is compared: growth from days without data may be no growth."""
+    first = next((seen.first for seen in covered if seen is not None and seen.first is not None), None)
+    earlier = question.earlier
+    if first is not None and earlier is not None and earlier.start is not None and first > earlier.start:
+        yield f"Nothing is recorded from {earlier.start} until {first}; what grows from there may only begin there."
 
 
 def _days_before(seen: Coverage | None, rows: int) -> str:

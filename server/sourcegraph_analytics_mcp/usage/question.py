@@ -13,6 +13,7 @@ from .periods import Range, add_months
 Dimension = Literal["day", "week", "month", "quarter", "user", "team", "client", "language"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 TIME: tuple[Dimension, ...] = ("day", "week", "month", "quarter")
+SHORT = 100  # days of a range whose data is asked for by day, so that answers can say which days have data
 _FINENESS: dict[Granularity, int] = {
     "by_user": 0, "by_user_month": 1, "by_user_day": 2, "by_user_day_client_language": 3,
 }  # fmt: skip
@@ -70,6 +71,12 @@ class Question:
 
     @property
     def granularity(self) -> Granularity:
+        """What is asked for: the coarsest that can answer; of a short range by day, which tells the days with data."""
+        short = all(r.days is not None and r.days <= SHORT for r in self.ranges)
+        return "by_user_day" if short and _FINENESS[self.coarsest] < _FINENESS["by_user_day"] else self.coarsest
+
+    @property
+    def coarsest(self) -> Granularity:
         """The coarsest granularity that can answer it."""
         if self.clients or self.languages or {"client", "language"} & set(self.group_by):
             return "by_user_day_client_language"
@@ -110,20 +117,25 @@ class Question:
             start_date=ranges[0].start,
             end_date=ranges[-1].end,
         )
-        return Need(request, ranges)
+        return Need(request, ranges, self.coarsest)
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A report that would answer a question, and the ranges that will be cut out of it."""
+    """A report that would answer a question, and the ranges that will be cut out of it.
+
+    Args:
+        coarsest: what a kept export may be at the coarsest.
+    """
 
     request: ReportRequest
     ranges: tuple[Range, ...]
+    coarsest: Granularity
 
     def met_by(self, export: Export, today: date) -> bool:
-        """Whether an export holds everything that the report would, and can be cut down to the ranges."""
+        """Whether an export holds what it takes, and can be cut down to the ranges."""
         request = self.request
-        finer = _FINENESS[export.granularity] >= _FINENESS[request.granularity]
+        finer = _FINENESS[export.granularity] >= _FINENESS[self.coarsest]
         if export.instance_url != request.instance_url or not finer:
             return False
         start, until = request.start_date, request.end_date or today
@@ -132,7 +144,8 @@ class Need:
             return False
         match export.granularity:
             case "by_user":
-                return export.start_date == start and (export.end_date or today) == until
+                same = export.start_date == start and (export.end_date or today) == until
+                return same and len(self.ranges) == 1
             case "by_user_month":  # whose first and last month may hold days outside of the dates
                 return all(r.whole_months for r in self.ranges)
             case _:

@@ -247,17 +247,17 @@ def _among(named: Sequence[tuple[Sequence[str], str]], statement: Statement) -> 
 
 
 def _days(question: Question, source: Source, days: Range, terms: Terms, shifted: bool) -> str:
-    """The calendar days of a group: those of its time bucket that lie in the range, or all of the range."""
+    """The calendar days of a group: those of the range that lie in its time buckets, or all of the range."""
     start = days.start or source.first_day or terms.today
     end = min(days.end or terms.today, terms.today)
     whole = f"{max((end - start).days + 1, 0)}"
-    if question.time is None:
+    times = [dimension for dimension in question.group_by if dimension in TIME]
+    if not times:
         return whole
-    key, step = _key(question.time), _STEP[question.time]
-    begin = f"CAST({key} - {step} AS DATE)" if shifted else key
-    finish = f"CAST({begin} + {step} AS DATE) - 1"
-    part = f"(least({finish}, DATE '{end}') - greatest({begin}, DATE '{start}') + 1)"
-    return f"CASE WHEN grouping({key}) = 1 THEN {whole} ELSE {part} END"
+    begins = [f"CAST({_key(d)} - {_STEP[d]} AS DATE)" if shifted else _key(d) for d in times]
+    ends = [f"CAST({begin} + {_STEP[d]} AS DATE) - 1" for begin, d in zip(begins, times, strict=True)]
+    part = f"(least({', '.join(ends)}, DATE '{end}') - greatest({', '.join(begins)}, DATE '{start}') + 1)"
+    return f"CASE WHEN grouping({_key(times[0])}) = 1 THEN {whole} ELSE {part} END"
 
 
 def _columns(question: Question, *, compared: bool) -> list[str]:
@@ -303,13 +303,21 @@ def _fair(question: Question) -> str:
 def _order(question: Question, groups: Sequence[str]) -> str:
     ties = ", ".join(groups) or "total"
     if question.order_by is not None:
-        way = "ASC" if question.descending is False else "DESC"
-        return f"{_ordered_column(question)} {way} NULLS LAST, {ties}"
+        return f"{_ordered_column(question)} {_way(question, question.order_by)}, {ties}"
     times = [_key(d) for d in question.group_by if d in TIME]
     if times:  # the latest buckets, which the caller turns round
         rest = "".join(f", {g}" for g in groups if g not in times)
         return ", ".join(f"{t} {'ASC' if question.descending is False else 'DESC'}" for t in times) + rest
-    return f"{question.metrics[0].name} {'ASC' if question.descending is False else 'DESC'} NULLS LAST, {ties}"
+    first = question.metrics[0].name
+    return f"{first} {_way(question, first)}, {ties}"
+
+
+def _way(question: Question, column: str) -> str:
+    """The direction of an order by a column: who did nothing did least, and what cannot be told comes last."""
+    if question.descending is not False:
+        return "DESC NULLS LAST"
+    did = [m.name for m in question.metrics if m.additive]
+    return "ASC NULLS FIRST" if column.removeprefix("previous_") in did else "ASC NULLS LAST"
 
 
 def _ordered_column(question: Question) -> str:

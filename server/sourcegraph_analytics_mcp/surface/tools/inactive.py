@@ -1,5 +1,6 @@
 """Who holds a seat and does not use it."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ from pydantic import Field
 from ...errors import AnalyticsError
 from ...exports.models import Export
 from ...usage.inactive import Inactive, find_inactive
+from ...usage.notes import NO_DAYS
 from ...usage.question import Need
 from ..app import App
 from ..call import Call
@@ -85,9 +87,8 @@ def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
     head = f"{people} of {found.seen:,} ever seen had no activity from {found.start} to {found.end} ({days} days)"
     if found.never_seen:
         head += f"; {plural(len(found.never_seen), 'seat')} of the seat list were never seen"
-    parts = [
-        f"{head}. That frees {plural(answer.seats_freed, 'seat')}. As of {answer.as_of[:16].replace('T', ' ')} UTC."
-    ]
+    frees = "That could free up to" if found.never_seen is None else "That frees"
+    parts = [f"{head}. {frees} {plural(answer.seats_freed, 'seat')}. As of {answer.as_of[:16].replace('T', ' ')} UTC."]
     if answer.rows:
         shown = [(user, status, last) for user, _, status, last in answer.rows]
         parts.append(table(("User", "Status", "Last seen"), shown))
@@ -98,7 +99,7 @@ def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
 
 
 def _notes(found: Inactive) -> list[str]:
-    notes = ["Activity means a row in the usage data; people who never had one are not in it."]
+    notes = ["Activity means a row in the usage data; people who never had one are not in it.", *_days_notes(found)]
     if found.by_month:
         notes.append("Last seen is a month, as it comes from monthly figures.")
     if found.service_accounts is None:
@@ -108,3 +109,16 @@ def _notes(found: Inactive) -> list[str]:
     if found.without_seat:
         notes.append(f"{found.without_seat} of the lapsed are not on the seat list.")
     return notes
+
+
+def _days_notes(found: Inactive) -> Iterator[str]:
+    """What the last days hold, as far as it is known."""
+    yield f"Today, {found.end} (UTC), is not over."
+    covered = found.covered
+    if covered is None or covered.last is None:
+        yield f"{NO_DAYS}."
+        return
+    days = (found.end - found.start).days + 1
+    yield f"Days with data: {covered.count} of {days}, {covered.first} to {covered.last}."
+    if (found.end - covered.last).days > 1:
+        yield f"Nothing is recorded after {covered.last}; if upstream's data end there, who came since counts as gone."
