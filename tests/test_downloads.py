@@ -449,7 +449,7 @@ async def test_a_cell_means_the_same_in_a_clean_report_and_beside_a_bad_one(make
     found = []
     for day in odd:
         for beside in (b"", b"2,2026-01-05,many,x\n"):
-            body = head + b'1,%s,1_0,"a\r\nb"\n' % day + beside
+            body = head + b'1,%s,1_0,"a\r\nb"\n3,2026-01-05,1,y\n' % day + beside
 
             async def answer(exchange: Exchange, body: bytes = body) -> None:
                 await exchange.answer(body)
@@ -506,7 +506,7 @@ async def test_what_no_report_looks_like_is_refused_with_the_reason(
     ("headers", "says"),
     [
         (["Searches", "SEARCHES "], "same name"), (["Searches", "searches"], "same name"),
-        (["Deep Search", "deep-search"], "same name"), (["User Email", "E-mail"], "same name"),
+        (["Deep Search", "deep-search"], "same name"), (["Email", "E-mail"], "same name"),
         ([f"c{n}" for n in range(512)], "too many columns"), (["c" * 65_536], "absurd length"),
     ],
     ids=["spaces", "case", "unknown ones", "another spelling", "513 columns", "64 KiB"],
@@ -520,6 +520,42 @@ async def test_headers_that_cannot_be_told_apart_or_are_absurd_are_a_change_of_s
     assert error is not None
     assert (error["code"], requests, kept) == ("upstream_schema_changed", 1, False)
     assert says in str(error["message"])
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"User ID,Timestamp Month,Searches\n1,2026-11-01,2\n", "lacks a column that is always needed: Timestamp Date"),
+        (b"User ID,Date,Searches\n1,11/25/2026,2\n2,11/26/2026,2\n", "No Timestamp Date of the report can be read."),
+    ],
+    ids=["a report by month", "days in another format"],
+)
+async def test_a_report_by_day_that_tells_no_day_is_a_change_of_schema(
+    make_settings: Make, body: bytes, says: str
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(body)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "export_csv", granularity="by_user_day")
+        assert (await call(client, "list_exports"))["exports"] == []
+    assert error["code"] == "upstream_schema_changed"
+    assert says in error["message"]
+
+
+async def test_a_new_column_that_is_called_like_another_spelling_is_kept_as_one_that_nobody_documented(
+    make_settings: Make,
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        header = "Instance user ID,User Email,Timestamp Date,Timestamp Month,Day,User ID,Email,Searches"
+        await exchange.answer(f"{header}\n1,a@example.com,2026-01-05,x,y,z,old,2\n".encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user_day"))["export"]
+        names = "instance_user_id, user_email, timestamp_date, user_id, email, day, column_4_timestamp_month"
+        found = await call(client, "query_export", export_id=export["id"], sql=f"SELECT {names} FROM usage")
+    assert found["rows"] == [["1", "a@example.com", "2026-01-05", "z", "old", "y", "x"]]
+    assert "kept as text: column_4_timestamp_month, day, user_id, email." in " ".join(export["warnings"])
 
 
 async def test_a_column_without_a_name_is_kept_as_one_that_nobody_documented(make_settings: Make) -> None:

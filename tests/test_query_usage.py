@@ -1,5 +1,6 @@
 """query_usage: figures agree with a plain reference, come from the coarsest data, and say what they rest on."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -418,3 +419,52 @@ async def test_where_the_data_begin_within_what_is_compared_is_said(make_setting
     assert any(f"until {begun}; what grows from there may only begin there." in note for note in within["notes"])
     assert not any("may only begin there" in note for note in after["notes"])
     assert any("one that the range cuts off is not compared" in note for note in after["notes"])
+
+
+async def test_rows_whose_day_cannot_be_read_are_said_with_every_figure(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        rows = [f"1,{TODAY - DAY},10,true", f"2,{TODAY - DAY:%m/%d/%Y},10,true", "3,,10,true"]
+        await exchange.answer("\n".join(["User ID,Date,Searches,Billable", *rows, ""]).encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        found = await call(client, "query_usage", metrics=["searches"])
+        days = await call(client, "query_usage", metrics=["active_days"], period="all_time")
+    for answered, totals in ((found, [10]), (days, [1])):
+        assert answered["totals"] == totals
+        assert "2 rows have no day that can be read; they count in no range of days." in answered["notes"]
+        assert any(note.startswith("1 cells of timestamp_date") for note in answered["notes"])
+
+
+async def test_cells_that_count_as_blank_are_said_where_they_matter(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(f"User ID,Date,Searches,Chat Events\n1,{TODAY - DAY},few,3\n".encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        searches = await call(client, "query_usage", metrics=["searches"])
+        chats = await call(client, "query_usage", metrics=["chat_events"])
+    assert any("cells of searches" in note for note in searches["notes"])
+    assert not any("cells of" in note for note in chats["notes"])
+
+
+async def test_days_with_data_are_those_of_the_range_whatever_upstream_sends(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        rows = [f"1,{TODAY - n * DAY},1" for n in range(60)]
+        await exchange.answer("\n".join(["User ID,Date,Searches", *rows, ""]).encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        found = await call(client, "query_usage", metrics=["searches"], period="last_7_days")
+    assert found["totals"] == [7]
+    assert f"Days with data: 7 of 7, {TODAY - 7 * DAY} to {TODAY - DAY}." in found["notes"]
+
+
+async def test_an_export_of_a_clock_that_was_wrong_is_not_taken_for_new(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        first = await call(client, "query_usage", metrics=["searches"])
+        meta = settings.home / "exports" / first["export_ids"][0] / "meta.json"
+        made = (datetime.now(UTC) + timedelta(days=3)).isoformat()
+        meta.write_text(json.dumps(json.loads(meta.read_text()) | {"created_at": made}))
+    async with connected(settings) as client:
+        again = await call(client, "query_usage", metrics=["searches"])
+    assert again["export_ids"] != first["export_ids"]
+    assert again["as_of"] < made
+    assert len(upstream.sent("GET", "/api/reports/by-")) == 2

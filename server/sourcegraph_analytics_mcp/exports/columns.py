@@ -4,7 +4,7 @@ The list and its order are those of Sourcegraph's Analytics documentation; a new
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -102,7 +102,9 @@ def _folded(header: str) -> str:
     return re.sub(r"[^a-z0-9]", "", header.lower())
 
 
-_SPELLINGS = {_folded(s): c for c in DOCUMENTED for s in (c.header, c.name, *c.also)}
+_DOCUMENTED = {_folded(s): c for c in DOCUMENTED for s in (c.header, c.name)}
+_SPELLINGS = {_folded(s): c for c in DOCUMENTED for s in c.also} | _DOCUMENTED
+_MONTHS = {"timestampmonth", "month"}
 
 
 def recognise(headers: Sequence[str], granularity: "Granularity") -> tuple[Field, ...]:
@@ -112,21 +114,27 @@ def recognise(headers: Sequence[str], granularity: "Granularity") -> tuple[Field
         AnalyticsError: `upstream_schema_changed` for duplicate, missing or absurd headers.
     """
     if len(headers) > _MOST_COLUMNS or any(len(h) > _LONGEST_HEADER for h in headers):
-        raise _changed("The report has too many columns, or a column name of absurd length.")
-    fields = tuple(_field(header.strip(), position, granularity) for position, header in enumerate(headers, 1))
+        raise changed("The report has too many columns, or a column name of absurd length.")
+    stripped = [header.strip() for header in headers]
+    there = {_DOCUMENTED[folded].name for header in stripped if (folded := _folded(header)) in _DOCUMENTED}
+    fields = tuple(_field(header, position, granularity, there) for position, header in enumerate(stripped, 1))
     names = [field.name for field in fields]
     if len(set(names)) < len(names):
-        raise _changed("Two columns of the report have the same name.")
+        raise changed("Two columns of the report have the same name.")
     missing = required(granularity) - set(names)
     if missing:
         titles = ", ".join(sorted(BY_NAME[name].header for name in missing))
-        raise _changed(f"The report lacks a column that is always needed: {titles}.")
+        raise changed(f"The report lacks a column that is always needed: {titles}.")
     return fields
 
 
-def _field(header: str, position: int, granularity: "Granularity") -> Field:
-    column = _SPELLINGS.get(_folded(header))
-    if column is None:
+def _field(header: str, position: int, granularity: "Granularity", there: Set[str]) -> Field:
+    """The field of one header; another spelling counts only where the documented one is not `there`."""
+    folded = _folded(header)
+    column = _SPELLINGS.get(folded)
+    other = column is not None and folded not in _DOCUMENTED and column.name in there
+    months = folded in _MONTHS and granularity != "by_user_month"  # which tell no day
+    if column is None or other or months:
         return Field(header, _invented(header, position), "text", known=False)
     if column.name in _TIME:  # one documented column, "Timestamp Date (or Month)": the grain decides which it is
         column = BY_NAME["timestamp_month" if granularity == "by_user_month" else "timestamp_date"]
@@ -136,10 +144,12 @@ def _field(header: str, position: int, granularity: "Granularity") -> Field:
 def _invented(header: str, position: int) -> str:
     """A safe SQL name for a column nobody documented."""
     name = re.sub(r"[^a-z0-9]+", "_", header.lower()).strip("_")[:60]
-    return name if name[:1].isalpha() else f"column_{position}_{name}".rstrip("_")
+    plain = name[:1].isalpha() and name not in BY_NAME
+    return name if plain else f"column_{position}_{name}".rstrip("_")
 
 
-def _changed(message: str) -> AnalyticsError:
+def changed(message: str) -> AnalyticsError:
+    """The error of a report whose columns are not those that are known."""
     return AnalyticsError(
         "upstream_schema_changed", message, "Nothing was kept. Update this server, or report the change of format."
     )

@@ -139,7 +139,7 @@ class Answers:
         if source.time is None:
             return None
         unit = "month" if source.time == "timestamp_month" else "day"
-        if (export.start_date, export.end_date) == (days.start, days.end):
+        if _holds_just(export, days):
             return Coverage(export.first_day, export.last_day, export.days_with_data, unit)
         sql = (
             f"SELECT min({source.time}) AS first, max({source.time}) AS last, count(DISTINCT {source.time}) AS days "
@@ -148,6 +148,14 @@ class Answers:
         row = (await self._questions.ask(tables, sql))[0]
         first, last = (date.fromisoformat(d) if d else None for d in (row["first"], row["last"]))
         return Coverage(first, last, row["days"], unit)
+
+
+def _holds_just(export: Export, days: Range) -> bool:
+    """Whether an export was made for these days and upstream sent no others, so that its own figures tell them."""
+    asked = (export.start_date, export.end_date) == (days.start, days.end)
+    early = days.start is not None and export.first_day is not None and export.first_day < days.start
+    late = days.end is not None and export.last_day is not None and export.last_day > days.end
+    return asked and not early and not late
 
 
 def _source(table: str, export: Export, *, named: bool) -> Source:

@@ -79,7 +79,7 @@ def _share(over: str, under: str, times: int = 1) -> str:
 
 _USER = "instance_user_id"
 _DAY = "timestamp_date"
-_USER_DAYS = f"count(DISTINCT CASE WHEN {_USER} IS NOT NULL THEN ({_USER}, {_DAY}) END)"
+_USER_DAYS = f"count(DISTINCT CASE WHEN {_USER} IS NOT NULL AND {_DAY} IS NOT NULL THEN ({_USER}, {_DAY}) END)"
 
 METRICS: tuple[Metric, ...] = (
     Metric("active_users", "Active users", "people",

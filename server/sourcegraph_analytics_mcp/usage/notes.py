@@ -57,7 +57,11 @@ def _concerns(warning: str, question: Question, minutes: Minutes) -> bool:
     """Whether a warning of the data matters to these metrics."""
     if "documented" in warning:
         return False
-    return "cells of" not in warning or any(f" {c} " in warning for m in question.metrics for c in m.columns(minutes))
+    columns = {c for metric in question.metrics for c in metric.columns(minutes)} | {
+        "timestamp_date",
+        "timestamp_month",
+    }
+    return "cells of" not in warning or any(f" {column} " in warning for column in columns)
 
 
 def _covered(question: Question, seen: Coverage | None, rows: int) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from isal.isal_zlib import crc32
 
 from ...errors import AnalyticsError
-from ..columns import BY_NAME, Field, expected, key_columns, recognise
+from ..columns import BY_NAME, Field, changed, expected, key_columns, recognise
 from .native import duckdb
 from .parquet import convert, text
 from .source import Seen, Source
@@ -60,7 +60,7 @@ class Ingest:
         self._segments: list[tuple[int, int]] = []  # where each segment begins in the file, and its rows
         self._checks: list[tuple[int, int, int]] = []
         self._total = Read()
-        self._repeats = 0  # rows
+        self._repeats = self._dayless = 0  # rows
 
     def advance(self, size: int) -> None:
         """Take in the file up to `size` bytes."""
@@ -198,15 +198,22 @@ class Ingest:
         """Who and when: the figures every export is described by."""
         names = {f.name for f in self._fields}
         time = next((n for n in ("timestamp_date", "timestamp_month") if n in names), None)
-        when = f"min({time}), max({time}), count(DISTINCT {time})" if time else "NULL, NULL, 0"
+        when = (
+            f"min({time}), max({time}), count(DISTINCT {time}), count(*) - count({time})"
+            if time
+            else "NULL, NULL, 0, 0"
+        )
         self._connection.execute(f"SET threads = {_AT_ONCE}")
-        users, nameless, repeated, first, last, days = self._connection.execute(
+        users, nameless, repeated, first, last, days, dayless = self._connection.execute(
             f"SELECT count(DISTINCT instance_user_id), count(*) FILTER (instance_user_id IS NULL), {self._repeated()}, "
             f"{when} FROM read_parquet({text(str(self._parts / '*.parquet'))})"
         ).fetchall()[0]
         if nameless:
             self._total.unparsed["instance_user_id"] += nameless
-        self._repeats = repeated
+        self._repeats, self._dayless = repeated, dayless
+        unread = self._total.unparsed[time] if time else 0
+        if time and unread and unread == self._total.rows:
+            raise changed(f"No {BY_NAME[time].header} of the report can be read.")
         return {
             "active_users": users,
             "first_day": first and first.isoformat(),
@@ -233,6 +240,8 @@ class Ingest:
         nameless = self._total.unparsed.pop("instance_user_id", 0)
         if nameless:
             yield f"{nameless:,} rows have no Instance user ID; they count for no person."
+        if self._dayless:
+            yield f"{self._dayless:,} rows have no day that can be read; they count in no range of days."
         if self._repeats:
             key = ", ".join(BY_NAME[name].header for name in key_columns(self._granularity))
             yield f"{self._repeats:,} rows repeat the {key} of another row; all of them are counted."
