@@ -132,12 +132,20 @@ def main() -> int:
         ingest.SEGMENT = rng.choice((128, 300, 1 << 20))  # so that small files are cut too
         data, rows = made(rng)
         wanted = [tuple(understood(kind, cell) for kind, cell in zip(kinds, row, strict=True)) for row in rows]
+        days = [
+            (row[kinds.index("day")], row_wanted[kinds.index("day")])
+            for row, row_wanted in zip(rows, wanted, strict=True)
+        ]
+        unread = bool(days) and all(cell.strip() and day is None for cell, day in days)
         with tempfile.TemporaryDirectory() as folder:
             try:
                 found = converted(data, Path(folder))
             except AnalyticsError as error:
-                wrong.append(f"file {number}: {error.message}")
+                if not (unread and error.code == "upstream_schema_changed"):
+                    wrong.append(f"file {number}: {error.message}")
                 continue
+        if unread:
+            wrong.append(f"file {number}: kept, although no day of it can be read")
         cells += len(wanted) * len(kinds)
         if found != wanted:
             pairs = [(w, f) for a, b in zip(wanted, found, strict=False) for w, f in zip(a, b, strict=True) if w != f]
