@@ -1,8 +1,10 @@
 """What is shipped is what the checkout holds, and it works where it is installed."""
 
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -16,6 +18,7 @@ from packaging.utils import canonicalize_name
 from support.stdio import spawned
 
 ROOT = Path(__file__).parents[1]
+GIT = shutil.which("git") or "git"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,23 @@ def test_the_wheel_holds_every_module_and_prompt_and_nothing_else(wheel: Path) -
     prompts = {f"sourcegraph_analytics_mcp/prompts/{p.name}" for p in (ROOT / "prompts").glob("*.*")}
     assert names == sources | prompts | {"sourcegraph_analytics_mcp/py.typed"}
     assert any(name.endswith(".md") for name in prompts)
+
+
+def test_the_source_distribution_holds_its_tests_and_what_the_readme_names(tmp_path: Path) -> None:
+    """Built from a copy, as the build writes beside the sources."""
+    listed = subprocess.run([GIT, "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    tracked = {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
+    for name in tracked:
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "copy" / name)
+    code = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path / "copy", check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames() if archive.getmember(name).isfile()}
+    made = {"PKG-INFO", "setup.cfg"}
+    assert {name for name in held - made if ".egg-info/" not in name} == {
+        name for name in tracked if not name.startswith(".")
+    }
 
 
 def test_the_installed_wheel_works_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ class Settings(BaseModel):
         "names", description="`pseudonyms` keeps every name, e-mail and user id out of every answer"
     )
     retention_days: float = Field(30, gt=0, description="Exports older than this are deleted")
-    max_store_bytes: int = Field(10 * 2**30, gt=0, description="Size of the store; the oldest exports go first")
+    max_store_bytes: int = Field(
+        10 * 2**30, gt=0, description="Size of the store; from the newest on, what no longer fits goes"
+    )
     max_export_bytes: int = Field(4 * 2**30, gt=0, description="Largest export that is accepted, decoded")
     teams_file: Path | None = Field(None, description="CSV of person (e-mail, username or user id) and team")
     seats_file: Path | None = Field(None, description="CSV of licensed e-mails or usernames, one per line")

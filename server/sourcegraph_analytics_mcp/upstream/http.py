@@ -5,10 +5,11 @@ first request, so that nothing is loaded or contacted before it is asked.
 """
 
 import logging
+import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -244,10 +245,14 @@ def _answer(response: "httpx.Response", request: Request, window: float, wire: W
 
 
 def _trust() -> ssl.SSLContext:
-    """The system's trust store, which holds a company's own CA; SSL_CERT_FILE is honoured by OpenSSL."""
+    """The system's trust store, which holds a company's own CA, and SSL_CERT_FILE, which macOS leaves out of it."""
     import truststore
 
-    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if os.environ.get("SSL_CERT_FILE"):
+        with suppress(OSError):  # a file that cannot be read adds nothing
+            trust.load_verify_locations(os.environ["SSL_CERT_FILE"])
+    return trust
 
 
 def _certificate(error: BaseException | None) -> bool:
