@@ -265,6 +265,20 @@ def test_a_request_that_cannot_be_read_is_answered(tmp_path: Path, odd: bytes) -
         assert raw.next_answer()["id"] == number
 
 
+_ODD_IDS = [b"007", b"-0", b"-1", b"1.5", b"1e5", b"9" * 30, b"9" * 5000, b'"a\\"b"', b'"\\ud800"', b"00", b"1_0"]
+
+
+def test_an_odd_id_ends_nothing_wherever_it_stands(tmp_path: Path) -> None:
+    with spawned(tmp_path, "--demo") as raw:
+        raw.handshake()
+        for odd in _ODD_IDS:
+            raw.write(b'{"jsonrpc":"2.0","id":%s,"method":"ping"}\n' % odd)
+            raw.write(b'{"jsonrpc":"2.0","method":"ping","params":{"a":1,,"b":"c"},"x":"y","id":%s}\n' % odd)
+            assert raw.ask("tools/list")["tools"], odd
+        raw.write(b'{"jsonrpc":"2.0","id":007,"method":"%s"}\n' % (b"x" * 1_100_000))
+        assert "longer than 1,048,576 bytes" in raw.answer(None)["error"]["message"]
+
+
 def most_resident(raw: Raw) -> int:
     """Memory in use at the most so far, in bytes."""
     status = Path(f"/proc/{raw.process.pid}/status").read_text()

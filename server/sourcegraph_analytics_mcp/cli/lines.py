@@ -16,8 +16,9 @@ from mcp_types import jsonrpc_message_adapter
 from pydantic import ValidationError
 
 LONGEST = 1 << 20  # bytes of one message
-_AT_FRONT = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18}|"[\w.:-]{1,100}")\s*[,}]')
-_AT_END = re.compile(rb'"\s*,\s*"id"\s*:\s*(\d{1,18}|"[\w.:-]{1,100}")\s*\}\s*\Z')
+_ID = rb'"id"\s*:\s*(0|[1-9]\d{0,17}|"[\w.:-]{1,100}")\s*'  # never more than JSON allows, as it is read again
+_AT_FRONT = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*' + _ID + rb"[,}]")
+_AT_END = re.compile(rb'"\s*,\s*' + _ID + rb"\}\s*\Z")
 _SEEN = 1024  # bytes looked at for the id at either end
 
 

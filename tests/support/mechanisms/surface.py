@@ -91,6 +91,8 @@ SURFACE = (
            f"{_STDIO}test_changed_text_is_not_acted_on"),
     Switch("requests that cannot be read are answered", "cli/lines.py", "if _will_be_read(text) or", "if True or",
            "test_stdio.py::test_a_request_that_cannot_be_read_is_answered"),
+    Switch("only an id that JSON allows is read out of a broken line", "cli/lines.py", r"(0|[1-9]\d{0,17}|",
+           r"(\d{1,18}|", "test_stdio.py::test_an_odd_id_ends_nothing_wherever_it_stands"),
     Switch("answers that cannot be read are not answered", "cli/lines.py", """ or b'"method"' not in line""", "",
            "test_stdio.py::test_a_request_that_cannot_be_read_is_answered"),
     Switch("what cannot be encoded is written all the same", "cli/lines.py", 'line.encode("utf-8", "replace")',
