@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from sourcegraph_analytics_mcp.exports import store as exports_store
 from sourcegraph_analytics_mcp.exports.models import Export
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface.app import sweep_callers
 from sourcegraph_analytics_mcp.surface.kept import purge
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from support.client import call, connected, read, refused
@@ -51,6 +53,51 @@ async def test_a_file_in_place_of_the_data_directory_is_said_by_every_way_in(
     assert error["code"] == staged.value.code == "store_corrupt"
     assert str(settings.home) not in json.dumps(error)
     assert not next(check["ok"] for check in checks if check["name"] == "store")
+
+
+@pytest.mark.anyio
+async def test_a_data_directory_that_cannot_be_looked_at_stops_no_start_and_is_said(
+    make_settings: Make, upstream: Served, tmp_path: Path
+) -> None:
+    settings = make_settings(upstream.url, data_dir=tmp_path / ("x" * 300))
+    async with connected(settings) as client:
+        assert len((await client.list_tools()).tools) > 8
+        codes = [(await refused(client, tool))["code"] for tool in ("list_exports", "list_tokens", "create_token")]
+        checks = (await call(client, "check_connection"))["checks"]
+    assert codes == ["store_corrupt"] * 3
+    assert [check["name"] for check in checks if not check["ok"]] == ["store"]
+    for arguments in (("--demo", "doctor"), ("export", "list"), ("export", "delete", "--all")):
+        status, told = await ran(settings, *arguments)
+        assert status == 1
+        assert "[store_corrupt]" in told
+        assert "Traceback" not in told
+    with anyio.move_on_after(0.1) as swept:  # as over HTTP, where it goes on for ever
+        await sweep_callers(settings)
+    assert swept.cancelled_caught
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("closed", ["exports", "staging"])
+async def test_a_directory_that_cannot_be_searched_stops_no_start_and_is_said(
+    settings: Settings, closed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(settings) as client:
+        await call(client, "export_csv", granularity="by_user")
+    denied = str(settings.home / closed)
+    stat, scandir = os.stat, os.scandir
+
+    def may_not(do: Callable[..., Any], path: Any, *arguments: Any, **how: Any) -> Any:
+        if (str(path) == denied and do is scandir) or str(path).startswith(f"{denied}/"):  # root could all the same
+            raise PermissionError(errno.EACCES, "made up")
+        return do(path, *arguments, **how)
+
+    monkeypatch.setattr(os, "stat", partial(may_not, stat))
+    if closed == "staging":
+        monkeypatch.setattr(os, "scandir", partial(may_not, scandir))
+    async with connected(settings) as client:
+        checks = (await call(client, "check_connection"))["checks"]
+    detail = next(check["detail"] for check in checks if check["name"] == "store")
+    assert ("1 more cannot be read" if closed == "exports" else "[store_corrupt]") in detail
 
 
 @pytest.mark.anyio

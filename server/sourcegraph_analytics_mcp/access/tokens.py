@@ -91,7 +91,10 @@ class TokenDesk:
         Raises:
             AnalyticsError: when the tokens cannot be listed, or a revoke is not confirmed; the entry is kept then.
         """
-        left = [] if self._read_only else await anyio.to_thread.run_sync(self._journal.left_by_a_crash)
+        try:
+            left = [] if self._read_only else await anyio.to_thread.run_sync(self._journal.left_by_a_crash)
+        except OSError as error:
+            raise disk_error(error) from None
         return [await self._settle(entry) for entry in left]
 
     async def create(self, display_name: str | None, expires_at: datetime | None) -> Created:

@@ -73,8 +73,11 @@ class Store:
 
     @property
     def there(self) -> bool:
-        """Whether anything was ever kept in it."""
-        return self._exports.is_dir()
+        """Whether anything was ever kept in it, as far as that can be told."""
+        try:
+            return self._exports.is_dir()
+        except OSError:  # which whatever uses it says
+            return True
 
     def prepare(self) -> None:
         """Make the directories and remove what dead processes and time have left.
@@ -86,9 +89,9 @@ class Store:
             private_home(self.home)
             for folder in (self._exports, self._staging):
                 private_folder(folder)
+            self._remove_abandoned()
         except OSError as error:
             raise disk_error(error) from error
-        self._remove_abandoned()
         self.sweep()
 
     def stage(self) -> Staging:
@@ -243,12 +246,13 @@ class Store:
 
     def _read(self, name: str) -> Export | None:
         folder = self._exports / name
-        if not (folder / "meta.json").is_file():
-            self._known.pop(name, None)
-            return None
-        if name not in self._known:
-            self._known[name] = _parse(folder)
-        return self._known[name]
+        with suppress(OSError):  # what cannot be looked at cannot be read
+            if (folder / "meta.json").is_file():
+                if name not in self._known:
+                    self._known[name] = _parse(folder)
+                return self._known[name]
+        self._known.pop(name, None)
+        return None
 
     def _remove_abandoned(self) -> None:
         """Remove staging directories whose maker no longer holds its lock."""

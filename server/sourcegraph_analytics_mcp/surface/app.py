@@ -171,6 +171,7 @@ async def _sweep_now_and_hourly(store: Store, *, task_status: TaskStatus[None]) 
 async def sweep_callers(settings: Settings) -> None:
     """Over HTTP: sweep for callers who do not come back, too; now and every hour."""
     while True:
-        for store in stores(settings):
-            await _sweep(store)
+        with suppress(AnalyticsError):  # logged by then
+            for store in stores(settings):
+                await _sweep(store)
         await anyio.sleep(_HOUR)

@@ -2,14 +2,25 @@
 
 from ..errors import AnalyticsError
 from ..exports.store import Store
+from ..files import disk_error
 from ..settings import Settings, bare_host
 from .exports_text import complete, recent_table
 from .text import plural
 
 
 def stores(settings: Settings) -> list[Store]:
-    """The operator's store, and those of callers over HTTP."""
-    homes = [settings.home, *sorted((settings.home / "callers").glob("*"))]
+    """The operator's store, and those of callers over HTTP.
+
+    Raises:
+        AnalyticsError: `store_corrupt` when the data directory cannot be looked into.
+    """
+    try:
+        callers = sorted((settings.home / "callers").iterdir())
+    except FileNotFoundError:
+        callers = []
+    except OSError as error:
+        raise disk_error(error) from error
+    homes = [settings.home, *callers]
     return [Store(home, settings.retention_days, settings.max_store_bytes) for home in homes]
 
 
@@ -33,7 +44,8 @@ def purge(settings: Settings, export_id: str | None = None, instance: str | None
         How many exports there were.
 
     Raises:
-        AnalyticsError: `not_found` for an id that is none, `store_corrupt` when something of them is left.
+        AnalyticsError: `not_found` for an id that is none, `store_corrupt` when something of them is left or the
+            data directory cannot be used.
     """
     host = None if instance is None else bare_host(instance)
     deleted = 0
