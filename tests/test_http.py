@@ -798,7 +798,8 @@ def test_an_interrupt_is_an_ordinary_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["0.0.0.0:8080", "192.0.2.1:80", "8080", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:1/x"]
+    "address",
+    ["0.0.0.0:8080", "192.0.2.1:80", "8080", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:1/x", "127.0.0.1:1?x", "[::1"],
 )
 def test_an_address_that_cannot_be_served_stops_the_start(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -258,9 +258,10 @@ async def test_odd_tokens_are_refused_or_have_no_scope(given: str, issuer: tuple
     assert found is None or identity.READ not in found.scopes
 
 
-def test_a_damaged_credential_stops_the_start(tmp_path: Path) -> None:
-    (tmp_path / "http-credential").write_text("short")
-    with pytest.raises(AnalyticsError, match="store_corrupt"):
+@pytest.mark.parametrize("content", [b"short", b"\xff" * 43])
+def test_a_damaged_credential_stops_the_start(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "http-credential").write_bytes(content)
+    with pytest.raises(AnalyticsError, match=r"http-credential is damaged\. Delete it and start again\."):
         LocalCredential(tmp_path)
     blocked = tmp_path / "file"
     blocked.write_text("")

@@ -177,6 +177,16 @@ def test_login_takes_the_cookie_unseen_and_keeps_a_token(
     assert len(upstream.sent("POST")) == (0 if status else 1)
 
 
+def test_login_without_anybody_to_ask_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "login"], env={"HOME": str(tmp_path)}, stdin=subprocess.DEVNULL, capture_output=True, timeout=20,
+        check=False, start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.decode().endswith("No cookie was given: run `login` at a terminal, or pipe the cookie in.\n")
+    assert b"Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("room", "begins"),
     [

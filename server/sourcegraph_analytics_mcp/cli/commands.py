@@ -94,6 +94,8 @@ def _login(settings: Settings, options: argparse.Namespace) -> int:
     prompt = f"Session cookie `{settings.cookie_name}` of {settings.url} (hidden): "
     try:
         cookie = header_safe(getpass.getpass(prompt))
+    except (EOFError, KeyboardInterrupt):  # nobody is there to ask, or whoever is thinks better of it
+        raise SettingsError("No cookie was given: run `login` at a terminal, or pipe the cookie in.") from None
     except ValueError as error:
         raise SettingsError(f"The cookie cannot be used: {error}.") from None
     known = settings.model_copy(update={"cas_cookie": SecretStr(cookie)})

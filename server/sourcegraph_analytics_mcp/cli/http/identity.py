@@ -53,6 +53,8 @@ class LocalCredential:
             self._secret = self.path.read_text(encoding="ascii").strip()
         except OSError as error:
             raise disk_error(error) from None
+        except UnicodeDecodeError:
+            self._secret = ""
         if len(self._secret) < 32:
             raise AnalyticsError("store_corrupt", f"{self.path.name} is damaged.", "Delete it and start again.")
         self._holder = AccessToken(token="local", client_id="local", scopes=[READ, TOKENS])  # noqa: S106 - not a secret

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 
-from ...settings import PREFIX, Settings, SettingsError
+from ...settings import PREFIX, Settings, SettingsError, parts_of
 from ...surface.server import AnalyticsServer
 from ...surface.tools import TOKEN_TOOLS
 from ..log import flush_log
@@ -116,10 +116,7 @@ def parsed(address: str) -> tuple[str, int]:
     Raises:
         SettingsError: when it is not one.
     """
-    parts = urlsplit(f"//{address}")
-    try:
-        if parts.hostname and parts.port and not parts.path and not parts.username:
-            return parts.hostname, parts.port
-    except ValueError:
-        pass
+    parts = parts_of(f"//{address}")
+    if parts is not None and parts.hostname and parts.port and parts.netloc == address and "@" not in address:
+        return parts.hostname, parts.port
     raise SettingsError("--http needs HOST:PORT, like 127.0.0.1:8080.")
