@@ -807,3 +807,22 @@ def test_an_address_that_cannot_be_served_stops_the_start(
     monkeypatch.setenv("SRC_ANALYTICS_DATA_DIR", str(tmp_path))
     assert run(["--demo", "serve", "--http", address]) == 2
     assert "127.0.0.1" in capsys.readouterr().err
+
+
+def test_where_it_serves_is_said_as_an_address_and_only_once_it_listens(tmp_path: Path) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        address = f"[::1]:{taken.getsockname()[1]}"
+        command = [*COMMAND, "--demo", "serve", "--http", address]
+        environ = {"SRC_ANALYTICS_DATA_DIR": str(tmp_path), "PATH": os.environ["PATH"]}
+        in_vain = subprocess.run(command, env=environ, stderr=subprocess.PIPE, timeout=30, check=False)
+    assert in_vain.returncode != 0
+    assert b"Serving" not in in_vain.stderr
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        too_long = threading.Timer(30, process.kill)
+        too_long.start()
+        said = next((line for line in process.stderr if line.startswith(b"Serving ")), b"")
+        process.terminate()
+        process.stderr.read()
+        too_long.cancel()
+    assert said.startswith(f"Serving http://{address}/mcp. Send `Authorization: Bearer`".encode())

@@ -16,6 +16,8 @@ def _unchecked(name: str, claim: str) -> Switch:
     return Switch(name, "cli/http/identity.py", _CLAIMS, off, _OTHERS)
 
 
+_LISTENS = f"{_HTTP}test_where_it_serves_is_said_as_an_address_and_only_once_it_listens"
+
 HTTP = (
     Switch("a credential is asked for", "cli/http/identity.py",
            "return self._holder if hmac.compare_digest(token.encode(), self._secret.encode()) else None",
@@ -34,6 +36,11 @@ HTTP = (
     Switch("login where nobody can be asked ends in a sentence", "cli/commands.py",
            "except (EOFError, KeyboardInterrupt):", "except ZeroDivisionError:",
            "test_terminal.py::test_login_without_anybody_to_ask_says_so"),
+    Switch("where it serves is said once it listens", "cli/http/serving.py",
+           "        await super().startup(sockets)\n        print(self._told, file=sys.stderr)  # noqa: T201\n",
+           "        print(self._told, file=sys.stderr)\n        await super().startup(sockets)\n", _LISTENS),
+    Switch("where it serves is an address", "cli/http/serving.py", 'f"[{host}]" if ":" in host else host', "host",
+           _LISTENS),
     Switch("other machines need an issuer", "cli/http/serving.py",
            "if settings.oauth_issuer is None and host not in _LOOPBACK:", "if False:",
            f"{_HTTP}test_an_address_that_cannot_be_served_stops_the_start[192.0.2.1:80]"),

@@ -1,6 +1,7 @@
 """Serve many clients over streamable HTTP."""
 
 import gc
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -62,16 +63,23 @@ def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address:
         limit_concurrency=_MOST_REQUESTS,
         timeout_graceful_shutdown=_LAST_WORDS_WITHIN,
     )
-    print(f"Serving http://{host}:{port}{PATH}. {told}", file=sys.stderr)  # noqa: T201
     gc.freeze()
     gc.enable()
     with suppress(KeyboardInterrupt):  # uvicorn has put everything away by then
-        _Server(config).run()
+        _Server(config, f"Serving http://{_in_address(host)}:{port}{PATH}. {told}").run()
     return 0
 
 
 class _Server(uvicorn.Server):
-    """One whose last lines are in the log before the signal that ended it ends the process."""
+    """One that says where once it listens, and whose last lines are in the log before a signal ends the process."""
+
+    def __init__(self, config: uvicorn.Config, told: str) -> None:
+        super().__init__(config)
+        self._told = told
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self._told, file=sys.stderr)  # noqa: T201
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -84,8 +92,7 @@ def application(
     settings: Settings, upstream: Callable[..., Any] | None, identity: Identity, host: str, port: int
 ) -> Guard:
     """The whole ASGI application: the guard around the protocol around the server."""
-    shown = f"[{host}]" if ":" in host else host
-    hosts = {f"{shown}:{port}", *((f"localhost:{port}",) if host in _LOOPBACK else ())}
+    hosts = {f"{_in_address(host)}:{port}", *((f"localhost:{port}",) if host in _LOOPBACK else ())}
     origins = {f"http://{name}" for name in hosts}
     metadata, metadata_url = None, ""
     if settings.public_url is not None and settings.oauth_issuer is not None:
@@ -108,6 +115,10 @@ def application(
     )
     protocol = Sessions(server.session_manager.handle_request)
     return Guard(inner, protocol, identity, hosts, origins, metadata, metadata_url, TOKEN_TOOLS)
+
+
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def parsed(address: str) -> tuple[str, int]:
