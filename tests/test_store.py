@@ -5,7 +5,9 @@ import errno
 import fcntl
 import json
 import os
+import pty
 import shutil
+import subprocess
 import threading
 import time
 import zlib
@@ -691,11 +693,42 @@ def holding(home: Path, words: str) -> set[str]:
     return {path.name for path in home.rglob("*") if path.is_file() and words.encode() in path.read_bytes()}
 
 
-async def ran(settings: Settings, *arguments: str) -> tuple[int, str]:
+async def ran(settings: Settings, *arguments: str, **more: str) -> tuple[int, str]:
     """The status of a command and what it says, with the data directory of some settings."""
-    environment = {"SRC_ANALYTICS_DATA_DIR": str(settings.home), "HOME": str(settings.home), "COLUMNS": "200"}
+    environment = {"SRC_ANALYTICS_DATA_DIR": str(settings.home), "HOME": str(settings.home)} | more
     done = await anyio.run_process([*COMMAND, *arguments], env=environment, check=False)
     return done.returncode, (done.stdout + done.stderr).decode()
+
+
+def typed(settings: Settings, *arguments: str) -> str:
+    """What a command shows at a terminal of 80 columns."""
+    keyboard, terminal = pty.openpty()
+    environment = {"SRC_ANALYTICS_DATA_DIR": str(settings.home), "HOME": str(settings.home), "COLUMNS": "80"}
+    with subprocess.Popen([*COMMAND, *arguments], stdin=terminal, stdout=terminal, env=environment) as process:
+        os.close(terminal)
+        shown = b""
+        with suppress(OSError):  # once nobody writes any more
+            while more := os.read(keyboard, 4096):
+                shown += more
+        assert process.wait(20) == 0
+    os.close(keyboard)
+    return shown.decode()
+
+
+@pytest.mark.anyio
+async def test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut(settings: Settings) -> None:
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert export["id"] in typed(settings, "export", "list")
+    status, listed = await ran(settings, "export", "list", COLUMNS="80")
+    assert status == 0
+    assert export["instance_url"] in next(line for line in listed.splitlines() if export["id"] in line)
+    assert max(map(len, listed.splitlines())) < 200
+    token = "00000000-0000-0000-0000-000000000002"
+    assert token in typed(settings, "--demo", "token", "list")
+    status, listed = await ran(settings, "--demo", "token", "list", COLUMNS="40")
+    assert status == 0
+    assert token in listed
 
 
 @pytest.mark.anyio

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from ..errors import AnalyticsError
 from ..settings import PREFIX, Settings, SettingsError, header_safe
-from .client import TerminalClient
+from .client import TerminalClient, show
 from .log import configure_log, log_the_unforeseen
 from .main import check_files, serve, with_upstream
 
@@ -140,14 +140,13 @@ def _tool(settings: Settings, name: str, arguments: dict[str, Any], *, assume_ye
 
 def _export(settings: Settings, options: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.markdown import Markdown
 
     from ..surface.kept import listed, purge, unreadable
     from ..surface.text import plural
 
     configure_log(settings.model_copy(update={"log_level": "ERROR"}))
     if options.action == "list":
-        Console().print(Markdown(listed(settings)), markup=False)
+        show(Console(), listed(settings))
         return 0
     count = purge(settings, options.id, options.instance)
     print(f"{plural(count, 'export')} deleted, every copy.{unreadable(settings)}")  # noqa: T201

@@ -4,6 +4,7 @@ from .switch import Switch
 
 _PROGRESS = "test_exports.py::test_progress_only_rises_and_is_said_twice_a_second_at_most"
 _STDIO = "test_stdio.py::"
+_IDS = "test_store.py::test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut"
 _UNFORESEEN = "test_secrets.py::test_what_python_itself_would_print_is_one_line_that_says_where"
 _ARGUMENTS = "test_surface.py::test_a_bad_argument_gets_a_sentence_that_helps"
 _HIDDEN = "test_text.py::test_what_cannot_be_seen_is_spelled_out"
@@ -80,6 +81,9 @@ SURFACE = (
            _UNFORESEEN),
     Switch("progress goes only upwards", "surface/call.py", "if done > last_done and", "if", _PROGRESS),
     Switch("progress is not a flood", "surface/call.py", " and now - last_time >= _PROGRESS_EVERY", "", _PROGRESS),
+    Switch("ids are whole at a terminal", "cli/client.py", "first.no_wrap = True", "first.no_wrap = False", _IDS),
+    Switch("where there is no terminal nothing is cut", "cli/client.py", "    if console.is_terminal:\n",
+           "    if True:\n", _IDS),
     Switch("lines are bounded", "cli/lines.py", "if len(line) > LONGEST:", "if False:",
            f"{_STDIO}test_an_overlong_line_that_never_ends_is_answered_too"),
     Switch("lines are not kept in memory", "cli/lines.py", "self._file.readline(LONGEST + 1)", "self._file.readline()",
