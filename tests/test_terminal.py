@@ -6,6 +6,8 @@ import logging
 import os
 import pty
 import resource
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -55,13 +57,23 @@ def test_a_secret_that_is_not_kept_here_cannot_be_shown(capsys: pytest.CaptureFi
     assert "No secret of that token is stored here" in shown.err
 
 
-@pytest.mark.parametrize("flags", [[], ["--demo"]])
-def test_the_entry_for_claude_code_is_one_command(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*flags, "install", "claude-code"]) == 0
+@pytest.mark.parametrize("flags", [[], ["--demo"], ["--read-only"], ["--demo", "--read-only"]])
+@pytest.mark.parametrize("client", ["claude-code", "claude-desktop"])
+def test_the_entry_for_a_client_starts_what_was_asked_for(
+    flags: list[str], client: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/home/o'brien & son/{name}")
+    assert run([*flags, "install", client]) == 0
     shown = capsys.readouterr().out
-    entry = json.loads(shown.removeprefix("claude mcp add-json sourcegraph-analytics '").strip().removesuffix("'"))
-    assert ("--demo" in entry["args"]) == bool(flags)
-    assert ("SRC_ANALYTICS_INSTANCE" in entry["env"]) != bool(flags)
+    if client == "claude-code":
+        *command, text = shlex.split(shown)
+        assert command == ["claude", "mcp", "add-json", "sourcegraph-analytics"]
+        entry = json.loads(text)
+    else:
+        entry = json.loads(shown[shown.index("{") :])["mcpServers"]["sourcegraph-analytics"]
+    assert entry["command"] == "/home/o'brien & son/sourcegraph-analytics-mcp"
+    assert entry["args"] == flags
+    assert ("SRC_ANALYTICS_INSTANCE" in entry["env"]) != ("--demo" in flags)
 
 
 def private(path: Path, content: bytes) -> None:

@@ -156,7 +156,7 @@ def _export(settings: Settings, options: argparse.Namespace) -> int:
 def _install(settings: Settings, options: argparse.Namespace) -> int:
     from .install import entry
 
-    print(entry(options.client, demo=settings.demo))  # noqa: T201
+    print(entry(options.client, demo=settings.demo, read_only=settings.read_only))  # noqa: T201
     return 0
 
 
