@@ -40,6 +40,8 @@ def read(**given: str) -> Settings:
         (HTTP | {"OAUTH_KEYS_URL": ""}, "OAUTH_KEYS_URL", "belong together"),
         (HTTP | {"OAUTH_ISSUER": ""}, "OAUTH_KEYS_URL", "belong together"),
         (HTTP | {"PUBLIC_URL": "https://here.example/"}, "PUBLIC_URL", "must end with /mcp"),
+        ({"INSTANCES": ","}, "INSTANCES", "at least one"),
+        ({"INSTANCES": " , ,"}, "INSTANCES", "at least one"),
         ({"STATE_KEY": "planted-and-short"}, "STATE_KEY", "at least 32 bytes"),
     ],
 )

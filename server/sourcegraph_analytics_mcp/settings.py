@@ -120,7 +120,11 @@ class Settings(BaseModel):
     @field_validator("instances", mode="before")
     @classmethod
     def _split_instances(cls, value: object) -> object:
-        return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        if not (hosts := tuple(part for part in value.split(",") if part.strip())):  # none would mean any
+            raise ValueError("it must name at least one host")
+        return hosts
 
     @field_validator("instances")
     @classmethod
