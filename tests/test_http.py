@@ -553,6 +553,10 @@ def test_a_caller_learns_nothing_of_the_operator_s_tokens_and_folders(issued: Se
     cookie, everything = told("grace", "analytics:read analytics:tokens")
     assert cookie.startswith("upstream accepts it; ")
     assert str(issued.home) not in everything
+    made = issued.result("create_token", {}, token("grace", scope="analytics:read analytics:tokens"))
+    place = made["structuredContent"]["secret_stored_in"]
+    assert place == "a file only this server's user can read (the demo uses no keyring)"
+    assert str(issued.home) not in json.dumps(made)
 
 
 def test_an_older_client_without_the_scope_is_told(issued: Served) -> None:

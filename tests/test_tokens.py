@@ -64,6 +64,8 @@ async def test_a_new_token_is_stored_used_and_never_shown(
     assert missing["code"] == "auth_missing"
     assert answer is not None
     assert answer["secret"] is None
+    where = f"a file only this server's user can read, in {settings.home / 'secrets'} (this system has no keyring)"
+    assert answer["secret_stored_in"] == where
     assert answer["token"]["display_name"] == "night job"
     assert answer["token"]["expires_at"] is not None
     assert upstream.ledger[-1].headers["authorization"] == f"Bearer {secret}"

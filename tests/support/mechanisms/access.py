@@ -18,6 +18,8 @@ _GUARDS = (
     Switch("the store is tried before anything is posted", "access/tokens.py",
            "place = await anyio.to_thread.run_sync(self._store.probe)", 'place: Place = "file"',
            f"{_TOKENS}test_without_a_place_for_secrets_nothing_is_posted"),
+    Switch("a caller learns no path of a secret", "surface/tools/tokens.py", "if app.shows_paths else", "if True else",
+           "test_http.py::test_a_caller_learns_nothing_of_the_operator_s_tokens_and_folders"),
     Switch("a list of instances that names none is refused", "settings.py",
            "if not (hosts := tuple(part for part in value.split(\",\") if part.strip())):",
            "hosts = tuple(part for part in value.split(\",\") if part.strip())\n        if False:",

@@ -100,7 +100,9 @@ def _expiry(arguments: CreateTokenArguments) -> datetime | None:
 def _place(app: App, created: Created) -> str:
     if created.stored.place == "keyring":
         return "the system's keyring"
-    return f"a file only this user can read, in {app.settings.home / 'secrets'} (this system has no keyring)"
+    folder = f", in {app.settings.home / 'secrets'}" if app.shows_paths else ""
+    why = "the demo uses no keyring" if app.settings.demo else "this system has no keyring"
+    return f"a file only this server's user can read{folder} ({why})"
 
 
 async def _told(app: App, answer: CreateTokenAnswer, created: Created) -> str:
