@@ -144,6 +144,20 @@ async def test_a_list_that_cannot_be_read_is_a_failure_and_not_an_empty_one(sett
 
 
 @pytest.mark.anyio
+async def test_a_table_of_recent_exports_that_is_cut_says_so(settings: Settings) -> None:
+    store = prepared(settings.home)
+    for count in range(50):
+        made(store, age=timedelta(minutes=count))
+    async with connected(settings) as client:
+        whole = await read(client, "analytics://exports")
+        made(store, age=timedelta(hours=1))
+        cut = await read(client, "analytics://exports")
+    assert whole.startswith("50 exports kept, newest first.\n\n|")
+    assert cut.startswith("51 exports kept, newest first. The table holds the newest 50; list_exports has all.\n\n|")
+    assert whole.count("\n") == cut.count("\n")
+
+
+@pytest.mark.anyio
 async def test_an_export_that_cannot_be_moved_away_is_not_said_to_be_deleted(settings: Settings) -> None:
     async with connected(settings) as client:
         export = (await call(client, "export_csv", granularity="by_user"))["export"]

@@ -23,6 +23,7 @@ from .text import fitting, formula_safe, plural, safe, table
 METRICS_URI = "analytics://metrics"
 COLUMNS_URI = "analytics://columns"
 _NEWEST = 10  # exports listed one by one
+_MOST_IN_TABLE = 50
 _MOST_CSV = 5 << 20  # bytes of a CSV handed over as text
 _PAGE, _MOST_ROWS = 50, 500
 
@@ -83,10 +84,11 @@ def listed(exports: list[Export]) -> list[Resource]:
 async def recent(app: App) -> str:
     kept = await anyio.to_thread.run_sync(app.store.exports)
     entries = [exports_text.running(d) for d in app.downloads.running]
-    entries += [exports_text.complete(export, with_path=app.shows_paths) for export in kept[:50]]
+    entries += [exports_text.complete(export, with_path=app.shows_paths) for export in kept[:_MOST_IN_TABLE]]
     if not entries:
         return "No exports are kept yet; the tool export_csv makes one."
-    return f"{plural(len(kept), 'export')} kept, newest first.\n\n{exports_text.recent_table(entries)}"
+    cut = f" The table holds the newest {_MOST_IN_TABLE}; list_exports has all." if len(kept) > _MOST_IN_TABLE else ""
+    return f"{plural(len(kept), 'export')} kept, newest first.{cut}\n\n{exports_text.recent_table(entries)}"
 
 
 def metrics_markdown() -> str:
