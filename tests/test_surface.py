@@ -225,11 +225,19 @@ async def test_prompts_are_listed_and_filled(settings: Settings, revision: str) 
 
 @pytest.mark.parametrize(
     "source",
-    ["no front matter", "+++\ntitle = 'x'\n+++\nbody", "+++\ntitle = 'x'\ndescription = 'y'\n+++\n$unknown"],
+    ["no front matter", "+++\ntitle = 'x'\n+++\nbody", "+++\ntitle = 'x'\ndescription = 'y'\n+++\n$unknown"]
+    + [f"+++\ntitle = 'x'\ndescription = 'y'\n+++\nSaves {price} a day" for price in ("$5", "a $", "${5}", "${a-b}")],
 )
 def test_a_prompt_file_that_is_wrong_is_refused(source: str) -> None:
     with pytest.raises((ValueError, KeyError)):
         parse("name", source)
+
+
+def test_a_dollar_sign_in_a_prompt_is_written_twice() -> None:
+    front = "+++\ntitle = 'x'\ndescription = 'y'\n+++\n"
+    with pytest.raises(ValueError, match=r"^prompts/name\.md has a \$ that begins no name; write \$\$ for a dollar"):
+        parse("name", f"{front}Saves $5 a day")
+    assert "Saves $5 a day" in parse("name", f"{front}Saves $$5 a day").filled({}).model_dump_json()
 
 
 async def test_export_ids_complete(settings: Settings) -> None:

@@ -8,7 +8,7 @@ description = "…"
 default = "last month"     # without a default the argument is required
 choices = ["a", "b"]       # offered as completions
 +++
-Text with $month in it.
+Text with $month in it; $$ is a dollar sign.
 """
 
 import difflib
@@ -89,7 +89,7 @@ def parse(name: str, source: str) -> Prompt:
     """Read one prompt file.
 
     Raises:
-        ValueError: for front matter that is missing or incomplete, or a `$name` that is no argument.
+        ValueError: for front matter that is missing or incomplete, a `$name` that is no argument, or another `$`.
     """
     match = re.fullmatch(r"\+\+\+\n(.*?)\n\+\+\+\n(.*)", source, re.DOTALL)
     if match is None:
@@ -100,6 +100,8 @@ def parse(name: str, source: str) -> Prompt:
         for key, a in head.get("arguments", {}).items()
     }
     text = match[2].strip()
+    if not Template(text).is_valid():
+        raise ValueError(f"prompts/{name}.md has a $ that begins no name; write $$ for a dollar sign")
     unknown = set(Template(text).get_identifiers()) - set(arguments)
     if unknown:
         raise ValueError(f"prompts/{name}.md uses ${min(unknown)}, which is not among its arguments")

@@ -84,6 +84,8 @@ SURFACE = (
     Switch("ids are whole at a terminal", "cli/client.py", "first.no_wrap = True", "first.no_wrap = False", _IDS),
     Switch("where there is no terminal nothing is cut", "cli/client.py", "    if console.is_terminal:\n",
            "    if True:\n", _IDS),
+    Switch("a prompt with a stray dollar sign is refused", "surface/prompts.py", "if not Template(text).is_valid():",
+           "if False:", "test_surface.py::test_a_dollar_sign_in_a_prompt_is_written_twice"),
     Switch("lines are bounded", "cli/lines.py", "if len(line) > LONGEST:", "if False:",
            f"{_STDIO}test_an_overlong_line_that_never_ends_is_answered_too"),
     Switch("lines are not kept in memory", "cli/lines.py", "self._file.readline(LONGEST + 1)", "self._file.readline()",
