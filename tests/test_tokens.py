@@ -515,7 +515,10 @@ async def test_the_cookie_has_the_name_that_is_set_and_no_other_is_sent_back(mak
         async with connected(settings) as client:
             await call(client, "list_tokens")
             await call(client, "list_tokens")
+        async with connected(settings.model_copy(update={"cas_cookie": None})) as client:
+            missing = await refused(client, "list_tokens")
     assert [e.headers["cookie"] for e in scripted.exchanges] == ["accounts_session_v2=chocolate"] * 2
+    assert "copy the cookie `accounts_session_v2` from" in missing["next_step"]
 
 
 async def test_read_only_leaves_out_what_changes_upstream(make_settings: Make, upstream: Served) -> None:

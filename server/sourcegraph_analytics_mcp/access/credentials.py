@@ -39,8 +39,9 @@ class Configured:
             raise AnalyticsError(
                 "auth_missing",
                 "Managing access tokens needs the session cookie of Sourcegraph Analytics, and none is set.",
-                "Sign in to Sourcegraph Analytics, copy the cookie `cas` from the browser's developer tools, set it as "
-                "SRC_ANALYTICS_CAS_COOKIE and restart (or run `sourcegraph-analytics-mcp login`).",
+                f"Sign in to Sourcegraph Analytics, copy the cookie `{self._settings.cookie_name}` from the browser's "
+                "developer tools, set it as SRC_ANALYTICS_CAS_COOKIE and restart (or run `sourcegraph-analytics-mcp "
+                "login`).",
             )
         return self._settings.cookie_name, self._settings.cas_cookie.get_secret_value()
 
