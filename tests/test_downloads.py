@@ -125,7 +125,7 @@ async def test_an_encoding_nobody_asked_for_is_refused(make_settings: Make, enco
         (b"Instance user ID,Searches,Searches\n1,2,3\n", "upstream_schema_changed"),
         (CSV + b"3\n", "upstream_bad_csv"), (CSV + b"3,4,5\n", "upstream_bad_csv"),
         (CSV + b'3,"4\n', "upstream_bad_csv"), (CSV + b'"3"x,4\n', "upstream_bad_csv"),
-        (CSV + b"3," + b"9" * 1_100_000 + b"\n", "upstream_bad_csv"),
+        (CSV + b"3," + b"9" * 2_100_000 + b"\n", "upstream_bad_csv"),
         (b"Instance user ID,Searches\r1,2\r3,4\r", "upstream_bad_csv"),
         (CSV.decode().encode("utf-16-be"), "upstream_bad_csv"), (CSV.decode().encode("utf-16-le"), "upstream_bad_csv"),
         (CSV.replace(b"\n", b"\r", 1), "upstream_bad_csv"),

@@ -398,6 +398,23 @@ async def test_damaged_data_is_never_read_and_is_downloaded_again(settings: Sett
     assert again["sha256"] == export["sha256"]
 
 
+@pytest.mark.parametrize("odd", ["", "1.5"])  # which the engine alone reads, and which the strict parser does
+async def test_a_cell_that_is_kept_can_be_read_however_long_it_is(
+    make_settings: Callable[..., Settings], odd: str
+) -> None:
+    long = "x" * 1_900_000
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(f"Instance user ID,Username,Searches\n1,{long},{odd}\n".encode())
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        page = await read(client, f"{export['summary_uri']}/rows")
+        shown = await read(client, export["csv_uri"])
+    assert "xxx" in page
+    assert list(csv.reader(io.StringIO(shown, newline="")))[1] == ["1", long, odd]
+
+
 async def test_a_damaged_csv_is_not_shown(settings: Settings) -> None:
     async with connected(settings) as client:
         export = (await call(client, "export_csv", granularity="by_user"))["export"]

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
+from .cells import records
 from .columns import Field
 from .identities import PERSON, Pseudonyms, hidden
 from .models import Export
@@ -47,9 +48,8 @@ def page(export: Export, offset: int, limit: int) -> list[list[str]]:
         for (at, rows), check in zip(export.segments, export.checks, strict=True):
             if first + rows > offset and len(found) < limit:
                 text = _proved(file, at, check).decode("utf-8", errors="replace")
-                there = (row for row in csv.reader(io.StringIO(text, newline="")) if row)
                 begin = max(offset - first, 0)
-                found += itertools.islice(there, begin, begin + limit - len(found))
+                found += itertools.islice(records(text, strict=False), begin, begin + limit - len(found))
             first += rows
     return found
 

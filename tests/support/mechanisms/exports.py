@@ -15,8 +15,8 @@ _TOKENS = "test_tokens.py::"
 _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
 
 EXPORTS = (
-    Switch("quotes are read strictly", "exports/engine/strict.py", 'newline=""), strict=True)',
-           'newline=""), strict=False)', _SHAPES),
+    Switch("quotes are read strictly", "exports/engine/strict.py", "cells.records(text, strict=True)",
+           "cells.records(text, strict=False)", _SHAPES),
     Switch("row counts are compared", "exports/engine/ingest.py", "if rows == lines:", "if rows >= 0:",
            f"{_DOWNLOADS}test_a_large_report_is_cut_between_rows"),
     Switch("a count that is not whole is not bent", "exports/engine/parquet.py",
@@ -67,6 +67,8 @@ EXPORTS = (
            "if until - self._at > SEGMENT + _LONGEST_LINE:", "if False:", f"{_SHAPES}[row]"),
     Switch("rows of several large cells are rows", "exports/engine/parquet.py", "_LONGEST_LINE = 16 << 20",
            "_LONGEST_LINE = 1 << 20", "test_downloads.py::test_a_row_of_several_large_cells_is_a_row"),
+    Switch("what is kept can be read", "exports/cells.py", "csv.field_size_limit(_LONGEST)", "",
+           "test_exports.py::test_a_cell_that_is_kept_can_be_read_however_long_it_is"),
     Switch("a report in UTF-16 is refused", "exports/engine/ingest.py", 'if b"\\0" in line:', "if False:",
            "test_downloads.py::test_a_body_that_is_no_report_is_refused_at_once"),
     Switch("a header that holds rows is refused", "exports/engine/ingest.py", "if len(found) > 1:", "if False:",
