@@ -24,7 +24,9 @@ from mcp import Client
 import sourcegraph_analytics_mcp
 from sourcegraph_analytics_mcp.exports.engine.ingest import Ingest
 from sourcegraph_analytics_mcp.exports.engine.native import disk_refusal
+from sourcegraph_analytics_mcp.exports.engine.questions import Questions
 from sourcegraph_analytics_mcp.exports.engine.syncing import Syncing
+from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, refused
 from support.statements import BOMBS
@@ -340,6 +342,29 @@ def told(engine: int) -> bool:
     """Whether something lies in the pipe of a process that does not read."""
     with Path(f"/proc/{engine}/fd/0").open("rb", buffering=0) as pipe:
         return any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
+
+
+async def test_what_a_question_has_no_memory_for_ends_with_its_process(tmp_path: Path) -> None:
+    """Cancelled, it has gone; after a crash of the server, at the next look at the store; alive, it stays."""
+    store, another = (Store(tmp_path, 1, 1 << 30) for _ in range(2))
+    too_much = "SELECT a FROM (SELECT range AS a, repeat('x', 200) AS b FROM range(40000000)) ORDER BY b, hash(a)"
+
+    store.prepare()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Questions(store.scratch).ask, {}, too_much)
+        with anyio.fail_after(60):
+            while not (spilled := list(store.scratch.rglob("duckdb_temp*"))):
+                await anyio.lowlevel.checkpoint()
+        os.utime(place := spilled[0].parent, (0, 0))  # as if it had been asked long ago
+        another.prepare()
+        assert place.exists()
+        tasks.cancel_scope.cancel()
+    assert list(store.scratch.iterdir()) == []
+    place.mkdir()
+    for left in (".lock", spilled[0].name):
+        (place / left).touch()
+    another.prepare()
+    assert list(store.scratch.iterdir()) == []
 
 
 async def test_a_question_whose_process_dies_fails_and_the_next_has_another(settings: Settings) -> None:

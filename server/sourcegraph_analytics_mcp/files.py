@@ -9,6 +9,7 @@ import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from .errors import AnalyticsError
 
@@ -56,6 +57,19 @@ class Held:
         self._lock = os.open(unlocked, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         unlocked.rename(folder / ".lock")
+
+    @classmethod
+    def within(cls, parent: Path, kind: str) -> Self:
+        """A fresh one in a directory, which is made.
+
+        Args:
+            kind: what the names of such directories begin with.
+
+        Raises:
+            OSError: when the disk refuses.
+        """
+        private_folder(parent)
+        return cls(parent / f"{kind}-{secrets.token_hex(8)}")
 
     def close(self) -> None:
         """Give up what is left of it."""

@@ -2,6 +2,7 @@
 
     <home>/exports/<id>/{meta.json, export.csv, parts/*.parquet}
     <home>/staging/<id>/   being made; a kernel lock tells whether its maker lives
+    <home>/scratch/<any>/  what an engine's process has no memory for, locked likewise
 
 An export is made in staging, synced, and renamed into place; it is removed by renaming it out again. There is no
 catalogue beside the directories, so there is none that could disagree with them.
@@ -64,6 +65,7 @@ class Store:
         self._instances = instances
         self._exports = home / "exports"
         self._staging = home / "staging"
+        self.scratch = home / "scratch"
         self._retention_days = retention_days
         self._max_bytes = max_bytes
         self._disk = Disk()
@@ -87,7 +89,7 @@ class Store:
         """
         try:
             private_home(self.home)
-            for folder in (self._exports, self._staging):
+            for folder in (self._exports, self._staging, self.scratch):
                 private_folder(folder)
             self._remove_abandoned()
         except OSError as error:
@@ -255,11 +257,12 @@ class Store:
         return None
 
     def _remove_abandoned(self) -> None:
-        """Remove staging directories whose maker no longer holds its lock."""
-        for entry in list(os.scandir(self._staging)):
-            folder = Path(entry.path)
-            if entry.name.startswith("deleted-") or _abandoned(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove directories whose maker no longer holds its lock."""
+        for place in (self._staging, self.scratch):
+            for entry in list(os.scandir(place)):
+                folder = Path(entry.path)
+                if entry.name.startswith("deleted-") or _abandoned(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def damaged() -> AnalyticsError:

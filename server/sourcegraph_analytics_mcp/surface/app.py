@@ -107,7 +107,7 @@ async def open_app(
     analytics = Analytics(http, credentials)
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes, shown)
     pseudonyms = Pseudonyms(shared.keys or settings.home / "keys") if settings.identities == "pseudonyms" else None
-    questions = Questions(settings.home / "staging", pseudonyms)
+    questions = Questions(store.scratch, pseudonyms)
     sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, shared.places)
     minutes = assumed(settings)
     teams = read_teams(settings.teams_file) if settings.teams_file else None

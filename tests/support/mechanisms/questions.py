@@ -6,6 +6,7 @@ _SQL = "test_query_export.py::"
 _WHY = f"{_SQL}test_a_query_that_is_refused_learns_why"
 _ATTACKS = f"{_SQL}test_attacks_are_refused_and_leave_everything_as_it_was"
 _PEOPLE = "test_identities.py::"
+_SPILLED = "test_engine.py::test_what_a_question_has_no_memory_for_ends_with_its_process"
 _USAGE = "test_query_usage.py::"
 
 QUESTIONS = (
@@ -24,10 +25,15 @@ QUESTIONS = (
     Switch("a query's copy ends with it", "exports/engine/queries.py",
            "await anyio.to_thread.run_sync(place.close)", "pass",
            f"{_SQL}test_cancelling_kills_the_process"),
-    Switch("a query's copy is held while it runs", "exports/engine/queries.py",
-           'return Held(scratch / f"query-{token_hex(8)}")',
-           'place = Held(scratch / f"query-{token_hex(8)}")\n    (place.folder / ".lock").unlink()\n    return place',
-           f"{_SQL}test_cancelling_kills_the_process"),
+    Switch("a query's copy is held while it runs", "files.py",
+           'return cls(parent / f"{kind}-{secrets.token_hex(8)}")',
+           'one = cls(parent / f"{kind}-{secrets.token_hex(8)}")\n        (one.folder / ".lock").unlink()\n'
+           "        return one",
+           f"{_SQL}test_cancelling_kills_the_process {_SPILLED}"),
+    Switch("what a question has no memory for ends with it", "exports/engine/questions.py",
+           "await anyio.to_thread.run_sync(place.close)", "pass", _SPILLED),
+    Switch("what a dead process had no memory for is removed", "exports/store.py",
+           "(self._staging, self.scratch)", "(self._staging,)", _SPILLED),
     Switch("queries beyond those that wait are turned away", "exports/engine/queries.py",
            "tasks_waiting >= ", "tasks_waiting >= 1000 + ",
            "test_engine.py::test_queries_beyond_those_that_wait_are_turned_away"),

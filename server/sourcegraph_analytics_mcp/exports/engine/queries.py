@@ -4,14 +4,13 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, cast
 
 import anyio
 import anyio.to_thread
 
 from ...errors import AnalyticsError
-from ...files import Held, disk_error, private_folder
+from ...files import Held, disk_error
 from .process import EngineFailed, start_child
 from .questions import Questions
 
@@ -58,7 +57,7 @@ class Sandbox:
             )
         async with self._places, self._shared:
             try:
-                place = await anyio.to_thread.run_sync(_place, self._scratch)
+                place = await anyio.to_thread.run_sync(Held.within, self._scratch, "query")
             except OSError as error:
                 raise disk_error(error) from None
             try:
@@ -120,9 +119,3 @@ def _hint(answer: dict[str, Any], columns: Sequence[str]) -> str:
             return "Aggregate more, select fewer columns, or ask query_usage."
         case _:
             return "Send one SELECT over the table usage; nothing else is there."
-
-
-def _place(scratch: Path) -> Held:
-    """A place for copies that a query may damage without harm."""
-    private_folder(scratch)
-    return Held(scratch / f"query-{token_hex(8)}")

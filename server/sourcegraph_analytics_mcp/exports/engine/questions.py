@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 
 from ...errors import AnalyticsError
+from ...files import Held, disk_error
 from ..identities import Pseudonyms
 from .process import Child, EngineFailed, start_child
 
@@ -18,7 +20,7 @@ class Questions:
     """A warm engine process that answers our own statements, one at a time.
 
     Args:
-        scratch: directory for what does not fit into memory.
+        scratch: directory in which each process has a place for what does not fit into memory.
         pseudonyms: if given, the tables show people by these alone.
     """
 
@@ -26,6 +28,7 @@ class Questions:
         self._scratch = scratch
         self.pseudonyms = pseudonyms
         self._child: Child | None = None
+        self._place: Held | None = None  # the child's, which may hold anything that it read
         self._lock = anyio.Lock()
 
     async def ask(
@@ -34,14 +37,14 @@ class Questions:
         """Run one statement over Parquet files, each list of them visible as a table.
 
         Raises:
-            AnalyticsError: `not_found` when the files were deleted meanwhile, `internal` when the engine fails.
+            AnalyticsError: `not_found` when the files were deleted meanwhile, `internal` when the engine fails,
+                `store_full` or `store_corrupt` when the disk refuses.
         """
         request = {
             "do": "query",
             "tables": {name: [str(file) for file in files] for name, files in tables.items()},
             "sql": sql,
             "parameters": list(parameters),
-            "scratch": str(self._scratch),
             "mask": self.pseudonyms.key if self.pseudonyms else None,
         }
         try:
@@ -53,13 +56,24 @@ class Questions:
             raise (_deleted() if gone else _failed()) from failed
         return [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]
 
+    async def _begun(self) -> Child:
+        """The process that is there, else a new one."""
+        if self._child is None or not self._child.alive:
+            await self.aclose()
+            try:
+                self._place = await anyio.to_thread.run_sync(Held.within, self._scratch, "engine")
+            except OSError as error:
+                raise disk_error(error) from None
+            self._child = await start_child()
+        return self._child
+
     async def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         finished = False
         try:
-            if self._child is None or not self._child.alive:
-                self._child = await start_child()
-            await self._child.tell(request)
-            answer = await self._child.hear()
+            child = await self._begun()
+            assert self._place is not None
+            await child.tell(request | {"scratch": str(self._place.folder)})
+            answer = await child.hear()
             finished = True
             return cast(dict[str, Any], answer["done"])
         finally:
@@ -67,10 +81,14 @@ class Questions:
                 await self.aclose()
 
     async def aclose(self) -> None:
-        """End the process; the next question starts another."""
+        """End the process, and what it has on the disk with it; the next question starts another."""
         child, self._child = self._child, None
-        if child is not None:
-            await child.end()
+        place, self._place = self._place, None
+        with anyio.CancelScope(shield=True):
+            if child is not None:
+                await child.end()
+            if place is not None:
+                await anyio.to_thread.run_sync(place.close)
 
 
 def _deleted() -> AnalyticsError:
