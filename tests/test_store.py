@@ -24,6 +24,7 @@ import anyio.lowlevel
 import pytest
 from mcp import Client, MCPError
 
+from sourcegraph_analytics_mcp import disk
 from sourcegraph_analytics_mcp.disk import Disk
 from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.exports import store as exports_store
@@ -805,7 +806,7 @@ async def test_what_cannot_be_removed_to_its_end_is_not_said_to_be_deleted(
 
 @pytest.mark.anyio
 async def test_work_leaves_the_loop_once_the_disk_proves_slow() -> None:
-    disk = Disk()
+    slowing = Disk()
 
     def slow() -> int:
         until = time.monotonic() + 0.06
@@ -813,8 +814,28 @@ async def test_work_leaves_the_loop_once_the_disk_proves_slow() -> None:
             pass
         return threading.get_ident()
 
-    first, second = await disk.run(slow), await disk.run(threading.get_ident)
+    first, second = await slowing.run(slow), await slowing.run(threading.get_ident)
     assert first == threading.get_ident() != second
+
+
+@pytest.mark.anyio
+async def test_a_question_never_looks_at_a_slow_disk_while_others_wait(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[tuple[str, bool]] = []
+    look = os.scandir
+
+    def scandir(path: Any) -> Any:
+        looked.append((str(path).rpartition("/")[2], threading.current_thread() is threading.main_thread()))
+        return look(path)
+
+    monkeypatch.setattr(disk, "_SLOW", -1.0)  # so that the first work has proved it slow
+    async with connected(settings) as client:
+        await call(client, "list_exports")
+        monkeypatch.setattr(os, "scandir", scandir)
+        await call(client, "query_usage", metrics=["searches"], period="all_time")
+    assert {name for name, _ in looked} >= {"exports", "staging"}
+    assert not {("exports", True), ("staging", True)} & set(looked)
 
 
 @pytest.mark.anyio

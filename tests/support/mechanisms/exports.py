@@ -12,6 +12,7 @@ _PURGED = f"{_STORE}test_what_is_deleted_at_the_terminal_has_gone_wherever_it_wa
 _UNSEEN = f"{_STORE}test_a_data_directory_that_cannot_be_looked_at_stops_no_start_and_is_said"
 _CLOSED = f"{_STORE}test_a_directory_that_cannot_be_searched_stops_no_start_and_is_said"
 _TOKENS = "test_tokens.py::"
+_SLOW = f"{_STORE}test_a_question_never_looks_at_a_slow_disk_while_others_wait"
 _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
 
 EXPORTS = (
@@ -215,6 +216,11 @@ EXPORTS = (
            "            self._remove_abandoned()\n        except OSError as error:\n            raise disk_error(error)"
            " from error\n", "        except OSError as error:\n            raise disk_error(error) from error\n"
            "        self._remove_abandoned()\n", _CLOSED),
+    Switch("a store is prepared while others go on", "surface/tools/usage.py",
+           "await anyio.to_thread.run_sync(app.store.prepare)", "app.store.prepare()", _SLOW),
+    Switch("a slow store is looked at while others go on", "usage/answers.py",
+           "await anyio.to_thread.run_sync(self._store.of_this_hour, self._upstream)",
+           "self._store.of_this_hour(self._upstream)", _SLOW),
     Switch("callers who do not come back are swept", "surface/server.py",
            "tasks.start_soon(sweep_callers, self._settings)", "pass",
            "test_http.py::test_what_callers_who_do_not_come_back_have_left_goes_too"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
+import anyio.to_thread
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from ...errors import AnalyticsError, invalid
@@ -133,7 +134,7 @@ def fetching(app: App, call: Call) -> Any:
     """How an answer gets data that is not kept: a shared download, waited for as long as clients wait."""
 
     async def fetch(request: ReportRequest) -> Export:
-        app.store.prepare()
+        await anyio.to_thread.run_sync(app.store.prepare)
         download = app.downloads.start(request)
         export = await wait_for(app, download, call)
         if export is None:
