@@ -702,6 +702,17 @@ async def test_a_body_that_is_slow_and_steady_is_waited_for(make_settings: Make)
     assert export["row_count"] == 4000
 
 
+async def test_a_pause_that_is_allowed_is_waited_for_whatever_comes_after_it(make_settings: Make) -> None:
+    async def pause(exchange: Exchange) -> None:
+        await exchange.send(framed(CSV[:5], length=len(CSV)))
+        await anyio.sleep(1.2)  # more than half of what is allowed
+        await exchange.send(CSV[5:])
+
+    async with scripted_upstream(pause) as fake, connected(make_settings(fake.url, read_timeout=2)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert (export["row_count"], len(fake.exchanges)) == (CSV.count(b"\n") - 1, 1)
+
+
 async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(make_settings: Make, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(self_signed(tmp_path))

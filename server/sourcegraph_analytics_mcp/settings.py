@@ -73,7 +73,10 @@ class Settings(BaseModel):
     minutes_per_autoedit: Minutes = Field(2, description="Minutes saved per accepted auto-edit")
     minutes_per_code_navigation: Minutes = Field(0, description="Minutes saved per code navigation; not documented")
     connect_timeout: Seconds = Field(10, description="Seconds to connect")
-    read_timeout: Seconds = Field(120, description="Seconds without a byte before a request is given up")
+    read_timeout: Seconds = Field(
+        120,
+        description="Seconds without a byte before a request is given up; so is a body below 1 KiB/s over twice that",
+    )
     deadline: Seconds = Field(900, description="Seconds for a whole request, retries included")
     answer_within: Seconds = Field(45, description="Seconds after which an export goes on in the background")
     retry_base_delay: Annotated[float, Field(ge=0, le=60)] = Field(

@@ -149,7 +149,7 @@ class Http:
                 refuse_absurd(response.headers.raw)
                 if response.status_code not in request.success:
                     raise refusal(request.call, response.status_code, retry_after(response.headers.get("retry-after")))
-                window = self._settings.read_timeout / 2
+                window = 2 * self._settings.read_timeout  # so that a pause that is allowed is never a drip by itself
                 return await receive(_answer(response, request, window, None if self._app else wire))
         except httpx.TransportError as error:
             raise (self._cut(error) if head_seen else self._unanswered(error)) from None
