@@ -684,6 +684,26 @@ async def test_an_export_of_an_instance_that_is_granted_no_longer_is_not_there(
     assert Store(home, 1, 1 << 40).exports() == []
 
 
+async def test_the_token_that_the_operator_stored_serves_the_callers_and_is_shown_to_none(
+    make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    settings = make_settings(upstream.url, access_token="", **PUBLIC, oauth_keys_url="http://127.0.0.1:9/keys")
+    async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
+        with calling("bob"):
+            assert (await refused(client, "export_csv"))["code"] == "auth_missing"
+        made = (await call(client, "create_token"))["token"]
+        with calling("bob"):
+            assert (await call(client, "export_csv", granularity="by_user"))["export"]["row_count"]
+            checked = await call(client, "check_connection")
+            assert (await refused(client, "list_tokens"))["code"] == "forbidden"
+        await call(client, "revoke_token", token_id=made["id"], confirm=True)
+        with calling("bob"):
+            assert (await refused(client, "get_credits"))["code"] == "auth_missing"
+    said = {check["name"]: check["detail"] for check in checked["checks"]}
+    assert said["access token"] == "from secret store; upstream accepts it"  # not whose, nor until when
+    assert not [file for file in (settings.home / "callers").rglob("*") if file.name in ("tokens.json", "secrets")]
+
+
 async def test_a_share_is_free_again_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async with some() as (known, _):
         with calling("alice"):

@@ -19,11 +19,17 @@ Source = Literal["SRC_ANALYTICS_ACCESS_TOKEN", "SRC_ANALYTICS_ACCESS_TOKEN_FILE"
 
 
 class Configured:
-    """The credentials as the operator set them, else as the secret store keeps them."""
+    """The credentials as the operator set them, else as the secret store keeps them.
 
-    def __init__(self, settings: Settings, store: SecretStore) -> None:
+    Args:
+        operators: the operator's secret store, the same where the operator calls: its newest token serves who has
+            none. Nothing else of that token is known here, as of one that is set.
+    """
+
+    def __init__(self, settings: Settings, store: SecretStore, operators: SecretStore) -> None:
         self._settings = settings
         self._store = store
+        self._operators = operators
         self._current: tuple[StoredToken, SecretStr] | None = None
         self._taken: tuple[str, datetime] | None = None  # the secret that upstream took last, and when
         self._looked: date | None = None  # the day on which the expiry was looked at
@@ -146,6 +152,9 @@ class Configured:
             return read_secret_file(self._settings.access_token_file)
         if self._current is None or not self._current[0].live:
             self._current = await anyio.to_thread.run_sync(self._store.newest)
+        if self._current is None:  # asked each time, as the operator may revoke it
+            found = await anyio.to_thread.run_sync(self._operators.newest)
+            return found[1] if found else None
         return self._current[1] if self._current else None
 
 

@@ -72,13 +72,14 @@ class Shared:
     """What the callers of one server share; over stdio there is but one.
 
     Args:
-        keys: where the installation's key of pseudonyms is kept, None for the data directory.
+        home: the operator's data directory, with the key of pseudonyms and the tokens that serve all; None for the one
+            of the settings.
         places: for queries of query_export.
         budget: of retries.
         admit: called before a download begins, in the context of who asks.
     """
 
-    keys: Path | None = None
+    home: Path | None = None
     places: anyio.CapacityLimiter | None = None
     budget: RetryBudget | None = None
     admit: Callable[[], None] = lambda: None
@@ -101,12 +102,15 @@ async def open_app(
         shown: the instances whose exports are shown; none for any.
         remote: whether whoever calls is not on this machine.
     """
-    secrets = SecretStore(settings.home, settings.url, keyring=not settings.demo)
-    credentials = Configured(settings, secrets)
+    operators = shared.home or settings.home
+    secrets, shared_secrets = (
+        SecretStore(home, settings.url, keyring=not settings.demo) for home in (settings.home, operators)
+    )
+    credentials = Configured(settings, secrets, shared_secrets)
     http = Http(settings, upstream, shared.budget)
     analytics = Analytics(http, credentials)
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes, shown)
-    pseudonyms = Pseudonyms(shared.keys or settings.home / "keys") if settings.identities == "pseudonyms" else None
+    pseudonyms = Pseudonyms(operators / "keys") if settings.identities == "pseudonyms" else None
     questions = Questions(store.scratch, pseudonyms)
     sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, shared.places)
     minutes = assumed(settings)

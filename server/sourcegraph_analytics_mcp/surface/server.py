@@ -112,8 +112,8 @@ class AnalyticsServer(MCPServer[App]):
 
     @asynccontextmanager
     async def _many(self, _: MCPServer[App]) -> AsyncIterator[Any]:
-        keys, places = self._settings.home / "keys", anyio.CapacityLimiter(_QUERIES_AT_ONCE)
-        shared = Shared(keys, places, RetryBudget(), self._admit_download)
+        places = anyio.CapacityLimiter(_QUERIES_AT_ONCE)
+        shared = Shared(self._settings.home, places, RetryBudget(), self._admit_download)
         async with anyio.create_task_group() as tasks:
             self._callers = Callers(lambda name: self._open_for(name, shared), tasks, self._grants)
             tasks.start_soon(sweep_callers, self._settings)

@@ -13,6 +13,7 @@ _CLOCK = f"{_TOKENS}test_a_lost_token_is_named_though_our_clock_is_wrong"
 _SPOILED = f"{_TOKENS}test_a_token_file_that_is_spoiled_later_is_named_and_nothing_else_fails"
 _LOGGED = "test_secrets.py::test_the_log_masks_secrets_and_keeps_each_event_on_one_line"
 _RETRIES = "test_analytics.py::test_a_create_that_ends_in_any_way_leaves_no_live_token"
+_SERVES = "test_http_parts.py::test_the_token_that_the_operator_stored_serves_the_callers_and_is_shown_to_none"
 
 _GUARDS = (
     Switch("the store is tried before anything is posted", "access/tokens.py",
@@ -57,6 +58,10 @@ _GUARDS = (
            f"{_TOKENS}test_a_new_token_is_stored_used_and_never_shown"),
     Switch("a token always has an end", "surface/tools/tokens.py", "arguments.expires_in_days or 90",
            "arguments.expires_in_days or 0", f"{_TOKENS}test_a_new_token_is_stored_used_and_never_shown"),
+    Switch("the operator's token serves the callers", "access/credentials.py", "self._operators.newest",
+           "self._store.newest", _SERVES),
+    Switch("of the operator's token callers learn no more", "access/credentials.py",
+           "reversed(self._store.tokens())", "reversed(self._operators.tokens())", _SERVES),
     Switch("a token that worked is said to have", "upstream/analytics.py", "self._credentials.taken(secret)", "pass",
            f"{_TOKENS}test_a_token_that_stops_working_is_said_to_have_worked"),
     Switch("of a refused token is said what is known", "access/credentials.py", '" ".join((error.message, *known))',
