@@ -22,6 +22,7 @@ import pytest
 from mcp import Client
 
 import sourcegraph_analytics_mcp
+from sourcegraph_analytics_mcp.exports.engine import child
 from sourcegraph_analytics_mcp.exports.engine.ingest import Ingest
 from sourcegraph_analytics_mcp.exports.engine.native import disk_refusal
 from sourcegraph_analytics_mcp.exports.engine.questions import Questions
@@ -41,10 +42,10 @@ BODY = b"Instance user ID,Searches\n" + b"1,2\n" * 1000
 def engines() -> list[int]:
     """The engine processes of this one."""
     found = []
-    for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
+    for one in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
         with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-            if "child.py" in Path(f"/proc/{child}/cmdline").read_text(errors="replace"):
-                found.append(int(child))
+            if "child.py" in Path(f"/proc/{one}/cmdline").read_text(errors="replace"):
+                found.append(int(one))
     return found
 
 
@@ -282,7 +283,8 @@ def test_a_file_that_cannot_be_synced_is_heard_of(tmp_path: Path) -> None:
 
 
 async def test_an_engine_is_told_nothing_but_its_work(make_settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does it leave an image of its memory."""
+    """Nor does it leave an image of its memory, or take more of that and of files than it may."""
+    limits = r"(?s)(?=.*Max core file size +0 +0 )(?=.*Max open files +256 +256 )(?=.*Max address space +(\d+) +\1 )"
     monkeypatch.setenv("SRC_ANALYTICS_ACCESS_TOKEN", "sams_at_planted.secret")
     seen: list[str] = []
 
@@ -291,7 +293,7 @@ async def test_an_engine_is_told_nothing_but_its_work(make_settings: Make, monke
         engine = Path(f"/proc/{await an_engine()}")
         seen.extend((engine / name).read_text() for name in ("environ", "cmdline"))
         with anyio.fail_after(30):
-            while not re.search(r"Max core file size +0 +0 ", (engine / "limits").read_text()):
+            while not re.match(limits, (engine / "limits").read_text()):
                 await anyio.lowlevel.checkpoint()
         await exchange.send(BODY[2000:])
 
@@ -300,6 +302,23 @@ async def test_an_engine_is_told_nothing_but_its_work(make_settings: Make, monke
     assert len(seen) == 2
     assert "sams_at_" not in "".join(seen)
     assert "SRC_ANALYTICS" not in "".join(seen)
+
+
+def test_an_engine_goes_on_without_the_limits_that_a_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def refuse(limit: int, most: tuple[int, int]) -> None:
+        asked.append(limit)
+        raise ValueError("current limit exceeds maximum limit")  # as on macOS
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    before = os.umask(0o022)
+    try:
+        child._confine()
+    finally:
+        assert os.umask(before) == 0o077
+    assert asked == [resource.RLIMIT_CORE, resource.RLIMIT_NOFILE]
 
 
 async def test_what_is_wrong_is_heard_before_the_whole_report_has_come(make_settings: Make) -> None:

@@ -6,7 +6,9 @@ signal where there is one), has limits on memory, files and core dumps, and neve
 
 import json
 import os
+import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,16 +17,17 @@ _ADDRESS_SPACE = 3 << 30  # bytes; for what the engine allocates outside its own
 
 
 def _confine() -> None:
-    """Set the limits of the operating system, where it has them; what is written is for this user alone."""
+    """Set the limits of the operating system, as far as it takes them; what is written is for this user alone."""
     os.umask(0o077)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
-    if sys.platform == "linux":
+    linux = sys.platform == "linux"
+    for limit, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 256),
+        *([(resource.RLIMIT_AS, _ADDRESS_SPACE)] if linux else []),  # others refuse it or do not hold to it
+    ):
+        with suppress(*(() if linux else (ValueError, OSError))):
+            resource.setrlimit(limit, (most, most))
+    if linux:
         import ctypes
 
         ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
