@@ -98,5 +98,5 @@ async def _process() -> Process:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # what it has to say of an error comes as an answer
-        env={"PYTHONUTF8": "1", **{k: v for k, v in os.environ.items() if k in ("LD_LIBRARY_PATH", "SYSTEMROOT")}},
+        env={"PYTHONUTF8": "1", **{k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}},
     )

@@ -3,6 +3,8 @@
 import base64
 import math
 import re
+import resource
+from pathlib import Path
 from typing import Any
 
 from .gate import Refused, check
@@ -66,11 +68,8 @@ def _lock(connection: duckdb.DuckDBPyConnection, files: list[str], memory_mb: in
 def _limit() -> None:
     """Take away what a query does not need, now that everything is open."""
     try:
-        import resource
-        from pathlib import Path
-
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except (ImportError, OSError):  # no such limits, or no way to know what is in use
+    except OSError:  # no way to know what is in use
         return
     resource.setrlimit(resource.RLIMIT_AS, (used + _HEADROOM, used + _HEADROOM))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
