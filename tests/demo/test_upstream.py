@@ -22,7 +22,6 @@ from sourcegraph_analytics_mcp.demo.upstream import (
     Received,
     TokenDesk,
     Upstream,
-    upstream_app,
 )
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +56,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def app(tiny: Company, clock: Clock) -> Starlette:
-    return upstream_app(tiny, clock=clock)
+    return Upstream(tiny, clock).app()
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ async def test_tokens_need_the_cookie(
 
 
 async def test_the_cookie_may_have_another_name(tiny: Company, clock: Clock) -> None:
-    app = upstream_app(tiny, clock=clock, cookie="value", cookie_name="accounts_session_v2")
+    app = Upstream(tiny, clock, cookie="value", cookie_name="accounts_session_v2").app()
     async with connected(app) as client:
         assert (await client.get(TOKENS, headers={"Cookie": "accounts_session_v2=value"})).status_code == 200
         assert (await client.get(TOKENS, headers=SIGNED_IN)).status_code == 401
@@ -189,7 +188,7 @@ async def test_it_starts_with_a_live_an_expired_and_an_unnamed_token(client: htt
 
 async def test_the_first_tokens_can_be_given(tiny: Company, clock: Clock) -> None:
     given = IssuedToken("one", "given-secret", NOW - timedelta(days=1))
-    async with connected(upstream_app(tiny, clock=clock, tokens=[given])) as client:
+    async with connected(Upstream(tiny, clock, tokens=[given]).app()) as client:
         assert await listed(client) == [{"id": "one", "createdAt": "2026-06-16T12:30:05Z", "isExpired": False}]
         await client.delete(f"{TOKENS}/one", headers=SIGNED_IN)
     assert not given.revoked

@@ -200,20 +200,6 @@ class Upstream:
         return {"id": token.id, "createdAt": _time(token.created_at)} | kept
 
 
-def upstream_app(
-    company: Company,
-    *,
-    clock: Callable[[], datetime],
-    cookie: str = DEMO_COOKIE,
-    cookie_name: str = "cas",
-    instance: str = DEMO_INSTANCE,
-    tokens: Sequence[IssuedToken] | None = None,
-) -> Starlette:
-    """The upstream as an application; its ledger and token desk are in the application's state."""
-    upstream = Upstream(company, clock, cookie=cookie, cookie_name=cookie_name, instance=instance, tokens=tokens)
-    return upstream.app()
-
-
 def _answering(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """The endpoint, with its refusals as answers."""
 

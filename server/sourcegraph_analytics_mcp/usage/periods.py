@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Literal, get_args
+from typing import Literal
 
 from ..errors import invalid
 
@@ -18,7 +18,6 @@ Period = Literal[
     "last_year",
     "all_time",
 ]
-PERIODS: tuple[Period, ...] = get_args(Period)
 _DAY = timedelta(days=1)
 
 

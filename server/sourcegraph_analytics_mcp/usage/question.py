@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Literal, get_args
+from typing import Literal
 
 from ..errors import invalid
 from ..exports.models import Export
@@ -11,7 +11,6 @@ from .metrics import Metric
 from .periods import Range, add_months
 
 Dimension = Literal["day", "week", "month", "quarter", "user", "team", "client", "language"]
-DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 TIME: tuple[Dimension, ...] = ("day", "week", "month", "quarter")
 SHORT = 100  # days of a range whose data is asked for by day, so that answers can say which days have data
 _FINENESS: dict[Granularity, int] = {
