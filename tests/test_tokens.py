@@ -19,7 +19,7 @@ import keyring
 import pytest
 from keyring.backends import fail
 from keyring.backends.chainer import ChainerBackend
-from mcp import MCPError
+from mcp import Client, MCPError
 from mcp_types import ElicitResult, ErrorData, InputRequiredResult
 
 from sourcegraph_analytics_mcp.access import secret_store
@@ -45,6 +45,12 @@ def secret_of(upstream: Served) -> str:
 
 def everything_written(home: Path) -> dict[str, str]:
     return {str(p.relative_to(home)): p.read_text(errors="replace") for p in home.rglob("*") if p.is_file()}
+
+
+async def told(client: Client) -> list[str]:
+    """What list_tokens says beside the tokens and whose use of them is not known."""
+    notes: list[str] = (await call(client, "list_tokens"))["notes"]
+    return [note for note in notes if not note.startswith("Which token exports use is not known")]
 
 
 async def test_a_new_token_is_stored_used_and_never_shown(
@@ -326,7 +332,7 @@ async def test_nothing_is_concluded_from_a_part_of_the_list(make_settings: Make)
         async with connected(settings) as client:
             lost = await refused(client, "create_token", display_name="job")
             aged(settings)
-            note, part = (await call(client, "list_tokens"))["notes"]
+            note, part = await told(client)
             checks = (await call(client, "check_connection"))["checks"]
             gone = await refused(client, "revoke_token", token_id=ACTIVE, confirm=True)
     assert lost["code"] == "ambiguous"
@@ -636,7 +642,7 @@ async def test_what_a_crash_left_is_not_touched_where_nothing_may_be_changed(mak
         settings = make_settings(fake.url)
         await killed_in_create(settings, desk.made)
         async with connected(make_settings(fake.url, read_only=True)) as client:
-            assert (await call(client, "list_tokens"))["notes"] == []
+            assert await told(client) == []
     assert "DELETE" not in desk.calls
     assert len(list((settings.home / "creates").iterdir())) == 1
 
@@ -649,10 +655,10 @@ async def test_what_a_crash_left_is_only_revoked_when_it_must_be_ours(make_setti
         await killed_in_create(settings, desk.made)
         desk.tokens[:] = [{**desk.tokens[0], "id": f"twin-{number}"} for number in range(others)]
         async with connected(settings) as client:
-            (first,) = (await call(client, "list_tokens"))["notes"]
+            (first,) = await told(client)
             aged(settings)
-            (second,) = (await call(client, "list_tokens"))["notes"]
-            assert (await call(client, "list_tokens"))["notes"] == []
+            (second,) = await told(client)
+            assert await told(client) == []
     assert "DELETE" not in desk.calls
     assert ("no token of its is listed yet" if not others else "twin-0, twin-1") in first
     assert ("it left no token" if not others else "twin-0, twin-1") in second
@@ -666,9 +672,9 @@ async def test_a_token_that_the_list_shows_late_is_revoked_all_the_same(make_set
         await killed_in_create(settings, desk.made)
         hidden, desk.tokens[:] = desk.tokens[:], []
         async with connected(settings) as client:
-            (first,) = (await call(client, "list_tokens"))["notes"]
+            (first,) = await told(client)
             desk.tokens[:] = hidden
-            (second,) = (await call(client, "list_tokens"))["notes"]
+            (second,) = await told(client)
     assert "no token of its is listed yet" in first
     assert "(new-0) was revoked" in second
 
@@ -691,7 +697,7 @@ async def test_one_token_that_need_not_be_what_a_crash_left_is_not_revoked(
         desk.tokens[0] |= other
         aged(settings)
         async with connected(settings) as client:
-            (note,) = (await call(client, "list_tokens"))["notes"]
+            (note,) = await told(client)
     assert "DELETE" not in desk.calls
     assert says in note
 
@@ -750,7 +756,7 @@ async def test_a_create_that_another_server_has_under_way_is_left_alone(make_set
             await desk.made.wait()
             listed = await call(other, "list_tokens")
             asked.set()
-    assert listed["notes"] == []
+    assert not any("cut off" in note for note in listed["notes"])
     assert [token["is_expired"] for token in listed["tokens"]] == [False]
     assert "DELETE" not in desk.calls
     assert made[0]["token"]["id"] == "new-0"
@@ -890,7 +896,7 @@ async def test_what_a_crash_left_is_not_settled_while_a_create_of_its_name_is_un
             tasks.start_soon(one.call_tool, "create_token", {"display_name": "nightly"})
             await asked.wait()
             crashed.write_text(note)
-            (first,) = (await call(other, "list_tokens"))["notes"]
+            (first,) = await told(other)
             still = crashed.exists()
             listed.set()
     assert "may be its" in first
@@ -926,7 +932,7 @@ async def test_a_lost_token_is_named_though_our_clock_is_wrong(make_settings: Ma
 
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
         error = await refused(client, "create_token", display_name="job")
-        (note,) = (await call(client, "list_tokens"))["notes"]
+        (note,) = await told(client)
     assert error["code"] == "ambiguous"
     assert "orphan-1" in error["next_step"]
     assert "orphan-1" in note
@@ -991,6 +997,50 @@ async def test_a_token_file_that_is_spoiled_later_is_named_and_nothing_else_fail
         assert "planted" not in said
     assert [token["in_use"] for token in listed["tokens"]] == [False] * 3
     assert "goes on using SRC_ANALYTICS_ACCESS_TOKEN_FILE" in text(created)
+
+
+async def test_which_token_is_in_use_is_unknown_where_the_operator_set_one_that_was_not_made_here(
+    make_settings: Make, upstream: Served
+) -> None:
+    ids = [token.id for token in upstream.desk.tokens]
+    asked: list[str] = []
+
+    async def yes(context: Any, parameters: Any) -> ElicitResult:
+        asked.append(parameters.message)
+        return ElicitResult(action="accept", content=YES)
+
+    async with connected(make_settings(upstream.url)) as client:
+        made = (await call(client, "create_token"))["token"]["id"]
+        result = await client.call_tool("list_tokens")
+        error = await refused(client, "revoke_token", token_id=ids[2])
+    async with connected(make_settings(upstream.url), elicitation_callback=yes) as client:
+        ours = text(await client.call_tool("revoke_token", {"token_id": made}))
+        theirs = text(await client.call_tool("revoke_token", {"token_id": ids[2]}))
+    listed = result.structured_content or {}
+    assert {token["id"]: token["in_use"] for token in listed["tokens"]} == dict.fromkeys(ids) | {
+        ids[0]: False,
+        made: False,
+    }
+    (note,) = listed["notes"]
+    assert "not known: SRC_ANALYTICS_ACCESS_TOKEN holds one that was not made here" in note
+    assert note in text(result)
+    assert text(result).count("active; use unknown") == 2
+    assert "may be the one that exports here use" in error["message"]
+    assert ["may be the one" in question for question in asked] == [False, True]
+    assert "check_connection" not in ours
+    assert "Exports may have used it: check_connection says" in theirs
+
+
+async def test_the_token_in_use_is_known_where_the_one_set_was_made_here(make_settings: Make, upstream: Served) -> None:
+    async with connected(make_settings(upstream.url)) as client:
+        made = (await call(client, "create_token"))["token"]["id"]
+    async with connected(make_settings(upstream.url, access_token=secret_of(upstream))) as client:
+        listed = await call(client, "list_tokens")
+        error = await refused(client, "revoke_token", token_id=made)
+    assert [token["id"] for token in listed["tokens"] if token["in_use"]] == [made]
+    assert [token["in_use"] for token in listed["tokens"]].count(False) == 3
+    assert listed["notes"] == []
+    assert "It is the one that exports here use." in error["message"]
 
 
 async def test_without_an_access_token_none_of_the_listed_is_in_use(make_settings: Make, upstream: Served) -> None:
@@ -1320,7 +1370,7 @@ async def test_what_another_upstream_was_asked_is_left_alone_and_a_cut_note_is_r
     (notes / "1.json").write_text(json.dumps(other))
     (notes / "2.json").write_text('{"url": "https://ot')
     async with connected(settings) as client:
-        assert (await call(client, "list_tokens"))["notes"] == []
+        assert await told(client) == []
     assert [path.name for path in notes.iterdir()] == ["1.json"]
 
 

@@ -104,6 +104,16 @@ class Configured:
         stored = await self._stored()
         return stored.id if stored else None
 
+    async def in_use(self, *ids: str) -> dict[str, bool | None]:
+        """For each id whether exports use that token; None where it cannot be told, as the operator set another's."""
+        secret = await self._secret()
+        if secret is None:
+            return dict.fromkeys(ids, False)
+        if (used := self._listed(secret)) is not None:
+            return {token_id: token_id == used.id for token_id in ids}
+        ours = {token.id for token in self._store.tokens()}
+        return {token_id: False if token_id in ours else None for token_id in ids}
+
     async def expires_at(self) -> datetime | None:
         """When the token in use expires; None where that is not known, or never."""
         stored = await self._stored()
@@ -111,11 +121,16 @@ class Configured:
 
     async def _stored(self) -> StoredToken | None:
         """The token in use as the secret store lists it."""
+        secret = await self._secret()
+        return None if secret is None else self._listed(secret)
+
+    async def _secret(self) -> str | None:
+        """The secret of the token in use; None where there is none that can be read."""
         try:
             found = await self._find()
         except SettingsError:  # whoever needs the secret is told
             return None
-        return None if found is None else self._listed(found.get_secret_value())
+        return None if found is None else found.get_secret_value()
 
     def _listed(self, secret: str) -> StoredToken | None:
         mark = fingerprint(secret)

@@ -49,7 +49,7 @@ class Call:
     async def confirmed(self, question: str) -> bool | InputRequiredResult | None:
         """Ask the person to confirm; None when this client cannot ask, a result to pass on while it is asking.
 
-        The question must depend on the arguments alone, since the client sends the call again with the answer.
+        What is agreed to must depend on the arguments alone, since the client sends the call again with the answer.
         """
         if not self._can_ask():
             return None

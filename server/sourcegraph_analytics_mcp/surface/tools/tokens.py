@@ -21,6 +21,12 @@ _LEFT = (
     "SRC_ANALYTICS_DATA_DIR is writable."
 )
 
+_WARNINGS = {
+    True: " It is the one that exports here use.",
+    None: " It may be the one that exports here use: that was set by the operator, and which it is, is not known.",
+    False: "",
+}
+
 
 def _iso_time(value: object) -> object:
     if not (isinstance(value, str) and re.match(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:", value, re.ASCII)):
@@ -40,7 +46,7 @@ class TokenEntry(Answer):
 
 
 class ListedToken(TokenEntry):
-    in_use: bool
+    in_use: bool | None
 
 
 class CreateTokenArguments(Arguments):
@@ -137,10 +143,12 @@ async def list_tokens(app: App, arguments: ListTokensArguments, call: Call) -> R
     every = listed.tokens
     if not listed.whole:
         notes = [*notes, "Upstream lists only a part of the tokens here (it names a next page); the counts are of it."]
-    in_use = await app.credentials.token_in_use()
     expired = sum(token.is_expired for token in every)
     shown = [token for token in every if arguments.include_expired or not token.is_expired]
-    entries = [_entry(token, in_use=token.id == in_use) for token in shown]
+    in_use = await app.credentials.in_use(*(token.id for token in shown))
+    entries = [_entry(token, in_use=in_use[token.id]) for token in shown]
+    if any(entry.in_use is None for entry in entries):
+        notes = [*notes, await _unknown(app)]
     count = fitting(list(entry.model_dump().values()) for entry in entries)
     if count < len(entries):
         notes = [*notes, f"Listed: the first {count} of {len(entries):,}; the counts are over all."]
@@ -157,19 +165,30 @@ def _noted(notes: list[str]) -> str:
     return "".join(f"\n\nNote: {safe(note)}" for note in notes)
 
 
-def _entry(token: Token, *, in_use: bool) -> ListedToken:
+async def _unknown(app: App) -> str:
+    """Why nobody here knows which token is in use."""
+    source = await app.credentials.source()
+    return (
+        f"Which token exports use is not known: {source} holds one that was not made here, so in_use is null. "
+        "Ask whoever set it before revoking any."
+    )
+
+
+def _entry(token: Token, *, in_use: bool | None) -> ListedToken:
     return ListedToken(
         id=token.id,
         display_name=token.display_name,
         created_at=_time(token.created_at),
         expires_at=_time(token.expires_at) if token.expires_at else None,
         is_expired=token.is_expired,
-        in_use=in_use,
+        in_use=bool(in_use) if token.is_expired else in_use,  # one that does not work is not perhaps in use
     )
 
 
 def _state(token: ListedToken) -> str:
-    return "expired" if token.is_expired else "in use here" if token.in_use else "active"
+    if token.is_expired:
+        return "expired"
+    return {True: "in use here", False: "active", None: "active; use unknown"}[token.in_use]
 
 
 def _time(moment: datetime) -> str:
@@ -196,32 +215,40 @@ class RevokeTokenAnswer(Answer):
 async def revoke_token(app: App, arguments: RevokeTokenArguments, call: Call) -> Reply | InputRequiredResult:
     """Revoke an access token for good, after the user confirms; whatever uses it stops working."""
     token_id = arguments.token_id
-    agreed = await call.confirmed(f"Revoke access token {token_id}? Whatever uses it stops working; this is for good.")
+    in_use = (await app.credentials.in_use(token_id))[token_id]
+    warning = _WARNINGS[in_use]
+    agreed = await call.confirmed(
+        f"Revoke access token {token_id}? Whatever uses it stops working; this is for good.{warning}"
+    )
     if isinstance(agreed, InputRequiredResult):
         return agreed
     if agreed is None and not arguments.confirm:
         raise AnalyticsError(
             "forbidden",
-            "Nothing was revoked: this client cannot ask the user to confirm.",
+            f"Nothing was revoked: this client cannot ask the user to confirm.{warning}",
             "Ask the user; if they agree, call again with confirm=true.",
         )
     if agreed is False:
         raise AnalyticsError("cancelled", "Nothing was revoked: the user did not confirm.", "Leave it at that.")
-    in_use = await app.credentials.token_in_use() == token_id
     revoked = await app.tokens.revoke(token_id)
     outcome = revoked.outcome
     answer = RevokeTokenAnswer(token_id=token_id, outcome=outcome, verified=outcome == "revoked")
     left = "" if revoked.forgotten else f" {_LEFT}"
-    cut = f" It was the one this server used; {await _next(app)}." if in_use else ""
     if outcome == "already_expired":
         done = f"Token {safe(token_id)} had already expired or been revoked; nothing was changed upstream."
     else:
         done = f"Token {safe(token_id)} was revoked, and the token list confirms it."
-    return Reply(f"{done}{cut}{left}", answer)
+    return Reply(f"{done}{await _next(app, in_use)}{left}", answer)
 
 
-async def _next(app: App) -> str:
-    """What exports use after the token in use has gone."""
+async def _next(app: App, in_use: bool | None) -> str:
+    """What exports use after a token has gone that they used, or perhaps used."""
+    if in_use is None:
+        return " Exports may have used it: check_connection says whether they still work."
+    return f" It was the one this server used; {await _left_to_exports(app)}." if in_use else ""
+
+
+async def _left_to_exports(app: App) -> str:
     source = await app.credentials.source()
     if source is None:
         return "exports need another now"
