@@ -129,6 +129,40 @@ async def test_a_token_that_stops_working_is_said_to_have_worked(make_settings: 
         assert (await refused(client, "get_credits"))["message"].endswith("it is wrong, expired or revoked.")
 
 
+async def test_no_token_is_to_be_made_here_where_the_one_that_the_operator_set_stays_in_use(
+    make_settings: Make, upstream: Served, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("never-worked")
+    file.chmod(0o600)
+    for given, step in (
+        ({"access_token": "never-worked"}, "set SRC_ANALYTICS_ACCESS_TOKEN to it and restart"),
+        ({"access_token": "", "access_token_file": file}, "into the file of SRC_ANALYTICS_ACCESS_TOKEN_FILE"),
+    ):
+        async with connected(make_settings(upstream.url, **given)) as client:
+            error = await refused(client, "get_credits")
+        assert error["code"] == "auth_rejected"
+        assert step in error["next_step"]
+        assert "create_token" not in error["next_step"]
+    async with connected(make_settings(upstream.url, access_token="")) as client:
+        made = (await call(client, "create_token", expires_in_days=5))["token"]["id"]
+        described = {tool.name: tool.description or "" for tool in (await client.list_tools()).tools}["create_token"]
+        upstream.desk.revoke(made)
+        assert "create_token" in (await refused(client, "get_credits"))["next_step"]
+    assert "unless the operator set SRC_ANALYTICS_ACCESS_TOKEN" in described
+
+
+async def test_the_check_does_not_offer_to_make_a_token_that_would_not_be_used(
+    make_settings: Make, upstream: Served
+) -> None:
+    async with connected(make_settings(upstream.url, access_token="")) as client:
+        await call(client, "create_token", expires_in_days=5)
+    async with connected(make_settings(upstream.url, access_token=secret_of(upstream))) as client:
+        checks = (await call(client, "check_connection"))["checks"]
+    detail = next(check["detail"] for check in checks if check["name"] == "access token")
+    assert "make another for SRC_ANALYTICS_ACCESS_TOKEN now" in detail
+
+
 async def test_a_token_that_has_expired_is_said_to_have(make_settings: Make, upstream: Served) -> None:
     settings = make_settings(upstream.url, access_token="")
     async with connected(settings) as client:

@@ -89,7 +89,16 @@ class Configured:
         if stored is not None and stored.expires_at is not None:
             end = f"{stored.expires_at:%Y-%m-%d %H:%M} UTC"
             known.append(f"It was to work until {end}." if stored.live else f"It expired at {end}.")
-        return AnalyticsError(error.code, " ".join((error.message, *known)), error.next_step)
+        return AnalyticsError(error.code, " ".join((error.message, *known)), self._remedy() or error.next_step)
+
+    def _remedy(self) -> str | None:
+        """What to do about a token that the operator set, as one made here would not be used."""
+        page = "Make an access token on the page /access-tokens of Sourcegraph Analytics"
+        if self._settings.access_token is not None:
+            return f"{page}, set SRC_ANALYTICS_ACCESS_TOKEN to it and restart this server."
+        if self._settings.access_token_file is not None:
+            return f"{page} and put it into the file of SRC_ANALYTICS_ACCESS_TOKEN_FILE."
+        return None
 
     async def source(self) -> Source | None:
         """Where the access token comes from; None without one."""

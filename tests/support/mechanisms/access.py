@@ -66,6 +66,8 @@ _GUARDS = (
            f"{_TOKENS}test_a_token_that_stops_working_is_said_to_have_worked"),
     Switch("of a refused token is said what is known", "access/credentials.py", '" ".join((error.message, *known))',
            "error.message", f"{_TOKENS}test_a_token_that_has_expired_is_said_to_have"),
+    Switch("no token is made that would not be used", "access/credentials.py", "self._remedy() or ", "",
+           f"{_TOKENS}test_no_token_is_to_be_made_here_where_the_one_that_the_operator_set_stays_in_use"),
     Switch("a token that has expired is said to have", "access/credentials.py", "{self._none()}", "none is set",
            f"{_TOKENS}test_a_token_that_has_expired_is_said_to_have"),
     Switch("the log warns before a token expires", "access/credentials.py", "        await self._warn_in_time()\n", "",

@@ -106,14 +106,15 @@ async def _token(app: App, asked: str | None) -> Check:
     except AnalyticsError as error:
         return Check(name="access token", ok=False, detail=error.text)
     detail = f"from {source}; upstream accepts it"
-    return Check(name="access token", ok=True, detail=detail + _expiry(await app.credentials.expires_at()))
+    how = "with create_token" if source == "secret store" else f"for {source}"
+    return Check(name="access token", ok=True, detail=detail + _expiry(await app.credentials.expires_at(), how))
 
 
-def _expiry(moment: datetime | None) -> str:
+def _expiry(moment: datetime | None, how: str) -> str:
     """What to know of when a token expires: in time to make another."""
     if moment is None:
         return ""
-    return f"; expires {moment:%Y-%m-%d}" + (": make another with create_token now" if expires_soon(moment) else "")
+    return f"; expires {moment:%Y-%m-%d}" + (f": make another {how} now" if expires_soon(moment) else "")
 
 
 async def _cookie(app: App, call: Call) -> Check:

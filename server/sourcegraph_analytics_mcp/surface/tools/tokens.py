@@ -68,7 +68,8 @@ class CreateTokenAnswer(Answer):
 
 @tool(title="Create access token", answer=CreateTokenAnswer, hints=Hints(), changes_upstream=True)
 async def create_token(app: App, arguments: CreateTokenArguments, call: Call) -> Reply:
-    """Create a Sourcegraph Analytics access token. Its secret is stored for this server, which uses it from then on."""
+    """Create a Sourcegraph Analytics access token. Its secret is stored for this server, which uses it from then on,
+    unless the operator set SRC_ANALYTICS_ACCESS_TOKEN or its _FILE: that one stays in use."""
     notes = await app.tokens.settled()
     created = await app.tokens.create(arguments.display_name, _expiry(arguments))
     token = created.token
