@@ -221,6 +221,33 @@ async def test_totals_are_over_everything_and_the_page_says_so(settings: Setting
     assert re.search(r"first 2 of \d+ rows; the totals are over all", text(result))
 
 
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ({"group_by": ["day"]}, "latest"),
+        ({"group_by": ["client", "month"]}, "latest"),
+        ({"group_by": ["day", "client"], "descending": True}, "latest"),
+        ({"group_by": ["day", "client"], "order_by": "day"}, "latest"),
+        ({"group_by": ["day"], "descending": False}, "first"),
+        ({"group_by": ["day", "client"], "order_by": "chat_events"}, "first"),
+        ({"group_by": ["day", "client"], "order_by": "day", "descending": False}, "first"),
+        ({"group_by": ["user"]}, "first"),
+    ],
+)
+async def test_a_page_says_whether_it_is_the_latest_or_the_first(
+    settings: Settings, asked: dict[str, Any], shown: str
+) -> None:
+    question = {"metrics": ["chat_events"], "period": "last_90_days"} | asked
+    async with connected(settings) as client:
+        page = await client.call_tool("query_usage", question | {"limit": 2})
+        whole = await call(client, "query_usage", **question, limit=1000)
+    assert f"Shown: the {shown} 2 of {whole['row_count']:,} rows" in text(page)
+    rows = (page.structured_content or {})["rows"]
+    if shown == "latest":
+        at = next(at for at, name in enumerate(asked["group_by"]) if name in ("day", "month"))
+        assert max(row[at] for row in whole["rows"]) in [row[at] for row in rows]
+
+
 async def test_days_with_data_are_told(make_settings: Make, tmp_path: Path) -> None:
     world = world_of(did(ANN, TODAY - 3 * DAY, searches=1), did(ANN, TODAY - 2 * DAY, searches=1))
     async with served(world, make_settings, tmp_path) as (client, _):

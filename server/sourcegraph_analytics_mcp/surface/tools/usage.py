@@ -176,10 +176,16 @@ def _text(found: Found) -> str:
     if found.question.group_by and found.rows:
         parts.append(_table(found))
         if len(found.rows) < found.matched:
-            shown = "latest" if _by_time_only(found) and found.question.order_by is None else "first"
+            shown = "latest" if _latest(found.question) else "first"
             parts.append(f"Shown: the {shown} {len(found.rows)} of {found.matched:,} rows; the totals are over all.")
     parts.append("\n".join(f"- {note}" for note in found.notes))
     return "\n\n".join(parts)
+
+
+def _latest(asked: Question) -> bool:
+    """Whether a page of the rows is the latest of them: by time is the order where none is given."""
+    by_time = asked.time is not None if asked.order_by is None else asked.order_by in TIME
+    return by_time and asked.descending is not False
 
 
 def _headline(found: Found) -> str:
