@@ -125,6 +125,20 @@ async def test_people_without_emails_are_counted_by_id_and_blank_is_not_zero(
     assert answer["totals"] == [2, 0, None, None, 0]
 
 
+async def test_what_has_no_language_is_called_alike_in_the_table_and_in_the_note(
+    make_settings: Make, tmp_path: Path
+) -> None:
+    day = TODAY - 2 * DAY
+    world = world_of(did(ANN, day), did(BO, day), did(ANN, day, "VSCode.cody", "go"))
+    question = {"metrics": ["active_users"], "group_by": ["language"], "period": "last_7_days"}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        result = await client.call_tool("query_usage", question)
+    answer = result.structured_content or {}
+    assert "Activity without a language is shown as blank." in answer["notes"]
+    assert answer["rows"] == [[None, 2], ["go", 1]]
+    assert "| (blank) | 2 |" in text(result)
+
+
 async def test_rates_are_ratios_of_sums(make_settings: Make, tmp_path: Path) -> None:
     world = world_of(
         did(ANN, TODAY - DAY, "e", "Go", suggestions=1, acceptances=1),

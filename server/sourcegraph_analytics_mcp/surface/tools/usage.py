@@ -223,7 +223,7 @@ def _table(found: Found) -> str:
     groups = {index for index, column in enumerate(found.columns) if column.metric is None}
     rows = [
         [
-            "(none)" if row[index] is None and index in groups else _shown(row[index], found.columns[index])
+            "(blank)" if row[index] is None and index in groups else _shown(row[index], found.columns[index])
             for index in shown
         ]
         for row in found.rows
