@@ -262,6 +262,19 @@ async def test_a_page_says_whether_it_is_the_latest_or_the_first(
         assert max(row[at] for row in whole["rows"]) in [row[at] for row in rows]
 
 
+async def test_columns_of_several_metrics_can_be_told_apart(settings: Settings) -> None:
+    async with connected(settings) as client:
+        for metrics in (["searches"], ["searches", "chat_events"]):
+            question = {"metrics": metrics, "period": "last_7_days", "compare_to_previous": True}
+            for grouped in ([], ["client"]):
+                result = await client.call_tool("query_usage", question | {"group_by": grouped})
+                titles = [column["title"] for column in (result.structured_content or {})["columns"]]
+                assert len(set(titles)) == len(titles)
+                assert ("Change" in titles) is (len(metrics) == 1)
+    assert "Chats, change" in titles
+    assert "| Searches, change | Searches, change % | Chats | Chats, before | Chats, change |" in text(result)
+
+
 async def test_days_with_data_are_told(make_settings: Make, tmp_path: Path) -> None:
     world = world_of(did(ANN, TODAY - 3 * DAY, searches=1), did(ANN, TODAY - 2 * DAY, searches=1))
     async with served(world, make_settings, tmp_path) as (client, _):

@@ -217,9 +217,11 @@ def time_label(dimension: Dimension, value: str) -> str:
 
 
 def _figure_columns(question: Question) -> Iterator[Column]:
+    several = len(question.metrics) > 1
     for metric in question.metrics:
         yield Column(metric.name, metric.title, metric.unit, metric)
         if question.compare:
+            change = f"{metric.title}, change" if several else "Change"
             yield Column(f"previous_{metric.name}", f"{metric.title}, before", metric.unit, metric)
-            yield Column(f"change_{metric.name}", "Change", metric.unit, metric)
-            yield Column(f"relative_change_{metric.name}", "Change %", "ratio", metric)
+            yield Column(f"change_{metric.name}", change, metric.unit, metric)
+            yield Column(f"relative_change_{metric.name}", f"{change} %", "ratio", metric)
