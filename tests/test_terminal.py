@@ -110,6 +110,19 @@ def test_a_wrong_file_stops_the_start(
     assert "two words" not in shown.err
 
 
+@pytest.mark.parametrize("command", [["doctor"], ["token", "list"], ["serve", "--http", "127.0.0.1:0"]], ids=" ".join)
+@pytest.mark.parametrize("variable", ["TEAMS_FILE", "SEATS_FILE"])
+def test_a_wrong_file_about_people_is_one_sentence_in_every_command_that_reads_it(
+    variable: str, command: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"SRC_ANALYTICS_{variable}", str(home / "file"))
+    monkeypatch.setenv("SRC_ANALYTICS_URL", "http://127.0.0.1:9")
+    private(home / "file", b'"ann\n')
+    assert run(command) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", f"SRC_ANALYTICS_{variable}, line 1: its quotes do not match.\n")
+
+
 @pytest.mark.parametrize(
     "proxy",
     ["socks5://me:planted@127.0.0.1:9", "gopher://a", "http://", "me:planted@a:port", "http://a b", "http://planted]:1",

@@ -115,6 +115,7 @@ async def open_app(
     sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, shared.places)
     minutes = assumed(settings)
     teams = read_teams(settings.teams_file) if settings.teams_file else None
+    seats = read_seats(settings.seats_file) if settings.seats_file else None  # here, as a task group wraps its error
     try:
         async with anyio.create_task_group() as tasks:
             downloads = Downloads(
@@ -133,7 +134,7 @@ async def open_app(
                 sandbox,
                 Summaries(questions, minutes),
                 Answers(store, questions, settings.url, minutes, teams, partial(cell, widest=_LONGEST_NAME)),
-                read_seats(settings.seats_file) if settings.seats_file else None,
+                seats,
                 notices,
                 Redactor(credentials.known),
                 remote,
