@@ -21,7 +21,7 @@ from sourcegraph_analytics_mcp.surface.prompts import parse
 from sourcegraph_analytics_mcp.surface.server import _INSTRUCTIONS as INSTRUCTIONS
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from sourcegraph_analytics_mcp.surface.tool import compact_schema
-from sourcegraph_analytics_mcp.usage.metrics import METRICS
+from sourcegraph_analytics_mcp.usage.metrics import METRICS, Minutes
 from support.client import REVISIONS, call, connected, read, refused, text
 from support.upstreams import Exchange, Served, scripted_upstream
 
@@ -406,10 +406,26 @@ async def test_clients_that_have_gone_do_not_hold_up_those_who_stay(settings: Se
             await call(client, "export_csv", granularity="by_user", refresh=True)
 
 
+async def test_the_catalogue_tells_the_minutes_in_force(
+    settings: Settings, make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    async with connected(settings) as client:
+        documented = await read(client, "analytics://metrics")
+    changed = make_settings(upstream.url, minutes_per_search=0.75, minutes_per_code_navigation=1)
+    async with connected(changed) as client:
+        shown = await read(client, "analytics://metrics")
+    assert "x 5 minutes, accepted completions and auto-edits x 2 minutes" in documented
+    (line,) = (line for line in shown.splitlines() if line.startswith("| hours_saved "))
+    assert "x 5 minutes" not in line
+    assert "search 0.75, chat 5, command 5" in line
+    assert "code navigation 1." in line
+    assert "code_navigation_events" in line
+
+
 async def test_a_resource_that_fails_for_a_bug_shows_nothing_of_it(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken() -> str:
+    def broken(minutes: Minutes) -> str:
         raise LookupError("the inside")
 
     monkeypatch.setattr(resources, "metrics_markdown", broken)

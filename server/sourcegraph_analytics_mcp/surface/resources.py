@@ -14,9 +14,9 @@ from ..exports.columns import DOCUMENTED, SQL_TYPES, expected
 from ..exports.models import Export
 from ..exports.rows import Shown, guarded, page
 from ..upstream.models import GRANULARITIES
-from ..usage.metrics import METRICS
+from ..usage.metrics import METRICS, Minutes
 from . import exports_text
-from .app import App
+from .app import App, assumed
 from .notices import EXPORTS_URI
 from .text import fitting, formula_safe, plural, safe, table
 
@@ -43,7 +43,7 @@ def add_resources(server: MCPServer[Any], app: Callable[[], App]) -> None:
     @server.resource(METRICS_URI, title="Metrics", mime_type="text/markdown",
                      description="Every metric: what it means, its unit, the columns it needs")  # fmt: skip
     async def metrics() -> str:
-        return metrics_markdown()
+        return metrics_markdown(assumed(app().settings))
 
     @server.resource(COLUMNS_URI, title="Columns", mime_type="text/markdown",
                      description="Every column of usage: name in SQL, type, header, granularities")  # fmt: skip
@@ -91,8 +91,8 @@ async def recent(app: App) -> str:
     return f"{plural(len(kept), 'export')} kept, newest first.{cut}\n\n{exports_text.recent_table(entries)}"
 
 
-def metrics_markdown() -> str:
-    rows = [(m.name, m.title, m.unit, m.definition, ", ".join(m.needs)) for m in METRICS]
+def metrics_markdown(minutes: Minutes) -> str:
+    rows = [(m.name, m.title, m.unit, m.described(minutes), ", ".join(m.columns(minutes))) for m in METRICS]
     return "# Metrics\n\n" + table(("name", "title", "unit", "definition", "columns"), rows)
 
 

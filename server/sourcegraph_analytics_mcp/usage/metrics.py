@@ -51,6 +51,12 @@ class Metric:
     sql: str
     additive: bool = False
 
+    def described(self, minutes: Minutes) -> str:
+        """The definition; of hours saved with the operator's assumptions where they are not the documented ones."""
+        if self.name != "hours_saved" or minutes == Minutes():
+            return self.definition
+        return f"Actions x minutes, added up, / 60. {minutes.words}"
+
     def filled(self, minutes: Minutes, days: str) -> str:
         """The SQL with its numbers put in; `days` is an SQL expression."""
         navigation = minutes.code_navigation
