@@ -120,6 +120,24 @@ async def test_a_bad_argument_gets_a_sentence_that_helps(
     assert upstream.ledger == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"metrics": "searches"}, '"metrics" must be a list, like ["active_users"]'),
+        ({"metrics": ["searches"], "group_by": "user"}, '"group_by" must be a list, like ["day"]'),
+        ({"metrics": ["searches"], "users": "planted"}, '"users" must be a list, like ["…"]'),
+        ({"metrics": ["searches"], "period": "last_week"}, "\"period\" must be one of 'last_7_days'"),
+    ],
+)
+async def test_one_value_where_a_list_belongs_is_told_how_a_list_is_sent(
+    settings: Settings, arguments: dict[str, Any], says: str
+) -> None:
+    async with connected(settings) as client:
+        error = await refused(client, "query_usage", **arguments)
+    assert says in error["message"]
+    assert "planted" not in error["message"]
+
+
 async def test_argument_errors_do_not_echo_values(settings: Settings) -> None:
     planted = "planted-in.an_argument"  # which nothing else would mask
     async with connected(settings) as client:

@@ -170,6 +170,9 @@ def _problem(error: dict[str, Any], model: type[Arguments]) -> str:
             return f'"{where}" is required'
         case "literal_error":
             return f'"{where}" must be one of {error["ctx"]["expected"]}'
+        case "list_type":
+            items = model.model_json_schema()["properties"][where]["items"]
+            return f'"{where}" must be a list, like ["{items.get("enum", ["…"])[0]}"]'
         case "json_invalid":
             return "the arguments are not valid JSON"
         case _:
