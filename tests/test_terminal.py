@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
@@ -159,6 +159,15 @@ def test_the_installed_command_is_the_module(
         command.load()()
     assert ended.value.code == 0
     assert '"--demo"' in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package_whatever_the_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SRC_ANALYTICS_LOG_LEVEL", "LOUD")
+    assert run(["--version"]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == (f"sourcegraph-analytics-mcp {version('sourcegraph-analytics-mcp')}\n", "")
 
 
 def test_serve_is_what_it_does_without_a_command(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from ..settings import Settings, SettingsError
 
+_NAME = "sourcegraph-analytics-mcp"
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; the exit status is 0 for success, 1 for a failure that was explained, 2 for bad usage."""
@@ -15,6 +17,11 @@ def run(arguments: Sequence[str]) -> int:
         if not arguments or set(arguments) <= {"--demo", "--read-only"}:  # what clients start; no parser needed
             flags = {flag.removeprefix("--").replace("-", "_"): True for flag in arguments}
             return serve(Settings.from_env(os.environ, **flags))
+        if arguments[0] == "--version":
+            from importlib.metadata import version
+
+            print(f"{_NAME} {version(_NAME)}")  # noqa: T201
+            return 0
         from .commands import dispatch
 
         return dispatch(arguments)
