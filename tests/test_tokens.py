@@ -1108,6 +1108,11 @@ class Keyring(MemoryKeyring):
         lost = self.trouble == "forgetful" and self._concerns(username)
         super().set_password(service, username, "something else" if lost else password)
 
+    def delete_password(self, service: str, username: str) -> None:
+        if self.trouble in ("kept", "locked") and self._concerns(username):
+            raise PermissionError("locked")
+        super().delete_password(service, username)
+
     def _concerns(self, username: str) -> bool:
         return self.with_probes or not username.startswith("probe-")
 
@@ -1301,6 +1306,25 @@ async def test_a_revoke_is_done_though_its_entry_cannot_be_removed(settings: Set
     assert result.structured_content == {"token_id": token, "outcome": "revoked", "verified": True}
     assert "could not be removed" in text(result)
     assert upstream.desk.tokens[-1].revoked
+
+
+@pytest.mark.parametrize("trouble", ["kept", "locked", "gone"])
+async def test_a_secret_that_a_revoke_leaves_behind_is_said(
+    make_settings: Make, upstream: Served, use_keyring: Callable[[Keyring], None], trouble: str
+) -> None:
+    opened = Keyring("none")
+    use_keyring(opened)
+    async with connected(make_settings(upstream.url)) as client:
+        tokens = [(await call(client, "create_token", display_name=name))["token"]["id"] for name in ("a", "b")]
+        first = await client.call_tool("revoke_token", {"token_id": tokens[0], "confirm": True})
+        opened.trouble = trouble
+        if trouble == "gone":
+            keyring.set_keyring(fail.Keyring())  # type: ignore[no-untyped-call]
+        second = await client.call_tool("revoke_token", {"token_id": tokens[1], "confirm": True})
+    assert "may still be" not in text(first)
+    assert "Its secret, which no longer works, may still be where this server kept it" in text(second)
+    assert second.structured_content == {"token_id": tokens[1], "outcome": "revoked", "verified": True}
+    assert len(MemoryKeyring.kept) == 1
 
 
 async def test_a_damaged_index_is_kept_beside_the_new_one(make_settings: Make, upstream: Served) -> None:

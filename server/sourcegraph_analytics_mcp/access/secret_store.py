@@ -152,17 +152,28 @@ class SecretStore:
             return None
         return None if value is None else SecretStr(value)
 
-    def forget(self, token_id: str) -> None:
-        """Remove a token's secret and its entry.
+    def forget(self, token_id: str) -> bool:
+        """Remove a token's secret and its entry; whether the secret has gone, as far as that can be told.
 
         Raises:
             AnalyticsError: `store_busy`.
             OSError: when the index cannot be locked or written.
         """
+        gone = True
         for token in [t for t in self.tokens() if t.id == token_id]:
-            with suppress(Exception):
-                self._remove(token.place, token_id)
+            gone = self._removed(token)
             self._change_index(lambda every: [t for t in every if t.id != token_id or t.url != self._url])
+        return gone
+
+    def _removed(self, token: StoredToken) -> bool:
+        """Remove a secret, which may have gone before; whether it is there no more."""
+        try:
+            with suppress(Exception):
+                self._remove(token.place, token.id)
+            return self._read(token.place, token.id) is None
+        except Exception as error:  # noqa: BLE001 - keyring backends raise what they like
+            _log.warning("Whether the secret of a token has gone cannot be told: %s", type(error).__name__)
+            return False
 
     def _every(self) -> list[StoredToken]:
         """The tokens in the index, whatever their upstream; none where it is damaged."""
@@ -223,8 +234,7 @@ class SecretStore:
 
     def _read(self, place: Place, name: str) -> str | None:
         if place == "keyring":
-            backend = self._keyring()
-            return backend.get_password(_SERVICE, name) if backend else None
+            return cast("KeyringBackend", self._keyring()).get_password(_SERVICE, name)
         try:
             return self._file(name).read_text(encoding="utf-8")
         except FileNotFoundError:

@@ -38,6 +38,7 @@ _DECLINED: tuple[Outcome, ...] = ("redirect", "conflict")  # one should not, so 
 _MOST_CREATES = 3  # an hour
 _LIVE = "Treat it as live: check list_tokens in a minute and revoke it again, or on the page /access-tokens."
 _CLOCK_SKEW = timedelta(minutes=5)
+Left = Literal["secret", "entry"]
 _LIST_LAG = timedelta(minutes=1)  # a list that is younger proves no absence
 
 
@@ -54,11 +55,11 @@ class Revoked:
     """A token that no longer works.
 
     Args:
-        forgotten: whether nothing of it is kept here.
+        left: what of it could not be removed here; None when nothing is kept.
     """
 
     outcome: Literal["revoked", "already_expired"]
-    forgotten: bool
+    left: Left | None
 
 
 class TokenDesk:
@@ -255,8 +256,8 @@ class TokenDesk:
             "seconds.",
         )
 
-    async def _revoke_and_verify(self, token_id: str) -> bool:
-        """Revoke a token until the list shows it; whether nothing of it is kept here."""
+    async def _revoke_and_verify(self, token_id: str) -> Left | None:
+        """Revoke a token until the list shows it; what of it could not be removed here."""
         failure: AnalyticsError | None = None
         try:
             await self._analytics.revoke_token(token_id)
@@ -288,15 +289,15 @@ class TokenDesk:
                 return "expired"
         return "absent" if state is None and every.whole else "live"
 
-    async def _forget(self, token_id: str) -> bool:
-        """Stop using a token and remove what is kept of it; whether that worked."""
+    async def _forget(self, token_id: str) -> Left | None:
+        """Stop using a token and remove what is kept of it; what could not be removed."""
         self._credentials.forget(token_id)
         try:
-            await anyio.to_thread.run_sync(self._store.forget, token_id)
+            gone = await anyio.to_thread.run_sync(self._store.forget, token_id)
         except (AnalyticsError, OSError) as error:
             _log.warning("The entry of a revoked token stays in the index: %s", type(error).__name__)
-            return False
-        return True
+            return "entry"
+        return None if gone else "secret"
 
 
 def _nothing_done(failed: Failed) -> bool:

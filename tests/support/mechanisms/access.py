@@ -21,6 +21,8 @@ _GUARDS = (
            f"{_TOKENS}test_without_a_place_for_secrets_nothing_is_posted"),
     Switch("a caller learns no path of a secret", "surface/tools/tokens.py", "if app.shows_paths else", "if True else",
            "test_http.py::test_a_caller_learns_nothing_of_the_operator_s_tokens_and_folders"),
+    Switch("a secret that stays is said", "access/secret_store.py", "gone = self._removed(token)",
+           "self._removed(token)", f"{_TOKENS}test_a_secret_that_a_revoke_leaves_behind_is_said"),
     Switch("a list of instances that names none is refused", "settings.py",
            "if not (hosts := tuple(part for part in value.split(\",\") if part.strip())):",
            "hosts = tuple(part for part in value.split(\",\") if part.strip())\n        if False:",

@@ -16,11 +16,13 @@ from ..text import fitting, plural, safe, table
 from ..tool import Answer, Arguments, Hints, Reply, tool
 
 _LONGEST = timedelta(days=366)
-_LEFT = (
-    "Its entry in this server's index of tokens could not be removed, which does no harm; check that "
-    "SRC_ANALYTICS_DATA_DIR is writable."
-)
-
+_LEFT = {
+    None: "",
+    "entry": " Its entry in this server's index of tokens could not be removed, which does no harm; check that "
+    "SRC_ANALYTICS_DATA_DIR is writable.",
+    "secret": " Its secret, which no longer works, may still be where this server kept it: the place could not be "
+    "changed (a keyring that is locked, or SRC_ANALYTICS_DATA_DIR that is not writable).",
+}
 _WARNINGS = {
     True: " It is the one that exports here use.",
     None: " It may be the one that exports here use: that was set by the operator, and which it is, is not known.",
@@ -234,12 +236,11 @@ async def revoke_token(app: App, arguments: RevokeTokenArguments, call: Call) ->
     revoked = await app.tokens.revoke(token_id)
     outcome = revoked.outcome
     answer = RevokeTokenAnswer(token_id=token_id, outcome=outcome, verified=outcome == "revoked")
-    left = "" if revoked.forgotten else f" {_LEFT}"
     if outcome == "already_expired":
         done = f"Token {safe(token_id)} had already expired or been revoked; nothing was changed upstream."
     else:
         done = f"Token {safe(token_id)} was revoked, and the token list confirms it."
-    return Reply(f"{done}{await _next(app, in_use)}{left}", answer)
+    return Reply(f"{done}{await _next(app, in_use)}{_LEFT[revoked.left]}", answer)
 
 
 async def _next(app: App, in_use: bool | None) -> str:
