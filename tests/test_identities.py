@@ -204,3 +204,36 @@ async def test_without_a_place_for_the_key_nothing_is_shown(make_settings: Make,
     ):
         error = await refused(client, "query_usage", metrics=["searches"])
     assert error["code"] == "store_corrupt"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"userId": "U1", "username": "planted", "owner": "o'planted@corp.example", "left": 5},
+         {"userId": "(hidden)", "username": "(hidden)", "owner": "(hidden)", "left": 5}),
+        ({"userId": 4711, "ids": [4712], "paid": 3, "paidUsers": 4},
+         {"userId": "(hidden)", "ids": ["(hidden)"], "paid": 3, "paidUsers": 4}),
+        ({"byUser": {"a@x.example": 5, "planted": 7, "c d": 9}},
+         {"byUser": {"(hidden)": 5, "(hidden 2)": 7, "(hidden 3)": 9}}),
+        ({"totals": {"o'p@x.example": 1, "U1": 2, "used": 3}}, {"totals": {"(hidden)": 1, "(hidden 2)": 2, "used": 3}}),
+        ({"users": [{"name": "planted", "used": 1.5, "trial": False, "end": None}]},
+         {"users": [{"name": "(hidden)", "used": 1.5, "trial": False, "end": None}]}),
+        ({"from": "2026-01-31", "until": "2026-02-01T00:00:00.5Z", "month": "2026-01", "note": "2026-01-31 planted"},
+         {"from": "2026-01-31", "until": "2026-02-01T00:00:00.5Z", "month": "2026-01", "note": "(hidden)"}),
+        ("planted", "(hidden)"),
+        ([["planted", 1]], [["(hidden)", 1]]),
+    ],
+)  # fmt: skip
+async def test_credits_show_what_can_name_nobody_and_lose_no_figure(
+    make_settings: Make, given: Any, shown: Any
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(json.dumps(given).encode(), content_type="application/json")
+
+    async with scripted_upstream(answer) as fake:
+        async with connected(make_settings(fake.url, identities="pseudonyms")) as client:
+            result = await client.call_tool("get_credits", {})
+        async with connected(make_settings(fake.url)) as client:
+            assert (await call(client, "get_credits"))["credits"] == given
+    assert result.structured_content == {"credits": shown}
+    assert not [word for word in ("planted", "U1", "471", "@", "c d") if word in result.model_dump_json()]

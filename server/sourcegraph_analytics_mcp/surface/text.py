@@ -15,7 +15,6 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _LOOKS_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180b\u180c\u180d\u180e")
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|]|(?<=http):(?=//)|(?<=https):(?=//)|(?<=\bwww)\.)", re.IGNORECASE)
 _JOINERS = {"\u200d", "\ufe0f"}  # what emoji sequences are made of; fine behind a symbol
-_EMAIL = re.compile(r"[^\s@\"'<>(),;]+@[^\s@\"'<>(),;]+")
 
 
 def safe(text: str) -> str:
@@ -41,15 +40,6 @@ def safe_data(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [safe_data(item) for item in value]
     return value
-
-
-def without_emails(value: Any) -> Any:
-    """A JSON-like value with every e-mail address in it spelled as hidden."""
-    if isinstance(value, str):
-        return _EMAIL.sub("(hidden)", value)
-    if isinstance(value, dict):
-        return {without_emails(key): without_emails(item) for key, item in value.items()}
-    return [without_emails(item) for item in value] if isinstance(value, list) else value
 
 
 def cell(value: object, widest: int = MAX_CELL) -> str:

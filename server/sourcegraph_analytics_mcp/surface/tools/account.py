@@ -11,7 +11,8 @@ from ...access.credentials import expires_soon
 from ...errors import AnalyticsError
 from ..app import App
 from ..call import Call
-from ..text import cell, safe_data, size, table, without_emails
+from ..nameless import nameless
+from ..text import cell, safe_data, size, table
 from ..tool import Answer, Arguments, Cell, Day, Hints, Reply, tool
 from .exports import Instance, check_order
 
@@ -33,11 +34,11 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
     """Get the credit buckets, allocated and consumed, as upstream gives them."""
     check_order(arguments.start_date, arguments.end_date)
     instance = app.settings.resolve_instance(arguments.instance_url)
-    given = safe_data(await app.analytics.credits(instance, arguments.start_date, arguments.end_date))
+    given = await app.analytics.credits(instance, arguments.start_date, arguments.end_date)
     if app.masked:
-        given = without_emails(given)
+        given = nameless(given)
     text = _as_text(given)
-    length = max(len(text), len(json.dumps(given, ensure_ascii=False)))
+    length = max(len(text), len(json.dumps(safe_data(given), ensure_ascii=False)))
     if length > _MOST_TEXT:
         raise AnalyticsError("result_too_large", f"The credits are {length:,} characters long.", "Ask for fewer days.")
     asked = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
