@@ -365,6 +365,21 @@ async def test_credits_in_another_form_are_text_without_markup(
     assert "\u202e" not in shown
 
 
+@pytest.mark.parametrize("given", ['{"left": 1e400, "used": NaN}', '[{"left": 1e400, "used": NaN}]'])
+async def test_credits_that_are_no_numbers_are_the_same_as_text_and_as_data(
+    make_settings: Callable[..., Settings], given: str
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(given.encode(), content_type="application/json")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        result = await client.call_tool("get_credits", {})
+    assert result.structured_content is not None
+    spelled = json.dumps(result.structured_content["credits"])
+    assert spelled.strip("[]") == '{"left": "inf", "used": "nan"}'
+    assert "| inf | nan |" in text(result) or spelled in text(result)
+
+
 async def test_credits_of_days_in_the_wrong_order_are_not_asked_for(settings: Settings, upstream: Served) -> None:
     async with connected(settings) as client:
         error = await refused(client, "get_credits", start_date="2026-02-01", end_date="2026-01-01")

@@ -46,6 +46,8 @@ SURFACE = (
     Switch("every cell of the CSV is guarded", "exports/rows.py",
            "if numeric and _NUMBER.match(cell) else", "if numeric else",
            "test_exports.py::test_no_cell_of_the_csv_acts_or_hides_whatever_its_column_holds"),
+    Switch("credits are the same as data", "surface/tools/account.py", "isinstance(given, float) and", "False and",
+           "test_surface.py::test_credits_that_are_no_numbers_are_the_same_as_text_and_as_data"),
     Switch("credits are bounded", "surface/tools/account.py", "if length > _MOST_TEXT:", "if False:",
            "test_surface.py::test_credits_longer_than_an_answer_may_be_are_refused"),
     Switch("a bug shows nothing of itself", "surface/server.py",

@@ -1,6 +1,7 @@
 """Credits, and whether everything that is configured works."""
 
 import json
+import math
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -34,7 +35,7 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
     """Get the credit buckets, allocated and consumed, as upstream gives them."""
     check_order(arguments.start_date, arguments.end_date)
     instance = app.settings.resolve_instance(arguments.instance_url)
-    given = await app.analytics.credits(instance, arguments.start_date, arguments.end_date)
+    given = _sayable(await app.analytics.credits(instance, arguments.start_date, arguments.end_date))
     if app.masked:
         given = nameless(given)
     text = _as_text(given)
@@ -43,6 +44,15 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
         raise AnalyticsError("result_too_large", f"The credits are {length:,} characters long.", "Ask for fewer days.")
     asked = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     return Reply(f"Credits of {instance} as upstream gives them, {asked}.\n\n{text}", CreditsAnswer(credits=given))
+
+
+def _sayable(given: Any) -> Any:
+    """The same with figures that are no numbers in JSON (`inf`, `nan`) in words, or data would say null for them."""
+    if isinstance(given, dict):
+        return {key: _sayable(value) for key, value in given.items()}
+    if isinstance(given, list):
+        return [_sayable(value) for value in given]
+    return str(given) if isinstance(given, float) and not math.isfinite(given) else given
 
 
 def _as_text(given: Any) -> str:
