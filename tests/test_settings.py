@@ -42,6 +42,7 @@ def read(**given: str) -> Settings:
         (HTTP | {"PUBLIC_URL": "https://here.example/"}, "PUBLIC_URL", "must end with /mcp"),
         ({"INSTANCES": ","}, "INSTANCES", "at least one"),
         ({"INSTANCES": " , ,"}, "INSTANCES", "at least one"),
+        ({"INSTANCE": "planted.example", "INSTANCES": "a.example, b.example"}, "INSTANCES", "must be among them"),
         ({"STATE_KEY": "planted-and-short"}, "STATE_KEY", "at least 32 bytes"),
     ],
 )
@@ -66,3 +67,9 @@ def test_settings_for_http_that_belong_together_are_taken() -> None:
     settings = read(**HTTP, STATE_KEY="k" * 32)
     assert settings.public_url == HTTP["PUBLIC_URL"]
     assert settings.state_key is not None
+
+
+def test_the_default_instance_is_taken_however_it_and_the_list_are_written() -> None:
+    assert read(INSTANCE="https://A.example/", INSTANCES="b.example, a.example").instance == "a.example"
+    assert read(INSTANCES="b.example").instance is None
+    assert read(INSTANCE="a.example").instances == ()

@@ -365,6 +365,25 @@ async def test_credits_in_another_form_are_text_without_markup(
     assert "\u202e" not in shown
 
 
+async def test_exports_of_instances_that_are_not_listed_are_not_there(
+    make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    async with connected(make_settings(upstream.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    limited = make_settings(upstream.url, instances="other.example", instance="other.example")
+    async with connected(limited) as client:
+        assert (await call(client, "list_exports"))["exports"] == []
+        assert export["summary_uri"] not in {str(r.uri) for r in (await client.list_resources()).resources}
+        with pytest.raises(MCPError):
+            await read(client, export["summary_uri"])
+        for tool, more in (("query_export", {"sql": "SELECT 1 FROM usage"}), ("delete_export", {})):
+            assert (await refused(client, tool, export_id=export["id"], **more))["code"] == "not_found"
+        assert "0 exports" in text(await client.call_tool("check_connection", {}))
+    async with connected(make_settings(upstream.url, instances=f"other.example,{DEMO_INSTANCE}")) as client:
+        assert [kept["id"] for kept in (await call(client, "list_exports"))["exports"]] == [export["id"]]
+        await call(client, "delete_export", export_id=export["id"])
+
+
 @pytest.mark.parametrize("given", ['{"left": 1e400, "used": NaN}', '[{"left": 1e400, "used": NaN}]'])
 async def test_credits_that_are_no_numbers_are_the_same_as_text_and_as_data(
     make_settings: Callable[..., Settings], given: str

@@ -134,6 +134,14 @@ class Settings(BaseModel):
     def _check_instances(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_host_setting(host) for host in value)
 
+    @field_validator("instances")
+    @classmethod
+    def _check_default(cls, value: tuple[str, ...], known: ValidationInfo) -> tuple[str, ...]:
+        default = known.data.get("instance")
+        if value and default is not None and default not in value:
+            raise ValueError(f"the default, {PREFIX}INSTANCE, must be among them")
+        return value
+
     @field_validator("instance")
     @classmethod
     def _check_instance(cls, value: str | None) -> str | None:

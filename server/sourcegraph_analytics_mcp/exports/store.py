@@ -132,7 +132,7 @@ class Store:
             sync(self._exports)
         except OSError as error:
             with suppress(AnalyticsError):  # what is not said to be kept is not there
-                self.delete(staging.id)
+                self._remove(staging.id)
             raise disk_error(error) from error
         self._proved.add(staging.id)
         self._proved_csv.add(staging.id)
@@ -205,9 +205,13 @@ class Store:
         return export.id in self._proved_csv
 
     def delete(self, export_id: str) -> bool:
-        """Remove every copy of an export; whether there was one."""
+        """Remove every copy of an export that is not hidden; whether there was one."""
         if not _ID.match(export_id):
             return False
+        export = self._read(export_id)
+        return (export is None or self._shows(export)) and self._remove(export_id)
+
+    def _remove(self, export_id: str) -> bool:
         doomed = self._staging / f"deleted-{secrets.token_hex(8)}"
         try:
             private_folder(self._staging)
@@ -228,11 +232,11 @@ class Store:
             total += export.stored_bytes
             too_old = (now - export.created_at) / timedelta(days=1) > self._retention_days
             if export.id != keep and (too_old or total > self._max_bytes):
-                self.delete(export.id)
+                self._remove(export.id)
                 total -= export.stored_bytes
         for name in self.unreadable():
             if _age(self._exports / name) / 86_400 > self._retention_days:  # its metadata say nothing
-                self.delete(name)
+                self._remove(name)
 
     def unreadable(self) -> list[str]:
         """The directories of exports whose metadata are damaged or of a newer version; they are shown nowhere."""

@@ -91,7 +91,6 @@ async def open_app(
     notices: Notices,
     upstream: Callable[..., Any] | None = None,
     shared: Shared = Shared(),
-    shown: tuple[str, ...] = (),
     *,
     remote: bool = False,
 ) -> AsyncIterator[App]:
@@ -99,7 +98,6 @@ async def open_app(
 
     Args:
         upstream: an ASGI application in place of the network (the demo).
-        shown: the instances whose exports are shown; none for any.
         remote: whether whoever calls is not on this machine.
     """
     operators = shared.home or settings.home
@@ -109,7 +107,7 @@ async def open_app(
     credentials = Configured(settings, secrets, shared_secrets)
     http = Http(settings, upstream, shared.budget)
     analytics = Analytics(http, credentials)
-    store = Store(settings.home, settings.retention_days, settings.max_store_bytes, shown)
+    store = Store(settings.home, settings.retention_days, settings.max_store_bytes, settings.instances)
     pseudonyms = Pseudonyms(operators / "keys") if settings.identities == "pseudonyms" else None
     questions = Questions(store.scratch, pseudonyms)
     sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, shared.places)

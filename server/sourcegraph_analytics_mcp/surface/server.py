@@ -123,8 +123,7 @@ class AnalyticsServer(MCPServer[App]):
     def _open_for(self, name: str, shared: Shared) -> AbstractAsyncContextManager[App]:
         """The parts of one caller."""
         theirs = own(self._settings, name, self._grants)
-        shown = () if self._grants is None else theirs.instances
-        return open_app(theirs, self._notices, self._upstream, shared, shown, remote=bool(name))
+        return open_app(theirs, self._notices, self._upstream, shared, remote=bool(name))
 
     def _admit_download(self) -> None:
         """Over HTTP, count a download of the caller's, whatever it is for."""
