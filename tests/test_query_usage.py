@@ -18,7 +18,7 @@ from sourcegraph_analytics_mcp.usage.notes import notes
 from sourcegraph_analytics_mcp.usage.periods import resolve
 from sourcegraph_analytics_mcp.usage.question import Question
 from support.agreement import agree
-from support.client import call, connected, refused, text
+from support.client import call, connected, read, refused, text
 from support.upstreams import Exchange, Served, scripted_upstream
 from support.worlds import World, served
 
@@ -56,6 +56,30 @@ async def test_names_in_a_refusal_are_short_and_no_markup(make_settings: Make, f
     assert error["next_step"].count("x…") == 15
     assert "](http" not in error["next_step"].replace("\\](", "")
     assert len(error["next_step"]) < 1100
+
+
+async def test_two_people_never_look_the_same(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        head = "Instance user ID,Client Name,Timestamp Date,Language,Searches"
+        rows = [f"{name},{name},{TODAY},,{n}" for n, name in enumerate(("A\u202e", "A\\u{202E}", "A\\B"), 1)]
+        await exchange.answer("\n".join([head, *rows, ""]).encode())
+
+    shown = {"A\\u{202E}": 1, "A\\u{005C}u{202E}": 2, "A\\B": 3}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        asked = {"metrics": ["searches"], "group_by": ["user"], "period": "all_time"}
+        result = await client.call_tool("query_usage", asked)
+        error = await refused(client, "query_usage", **asked, clients=["nobody"])
+        export = (await call(client, "export_csv"))["export"]
+        rows = await read(client, f"{export['summary_uri']}/rows")
+        csv = await read(client, export["csv_uri"])
+    assert result.structured_content is not None
+    assert {row[1]: row[2] for row in result.structured_content["rows"]} == shown
+    for name in shown:
+        escaped = name.replace("\\", "\\\\")
+        assert f"| {escaped} |" in text(result)
+        assert f"| {escaped} |" in rows
+        assert f'"{name}"' in csv
+        assert escaped in error["next_step"].removeprefix("There are: ").removesuffix(".").split(", ")
 
 
 @pytest.mark.parametrize("seed", [20_000, 30_000, 40_000, 50_000])

@@ -8,7 +8,7 @@ from mcp.shared.exceptions import MCPError
 from ..errors import MAX_TEXT
 from ..redaction import Redactor
 from .events import Event
-from .text import safe, safe_data
+from .text import safe_data, visible
 
 _OURS = ("tools/call", "tools/list")  # a tool masks its own answers, as one may reveal a secret; the list is our words
 _MOST_DATA = 200  # characters of what an error says back
@@ -48,7 +48,7 @@ class Leaving:
             result = await call_next(ctx)
         except MCPError as error:
             told, redactor = error.error, self._redactor()
-            message = redactor.text(safe(told.message))[:MAX_TEXT]
+            message = redactor.text(visible(told.message))[:MAX_TEXT]
             raise MCPError(told.code, message, _short(redactor.data(safe_data(told.data)))) from None
         return result if ctx.method in _OURS else self._redactor().data(result)
 

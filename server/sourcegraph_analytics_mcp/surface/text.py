@@ -6,7 +6,7 @@ Nothing is deleted, so that two different names never become equal; what cannot 
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 MAX_CELL = 200  # characters of one cell in a table
@@ -14,11 +14,20 @@ MAX_ROWS = 40_000  # characters of all rows of an answer; clients put longer one
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _LOOKS_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180b\u180c\u180d\u180e")
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|]|(?<=http):(?=//)|(?<=https):(?=//)|(?<=\bwww)\.)", re.IGNORECASE)
+_SPELLED = re.compile(r"\\(u\{[0-9A-F]{1,6}\})", re.IGNORECASE)  # which text may hold of its own
 _JOINERS = {"\u200d", "\ufe0f"}  # what emoji sequences are made of; fine behind a symbol
 
 
 def safe(text: str) -> str:
-    """Spell out control, bidirectional, invisible and unencodable characters as `\\u{202E}`."""
+    """Spell out what cannot be seen in a value, once: two values never look the same, and each can be told again."""
+    return visible(_SPELLED.sub(r"\\u{005C}\1", text) if "\\u{" in text else text)
+
+
+def visible(text: str) -> str:
+    """Spell out control, bidirectional, invisible and unencodable characters as `\\u{202E}`.
+
+    Text of ours that may hold values made safe already stays as it is.
+    """
     if text.isascii() and text.isprintable():
         return text
     shown: list[str] = []
@@ -31,14 +40,14 @@ def safe(text: str) -> str:
     return "".join(shown)
 
 
-def safe_data(value: Any) -> Any:
+def safe_data(value: Any, spell: Callable[[str], str] = safe) -> Any:
     """The same for everything inside a JSON-like value, keys included."""
     if isinstance(value, str):
-        return safe(value)
+        return spell(value)
     if isinstance(value, dict):
-        return {safe(str(key)): safe_data(item) for key, item in value.items()}
+        return {spell(str(key)): safe_data(item, spell) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [safe_data(item) for item in value]
+        return [safe_data(item, spell) for item in value]
     return value
 
 

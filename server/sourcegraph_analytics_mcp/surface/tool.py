@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, Wi
 
 from ..errors import AnalyticsError, invalid
 from ..redaction import Redactor
-from .text import safe, safe_data
+from .text import safe, safe_data, visible
 
 if TYPE_CHECKING:
     from .app import App
@@ -154,7 +154,7 @@ def tool(
 
 def failed(error: AnalyticsError, redactor: Redactor) -> CallToolResult:
     """A failure as a model reads it."""
-    text, data = redactor.text(safe(error.text)), redactor.data(safe_data(error.structured()))
+    text, data = redactor.text(visible(error.text)), redactor.data(safe_data(error.structured(), visible))
     return CallToolResult(content=[TextContent(text=text)], structured_content=data, is_error=True)
 
 
