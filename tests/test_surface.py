@@ -215,6 +215,19 @@ async def test_a_resource_that_is_not_there_is_invalid_params(settings: Settings
     assert error.value.error.code == -32602
 
 
+@pytest.mark.parametrize("cursor", ["garbage", "", "0"])
+@pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
+async def test_a_cursor_that_nobody_issued_is_invalid_params(settings: Settings, cursor: str, revision: str) -> None:
+    async with connected(settings, revision) as client:
+        for ask in (
+            client.list_tools, client.list_prompts, client.list_resources, client.list_resource_templates
+        ):  # fmt: skip
+            assert (await ask(cursor=None)).next_cursor is None
+            with pytest.raises(MCPError) as error:
+                await ask(cursor=cursor)
+            assert error.value.error.code == -32602
+
+
 async def test_a_long_address_is_not_said_back_whole(settings: Settings) -> None:
     async with connected(settings) as client:
         for uri in ("x://" + "a" * 100_000, "analytics://exports/" + "\u202e" * 50_000):

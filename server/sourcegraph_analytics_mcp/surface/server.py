@@ -38,6 +38,7 @@ from .app import App, Shared, open_app, sweep_callers
 from .call import Call
 from .callers import Callers, caller, may_manage_tokens, own
 from .completions import complete
+from .cursors import refuse_cursors
 from .events import Event
 from .grants import read_grants
 from .leaving import Leaving
@@ -91,6 +92,7 @@ class AnalyticsServer(MCPServer[App]):
                 middleware=[
                     *([self._as_caller] if over_http else []),
                     Leaving(self._redactor, _marked if over_http else None),
+                    refuse_cursors,
                 ],
                 request_state_security=_signing(settings),
                 log_level=settings.log_level,

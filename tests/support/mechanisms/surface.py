@@ -20,6 +20,8 @@ SURFACE = (
     Switch("arguments are not echoed", "surface/tool.py", 'f\'"{safe(where)[:60]}": {error["msg"]',
            'f\'"{safe(where)[:60]}": {error["input"]} {error["msg"]',
            "test_surface.py::test_argument_errors_do_not_echo_values"),
+    Switch("cursors of nobody are refused", "surface/cursors.py", "if ctx.method in _LISTS and", "if False and",
+           "test_surface.py::test_a_cursor_that_nobody_issued_is_invalid_params"),
     Switch("days are ASCII", "surface/tool.py", ", value, re.ASCII)", ", value)", _ARGUMENTS),
     Switch("hidden characters are shown", "surface/text.py", "if hidden and not joins else char",
            "if False else char", _HIDDEN),
