@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
 from sourcegraph_analytics_mcp.errors import CODES
 from sourcegraph_analytics_mcp.exports.columns import DOCUMENTED, SQL_TYPES
 from sourcegraph_analytics_mcp.settings import Settings
-from sourcegraph_analytics_mcp.surface import resources
+from sourcegraph_analytics_mcp.surface import app, resources
 from sourcegraph_analytics_mcp.surface.prompts import parse
 from sourcegraph_analytics_mcp.surface.server import _INSTRUCTIONS as INSTRUCTIONS
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
@@ -316,6 +317,34 @@ async def test_a_new_export_is_announced_to_modern_listeners(settings: Settings)
             async for event in events:
                 assert type(event).__name__ == "ResourcesListChanged"
                 break
+
+
+@pytest.mark.parametrize("swept_by", ["the hour", "check_connection"])
+async def test_exports_that_time_removes_are_announced(
+    settings: Settings, swept_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(settings) as client:
+        kept = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+    old, folder = "0" * 32, settings.home / "exports"
+
+    def age() -> None:
+        copy = shutil.copytree(folder / kept, folder.parent / "copy")
+        meta = json.loads((copy / "meta.json").read_text()) | {"id": old, "created_at": "2026-01-01T00:00:00Z"}
+        (copy / "meta.json").write_text(json.dumps(meta))
+        copy.rename(folder / old)
+
+    if swept_by == "the hour":
+        monkeypatch.setattr(app, "_HOUR", 0.05)
+    async with connected(settings) as client, client.listen(resources_list_changed=True) as events:
+        age()
+        if swept_by == "check_connection":
+            await call(client, "check_connection")
+        with anyio.fail_after(10):
+            async for event in events:
+                assert type(event).__name__ == "ResourcesListChanged"
+                break
+        assert [export["id"] for export in (await call(client, "list_exports"))["exports"]] == [kept]
+    assert not (folder / old).exists()
 
 
 def test_the_codes_are_a_closed_list() -> None:

@@ -81,8 +81,8 @@ class Store:
         except OSError:  # which whatever uses it says
             return True
 
-    def prepare(self) -> None:
-        """Make the directories and remove what dead processes and time have left.
+    def prepare(self) -> bool:
+        """Make the directories and remove what dead processes and time have left; whether exports went.
 
         Raises:
             AnalyticsError: `store_full` or `store_corrupt` when the directory cannot be used.
@@ -94,7 +94,7 @@ class Store:
             self._remove_abandoned()
         except OSError as error:
             raise disk_error(error) from error
-        self.sweep()
+        return self.sweep()
 
     def stage(self) -> Staging:
         """Begin an export under a fresh random id, in a prepared store."""
@@ -224,19 +224,24 @@ class Store:
         self._known.pop(export_id, None)
         return True
 
-    def sweep(self, keep: str | None = None) -> None:
-        """Delete exports that are too old, then the oldest beyond the size limit; never the one named by `keep`."""
-        total = 0
+    def sweep(self, keep: str | None = None) -> bool:
+        """Delete exports that are too old, then the oldest beyond the size limit; never the one named by `keep`.
+
+        Returns:
+            Whether any went.
+        """
+        total, gone = 0, False
         now = datetime.now(UTC)
         for export in self._all():
             total += export.stored_bytes
             too_old = (now - export.created_at) / timedelta(days=1) > self._retention_days
             if export.id != keep and (too_old or total > self._max_bytes):
-                self._remove(export.id)
+                gone |= self._remove(export.id)
                 total -= export.stored_bytes
         for name in self.unreadable():
             if _age(self._exports / name) / 86_400 > self._retention_days:  # its metadata say nothing
-                self._remove(name)
+                gone |= self._remove(name)
+        return gone
 
     def unreadable(self) -> list[str]:
         """The directories of exports whose metadata are damaged or of a newer version; they are shown nowhere."""

@@ -120,7 +120,7 @@ async def open_app(
                 analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed, shared.admit
             )
             desk = TokenDesk(analytics, credentials, secrets, settings)
-            await tasks.start(_sweep_now_and_hourly, store)
+            await tasks.start(_sweep_now_and_hourly, store, notices)
             yield App(
                 settings,
                 credentials,
@@ -156,19 +156,21 @@ def assumed(settings: Settings) -> Minutes:
     )
 
 
-async def _sweep(store: Store) -> None:
-    """Remove what is too old or abandoned; nothing is made where nothing was kept."""
+async def _sweep(store: Store) -> bool:
+    """Remove what is too old or abandoned, and whether exports went; nothing is made where nothing was kept."""
     if store.there:
         with suppress(AnalyticsError):  # logged by then, and said by whatever needs the store
-            await anyio.to_thread.run_sync(store.prepare)
+            return await anyio.to_thread.run_sync(store.prepare)
+    return False
 
 
-async def _sweep_now_and_hourly(store: Store, *, task_status: TaskStatus[None]) -> None:
+async def _sweep_now_and_hourly(store: Store, notices: Notices, *, task_status: TaskStatus[None]) -> None:
     await _sweep(store)
     task_status.started()
     while True:
         await anyio.sleep(_HOUR)
-        await _sweep(store)
+        if await _sweep(store):
+            await notices.exports_changed()
 
 
 async def sweep_callers(settings: Settings) -> None:

@@ -141,7 +141,8 @@ async def _cookie(app: App, call: Call) -> Check:
 
 async def _store(app: App) -> Check:
     try:
-        await anyio.to_thread.run_sync(app.store.prepare)
+        if await anyio.to_thread.run_sync(app.store.prepare):
+            await app.notices.exports_changed()
         exports = await anyio.to_thread.run_sync(app.store.exports)
         unreadable = len(await anyio.to_thread.run_sync(app.store.unreadable))
     except AnalyticsError as error:
