@@ -20,6 +20,7 @@ from mcp_types import ResourceLink
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.reports import report
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
+from sourcegraph_analytics_mcp.exports import downloads
 from sourcegraph_analytics_mcp.exports.engine.questions import Questions
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
@@ -259,6 +260,70 @@ async def test_a_long_export_goes_on_in_the_background(make_settings: Callable[.
     assert [(e["id"], e["status"]) for e in listed] == [(running["id"], "running")]
     assert done["export"]["row_count"] == 1000
     assert len(scripted.exchanges) == 1
+
+
+async def test_a_background_export_that_fails_says_so_once_to_whoever_asks_next(
+    make_settings: Callable[..., Settings],
+) -> None:
+    """However fast clients give up, a report that cannot be read is no export that runs for ever."""
+    asked = {"granularity": "by_user", "refresh": True}
+    ragged, whole = b"Instance user ID,Searches\n1,2,3\n", b"Instance user ID,Searches\n1,2\n"
+    begun, finish = anyio.Event(), anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        begun.set()
+        await finish.wait()
+        await exchange.answer(ragged if exchange.number == 1 else whole)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, answer_within=0.2)) as client:
+        assert (await call(client, "export_csv", **asked))["export"]["status"] == "running"
+        await begun.wait()
+        finish.set()
+        with anyio.fail_after(30):
+            while (await call(client, "list_exports"))["exports"]:
+                pass
+        error = await refused(client, "export_csv", **asked)
+        assert (error["code"], len(fake.exchanges)) == ("upstream_bad_csv", 1)
+        with anyio.fail_after(30):
+            while (await call(client, "export_csv", granularity="by_user"))["export"]["status"] == "running":
+                pass
+        assert len(fake.exchanges) == 2
+
+
+async def test_what_failed_long_ago_is_tried_again(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        await finish.wait()
+        await exchange.answer(status="404 Not Found")
+
+    async with scripted_upstream(answer) as fake, open_app(make_settings(fake.url), Notices()) as app:
+        app.store.prepare()
+        request = ReportRequest(instance_url=DEMO_INSTANCE, granularity="by_user")
+        first = app.downloads.start(request)
+        await app.downloads.wait(first, 0)
+        finish.set()
+        await first.done.wait()
+        monkeypatch.setattr(downloads, "_UNTOLD_FOR", 0.0)
+        assert app.downloads.start(request) is not first
+
+
+async def test_only_the_latest_failures_are_kept_to_be_told(make_settings: Callable[..., Settings]) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(status="404 Not Found")
+
+    async with scripted_upstream(answer) as fake, open_app(make_settings(fake.url), Notices()) as app:
+        app.store.prepare()
+        asked = [ReportRequest(instance_url=f"i{n}.example", granularity="by_user") for n in range(17)]
+        failed = []
+        for request in asked:
+            failed.append(download := app.downloads.start(request))
+            await app.downloads.wait(download, 0)
+            await download.done.wait()
+        assert app.downloads.start(asked[0]) is not failed[0]
+        assert [app.downloads.start(request) for request in asked[1:]] == failed[1:]
 
 
 async def test_progress_counts_bytes_and_rows_and_gives_a_percentage(make_settings: Callable[..., Settings]) -> None:

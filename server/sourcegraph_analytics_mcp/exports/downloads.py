@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from .store import Staging, Store
 
 _SAMPLE = 4 << 20  # bytes
 _SHRINKS = 4  # times at least, by gzip: a report of random figures (measured)
+_UNTOLD_FOR = 3600.0  # seconds; who asks later is better served by another try
+_MOST_UNTOLD = 16
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +37,7 @@ class Download:
     Args:
         received: bytes so far.
         fraction: of the bytes on the wire, where upstream says how many there are.
+        ended: when it was done, monotonic seconds.
     """
 
     id: str
@@ -47,6 +51,7 @@ class Download:
     left_running: bool = False
     export: Export | None = None
     error: AnalyticsError | None = None
+    ended: float = 0.0
     done: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
@@ -105,6 +110,7 @@ class Downloads:
         self._on_change = on_change
         self._admit = admit
         self._running: dict[ReportRequest, Download] = {}
+        self._untold: dict[ReportRequest, Download] = {}  # failed while nobody waited, oldest first
 
     @property
     def running(self) -> list[Download]:
@@ -122,8 +128,8 @@ class Downloads:
         return None
 
     def start(self, request: ReportRequest) -> Download:
-        """Begin a download, or join the one that is already running for the same request."""
-        download = self._running.get(request)
+        """Begin a download, or join the one for the same request that is running, or has failed unheard."""
+        download = self._running.get(request) or self._failed_unheard(request)
         if download is None:
             self._admit()
             staging = self._store.stage()
@@ -166,9 +172,23 @@ class Downloads:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(staging.close)
             self._forget(download)
+            download.ended = time.monotonic()
+            self._keep_untold(download)
             download.done.set()
         if download.export is not None:
             await self._on_change()
+
+    def _failed_unheard(self, request: ReportRequest) -> Download | None:
+        """A download that failed in the background not long ago; given once, so that the next call tries again."""
+        download = self._untold.pop(request, None)
+        return download if download is not None and time.monotonic() - download.ended < _UNTOLD_FOR else None
+
+    def _keep_untold(self, download: Download) -> None:
+        if download.error is None or not download.left_running or download.waiting:
+            return
+        self._untold[download.request] = download
+        if len(self._untold) > _MOST_UNTOLD:
+            del self._untold[next(iter(self._untold))]
 
     def _forget(self, download: Download) -> None:
         if self._running.get(download.request) is download:
