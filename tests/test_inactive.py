@@ -4,10 +4,12 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.settings import Settings, SettingsError
+from sourcegraph_analytics_mcp.surface.tools import inactive
 from sourcegraph_analytics_mcp.usage.people import read_seats, read_teams
 from support.client import call, connected, refused
 from support.upstreams import Exchange, Served, scripted_upstream
@@ -189,6 +191,27 @@ async def test_a_registry_that_fails_or_says_something_else_is_no_reason_to_fail
 ) -> None:
     found = await told(make_settings, registry, status)
     assert found["rows"] == [["2", "2", "lapsed", "2024-02"]]
+    assert "does not tell which users are service accounts" in str(found["notes"])
+
+
+async def test_a_registry_that_never_answers_is_not_waited_for(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inactive, "_REGISTRY_WITHIN", 0.1)
+
+    async def answer(exchange: Exchange) -> None:
+        if "user-registry" in exchange.target:
+            await exchange.stream.receive()
+        else:
+            await exchange.answer(f"Instance user ID,Timestamp Date\n1,{TODAY}\n2,2026-01-01\n".encode())
+
+    async with (
+        scripted_upstream(answer) as fake,
+        connected(make_settings(fake.url, read_timeout=600)) as client,
+    ):
+        with anyio.fail_after(20):
+            found = await call(client, "list_inactive_users", days=7)
+    assert [row[0] for row in found["rows"]] == ["2"]
     assert "does not tell which users are service accounts" in str(found["notes"])
 
 

@@ -13,6 +13,7 @@ import pytest
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Activity, Company, Person
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface import call as call_of_a_tool
 from sourcegraph_analytics_mcp.usage.metrics import BY_NAME, Minutes
 from sourcegraph_analytics_mcp.usage.notes import notes
 from sourcegraph_analytics_mcp.usage.periods import resolve
@@ -379,6 +380,36 @@ async def test_a_question_whose_data_takes_long_is_answered_when_asked_again(mak
     assert (busy["code"], busy["retryable"]) == ("busy", True)
     assert (result.structured_content or {})["totals"] == [3]
     assert len(fake.exchanges) == 1
+
+
+async def test_all_reports_of_one_question_share_the_time_that_a_call_has(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(call_of_a_tool, "time", clock)
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.number > 1:
+            await exchange.stream.receive()
+        clock.now += 601  # the first report takes all of it
+        await exchange.answer(b"Instance user ID,Searches\n1,3\n")
+
+    async with (
+        scripted_upstream(answer) as fake,
+        connected(make_settings(fake.url, answer_within=600, read_timeout=600)) as client,
+    ):
+        with anyio.fail_after(20):
+            days = {"start_date": str(TODAY - 200 * DAY), "end_date": str(TODAY - DAY)}  # too many for a report by day
+            error = await refused(client, "query_usage", metrics=["searches"], compare_to_previous=True, **days)
+        running = (await call(client, "list_exports"))["exports"]
+    assert error["code"] == "busy"
+    assert [export["status"] for export in running] == ["running", "complete"]
 
 
 async def test_what_upstream_no_longer_has_a_column_for_is_refused(make_settings: Make) -> None:

@@ -33,10 +33,15 @@ class Call:
         self._context = context
         self.covers = covers
         self._last_progress = (0.0, 0.0)
+        self._began = time.monotonic()
 
     @property
     def modern(self) -> bool:
         return (self._context.protocol_version or "") >= _MODERN  # revisions are dates
+
+    def left_of(self, seconds: float) -> float:
+        """What this call has left of so many seconds since it began, none at least."""
+        return max(0.0, self._began + seconds - time.monotonic())
 
     async def progress(self, done: float, total: float | None, message: str) -> None:
         """Report progress, at most twice a second and only upwards."""

@@ -12,7 +12,7 @@ _LOOK_EVERY = 0.25  # seconds
 
 
 async def wait_for(app: App, download: Download, call: Call) -> Export | None:
-    """The export, or None where it goes on in the background.
+    """The export, or None where it goes on in the background as the call's time is up, whatever that was spent on.
 
     Raises:
         AnalyticsError: what the download failed with.
@@ -30,7 +30,7 @@ async def wait_for(app: App, download: Download, call: Call) -> Export | None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(report)
         try:
-            await app.downloads.wait(download, app.settings.answer_within)
+            await app.downloads.wait(download, call.left_of(app.settings.answer_within))
         finally:
             tasks.cancel_scope.cancel()
     return download.result()

@@ -1,9 +1,11 @@
 """Who holds a seat and does not use it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import anyio
 from pydantic import Field
 
 from ...errors import AnalyticsError
@@ -17,6 +19,8 @@ from ..text import fitting, plural, table
 from ..tool import Arguments, Hints, Reply, tool
 from .exports import Instance
 from .usage import TableAnswer, fetching
+
+_REGISTRY_WITHIN = 5.0  # seconds; it is not documented, so nobody is kept waiting for it
 
 
 class InactiveArguments(Arguments):
@@ -44,10 +48,9 @@ async def list_inactive_users(app: App, arguments: InactiveArguments, call: Call
         return await app.answers.data(need, fetch, today)
 
     async def registry() -> str | None:
-        try:
+        with anyio.move_on_after(_REGISTRY_WITHIN), suppress(AnalyticsError):  # it may fail in any way
             return await app.analytics.user_registry(instance)
-        except AnalyticsError:  # it is not documented, so it may fail in any way; the notes say what that means
-            return None
+        return None  # the notes say what that means
 
     found = await find_inactive(instance, arguments.days, today, app.seats, app.questions, data, registry)
     return _reply(found, arguments)
