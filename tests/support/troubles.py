@@ -19,11 +19,11 @@ from support.upstreams import Exchange
 KINDS = ("report", "read", "list", "create", "revoke")
 # The most requests that the ledger may show in a row, for one request that meets nothing but this row's troubles.
 MOST: dict[str, tuple[int, int, int, int, int]] = {
-    "harmless": (1, 1, 1, 1, 1), "unheard": (2, 3, 3, 1, 3), "silent": (3, 3, 3, 1, 3), "broken": (3, 3, 3, 1, 1),
+    "harmless": (1, 1, 1, 1, 1), "unheard": (2, 1, 1, 1, 1), "silent": (3, 3, 3, 1, 3), "broken": (3, 3, 3, 1, 1),
     "login": (1, 1, 1, 1, 1), "misread": (1, 1, 1, 1, 1), "empty": (2, 1, 1, 1, 1), "nothing": (1, 1, 1, 1, 1),
     "redirect": (1, 1, 1, 1, 1), "refused": (1, 1, 1, 1, 1), "busy": (3, 3, 3, 1, 3), "limited": (3, 3, 3, 1, 2),
     "too long": (1, 1, 1, 1, 1), "failing": (2, 3, 3, 1, 3), "gateway": (4, 4, 4, 1, 3), "odd": (2, 2, 2, 1, 2),
-    "endless": (2, 3, 3, 1, 3), "unframed": (1, 3, 3, 1, 1),
+    "endless": (2, 1, 1, 1, 1), "unframed": (1, 3, 3, 1, 1),
 }  # fmt: skip
 WAITING = ("unheard", "endless")  # rows that only a timeout ends
 _STATUSES = {

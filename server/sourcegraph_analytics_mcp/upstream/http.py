@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LARGEST_DOCUMENT = 1 << 20  # bytes
 _READ = 1 << 18  # bytes
+_FIRST_BYTE = 30.0  # seconds without a byte that anything but a report is given, as somebody waits for it
 ENOUGH_MARKUP = 1024  # bytes in which a web page says that it is one
 _WEB_PAGE = re.compile(rb"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
 
@@ -115,14 +116,24 @@ class Http:
         Raises:
             Failed: with the outcome and the error of the last attempt.
         """
+        within = self._within(request.call)
         try:
-            with anyio.fail_after(self._settings.deadline):
-                return await self._attempts(request, receive)
+            with anyio.fail_after(within) as scope:
+                return await self._attempts(request, receive, scope.deadline)
         except TimeoutError:
-            seconds = f"{self._settings.deadline:g}"
-            raise silent("upstream_timeout", f"The request was not done after {seconds} seconds.") from None
+            raise silent("upstream_timeout", f"The request was not done after {within:g} seconds.") from None
 
-    async def _attempts(self, request: Request, receive: Callable[[Answer], Awaitable[T]]) -> T:
+    def _patience(self, call: Call) -> float:
+        """Seconds without a byte after which an answer is given up."""
+        longest = self._settings.read_timeout
+        return longest if call == "report" else min(longest, _FIRST_BYTE)
+
+    def _within(self, call: Call) -> float:
+        """Seconds for a request with its retries: a report goes on in the background, for all else a client waits."""
+        longest = self._settings.deadline
+        return longest if call == "report" else min(longest, 2 * self._settings.connect_timeout + self._patience(call))
+
+    async def _attempts(self, request: Request, receive: Callable[[Answer], Awaitable[T]], until: float) -> T:
         sent, waited = 0, 0.0
         while True:
             sent += 1
@@ -133,7 +144,8 @@ class Http:
                     raise
                 wait = backoff(self._settings.retry_base_delay, sent) if failed.wait is None else failed.wait
                 waited += wait
-                if wait > LONGEST_WAIT or waited > MOST_WAITING or not self._budget.take():
+                late = anyio.current_time() + wait > until
+                if wait > LONGEST_WAIT or waited > MOST_WAITING or late or not self._budget.take():
                     raise
             await anyio.sleep(wait)
 
@@ -141,7 +153,7 @@ class Http:
         import httpcore
         import httpx
 
-        head_seen, wire = False, Wire(httpcore.NetworkError)
+        head_seen, wire, patience = False, Wire(httpcore.NetworkError), self._patience(request.call)
         try:
             async with AsyncExitStack() as opened:
                 response = await self._head(request, opened, wire)
@@ -149,24 +161,28 @@ class Http:
                 refuse_absurd(response.headers.raw)
                 if response.status_code not in request.success:
                     raise refusal(request.call, response.status_code, retry_after(response.headers.get("retry-after")))
-                window = 2 * self._settings.read_timeout  # so that a pause that is allowed is never a drip by itself
+                window = 2 * patience  # so that a pause that is allowed is never a drip by itself
                 return await receive(_answer(response, request, window, None if self._app else wire))
         except httpx.TransportError as error:
-            raise (self._cut(error) if head_seen else self._unanswered(error)) from None
+            raise (_cut(error, patience) if head_seen else self._unanswered(error, patience)) from None
 
     async def _head(self, request: Request, opened: AsyncExitStack, wire: Wire) -> "httpx.Response":
         """Send, and wait for the head of the answer: a drip of headers or interim answers does not hold it open."""
+        import httpx
+
         name, value = request.credential
+        connect, patience = self._settings.connect_timeout, self._patience(request.call)
         sent = self._client().stream(
             request.method,
             request.path,
             params=request.query,
             json=request.json,
             headers={name: value},
+            timeout=httpx.Timeout(patience, connect=connect),
             extensions={"trace": wire.trace},
         )
         try:
-            with anyio.fail_after(self._settings.connect_timeout + self._settings.read_timeout):
+            with anyio.fail_after(connect + patience):
                 return await opened.enter_async_context(sent)
         except TimeoutError:
             host = urlsplit(self._settings.url).netloc
@@ -182,7 +198,6 @@ class Http:
             logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every URL at INFO
             logging.getLogger("httpcore").setLevel(logging.WARNING)  # it logs every header at DEBUG
             settings = self._settings
-            timeout = httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout)
             self._opened = httpx.AsyncClient(
                 base_url=settings.url,
                 headers={
@@ -191,7 +206,6 @@ class Http:
                     "User-Agent": "sourcegraph-analytics-mcp",
                 },
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # nothing upstream sets is ever sent back
-                timeout=timeout,
                 limits=httpx.Limits(max_connections=16, max_keepalive_connections=0),
                 follow_redirects=False,
                 trust_env=False,
@@ -201,7 +215,7 @@ class Http:
             )
         return self._opened
 
-    def _unanswered(self, error: "httpx.TransportError") -> Failed:
+    def _unanswered(self, error: "httpx.TransportError", patience: float) -> Failed:
         import httpx
 
         host = urlsplit(self._settings.url).netloc
@@ -211,18 +225,18 @@ class Http:
             check = "Check the network, HTTPS_PROXY and SRC_ANALYTICS_URL."
             return unsent(f"{host} cannot be reached.", check)
         if isinstance(error, httpx.TimeoutException):
-            return silent("upstream_timeout", f"{host} did not answer in {self._settings.read_timeout:g} seconds.")
+            return silent("upstream_timeout", f"{host} did not answer in {patience:g} seconds.")
         if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):  # our own words, never the header's
             return Failed("refused", AnalyticsError("internal", "The request could not be formed.", "Report this."))
         return silent("upstream_unavailable", f"{host} closed the connection without an answer.")
 
-    def _cut(self, error: "httpx.TransportError") -> Failed:
-        import httpx
 
-        if isinstance(error, httpx.TimeoutException):
-            seconds = f"{self._settings.read_timeout:g}"
-            return silent("upstream_timeout", f"The answer stopped coming for {seconds} seconds.")
-        return broken("The connection ended before the answer did.")
+def _cut(error: "httpx.TransportError", patience: float) -> Failed:
+    import httpx
+
+    if isinstance(error, httpx.TimeoutException):
+        return silent("upstream_timeout", f"The answer stopped coming for {patience:g} seconds.")
+    return broken("The connection ended before the answer did.")
 
 
 def _answer(response: "httpx.Response", request: Request, window: float, wire: Wire | None) -> Answer:

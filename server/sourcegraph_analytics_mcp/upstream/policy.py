@@ -27,7 +27,7 @@ ATTEMPTS: dict[Outcome, tuple[int, int, int, int, int]] = {
     "unsent":        (4,     4,   4,   2,     3),   # name, connection or TLS handshake failed: nothing left
     "certificate":   (1,     1,   1,   1,     1),   # nobody we can trust answered
     "silent":        (3,     3,   3,   1,     3),   # sent, and no (whole) answer head came
-    "late":          (2,     3,   3,   1,     3),   # the same, after the whole patience for an answer
+    "late":          (2,     1,   1,   1,     1),   # the same, after all the time that a client waits
     "broken":        (3,     3,   3,   1,     1),   # the body ended before its proven end
     "misread":       (1,     1,   1,   1,     1),   # whole, but not what was asked for
     "empty":         (2,     1,   1,   1,     1),   # no body where a report should be

@@ -44,10 +44,20 @@ _GUARDS = (
            "self._settings.read_timeout / 2",
            f"{_DOWNLOADS}test_a_pause_that_is_allowed_is_waited_for_whatever_comes_after_it"),
     Switch("a head that never ends is cut off", "upstream/http.py",
-           "fail_after(self._settings.connect_timeout + self._settings.read_timeout)", "fail_after(600)",
+           "fail_after(connect + patience)", "fail_after(600)",
            f"{_DOWNLOADS}test_a_head_that_never_ends_is_not_waited_for"),
-    Switch("a request has a deadline", "upstream/http.py", "fail_after(self._settings.deadline)", "fail_after(600)",
+    Switch("a request has a deadline", "upstream/http.py", "fail_after(within)", "fail_after(600)",
            f"{_DOWNLOADS}test_a_request_has_a_deadline_with_all_its_retries"),
+    Switch("what somebody waits for has half a minute to begin", "upstream/http.py", "else min(longest, _FIRST_BYTE)",
+           "else longest", f"{_ANALYTICS}test_silence_is_borne_for_half_a_minute_where_somebody_waits"),
+    Switch("a report has longer to begin", "upstream/http.py",
+           'longest if call == "report" else min(longest, _FIRST_BYTE)', "min(longest, _FIRST_BYTE)",
+           f"{_ANALYTICS}test_a_report_may_take_longer_to_begin_than_anything_else"),
+    Switch("what somebody waits for ends in a minute", "upstream/http.py",
+           "else min(longest, 2 * self._settings.connect_timeout + self._patience(call))", "else longest",
+           f"{_ANALYTICS}test_an_answer_that_goes_on_for_ever_is_not_waited_for"),
+    Switch("a wait beyond the deadline is handed back", "upstream/http.py", " or late or", " or",
+           f"{_ANALYTICS}test_a_wait_that_is_longer_than_somebody_waits_is_handed_back"),
     Switch("an empty body is no report", "upstream/analytics.py", "    if not visible(head):", "    if False:",
            f"{_DOWNLOADS}test_an_empty_body_is_no_report_the_second_time_either "
            f"{_DOWNLOADS}test_an_empty_report_is_asked_for_once_more"),
@@ -151,7 +161,7 @@ _GUARDS = (
 # The retry table as it stands; the switches let one call of a row send one request more.
 _CALLS = ("report", "read", "list", "create", "revoke")
 _TABLE = {
-    "unsent": (4, 4, 4, 2, 3), "silent": (3, 3, 3, 1, 3), "late": (2, 3, 3, 1, 3), "broken": (3, 3, 3, 1, 1),
+    "unsent": (4, 4, 4, 2, 3), "silent": (3, 3, 3, 1, 3), "late": (2, 1, 1, 1, 1), "broken": (3, 3, 3, 1, 1),
     "misread": (1, 1, 1, 1, 1), "redirect": (1, 1, 1, 1, 1), "refused": (1, 1, 1, 1, 1), "conflict": (1, 1, 1, 1, 1),
     "asked_to_wait": (3, 3, 3, 1, 2), "busy": (3, 3, 3, 1, 3), "failing": (2, 3, 3, 1, 3), "gateway": (4, 4, 4, 1, 3),
     "odd": (2, 2, 2, 1, 2),
@@ -159,9 +169,9 @@ _TABLE = {
 _MORE = (  # a create may never be sent again; of the other columns those rows in which each differs from its neighbours
     *((outcome, "create") for outcome in _TABLE),
     *((outcome, "report") for outcome in ("unsent", "late", "failing", "gateway", "refused")),
-    *((outcome, "read") for outcome in ("failing", "misread")),
-    *((outcome, "list") for outcome in ("broken", "redirect")),
-    *((outcome, "revoke") for outcome in ("broken", "asked_to_wait", "gateway", "silent")),
+    *((outcome, "read") for outcome in ("failing", "misread", "late")),
+    *((outcome, "list") for outcome in ("broken", "redirect", "late")),
+    *((outcome, "revoke") for outcome in ("broken", "asked_to_wait", "gateway", "silent", "late")),
 )
 
 
