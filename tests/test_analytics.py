@@ -198,6 +198,34 @@ async def test_each_status_means_what_the_table_says(make_settings: Make, asked:
                     assert f"status {status}" in error.message
 
 
+@pytest.mark.parametrize("asked", CALLS)
+async def test_a_redirect_to_a_login_asks_for_the_credential_and_shows_nothing_of_where_it_leads(
+    make_settings: Make, asked: Call
+) -> None:
+    logins = [
+        "/login", "/login?return=%2Fcanary", "https://sso.canary.example/Sign-In/", "//canary.example/users/sign_in",
+        "/oauth2/authorize?state=canary", "login.html", "/.auth/login/aad",
+    ]  # fmt: skip
+    others = ["", "/", "/canary?to=/login", "/blogging-in", "/authors/canary", "https://[canary/login", "/loginess"]
+    code = {True: "auth_rejected", False: "upstream_redirect"}
+    of_tokens = asked in ("list", "create", "revoke")
+    location = ""
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"", "302 Found", extra=f"Location: {location}\r\n")
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url)
+        for location in (*logins, *others):
+            error = await failure(settings, asked, "redirect")
+            assert error.code == ("session_expired" if of_tokens else code[location in logins]), location
+            assert "canary" not in error.text
+            if of_tokens:
+                assert "SRC_ANALYTICS_CAS_COOKIE" in error.next_step
+                assert "/access-tokens" in error.next_step
+        assert len(fake.exchanges) == len(logins) + len(others)
+
+
 async def failure(settings: Settings, asked: Call, outcome: Outcome) -> AnalyticsError:
     """The error of a call that must fail, with this outcome where the call tells it."""
     with pytest.raises((Failed, AnalyticsError)) as caught:

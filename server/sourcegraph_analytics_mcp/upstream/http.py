@@ -160,7 +160,8 @@ class Http:
                 head_seen = True
                 refuse_absurd(response.headers.raw)
                 if response.status_code not in request.success:
-                    raise refusal(request.call, response.status_code, retry_after(response.headers.get("retry-after")))
+                    wait, leads_to = retry_after(response.headers.get("retry-after")), response.headers.get("location")
+                    raise refusal(request.call, response.status_code, wait, leads_to or "")
                 window = 2 * patience  # so that a pause that is allowed is never a drip by itself
                 return await receive(_answer(response, request, window, None if self._app else wire))
         except httpx.TransportError as error:

@@ -5,12 +5,14 @@ This table is the only place that decides about retries, and `refusal` the only 
 
 import math
 import random
+import re
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
+from urllib.parse import urlsplit
 
 from ..errors import AnalyticsError, Code
 
@@ -54,6 +56,8 @@ _WEB_PAGE = (
 )
 _NEW_COOKIE = "Sign in to Sourcegraph Analytics again and set SRC_ANALYTICS_CAS_COOKIE to the new cookie."
 _ANOTHER = "Make a new access token (create_token, or the page /access-tokens of Sourcegraph Analytics) and set it."
+# Where a path leads to a login; the host says nothing, as a company signs in elsewhere.
+_LOGIN = re.compile(r"(?:^|/)((log|sign)[-_]?in|sso|saml2?|oauth2?|auth|authorize)(?=[/.]|\Z)", re.IGNORECASE)
 
 
 class Failed(Exception):
@@ -109,12 +113,16 @@ def _until(http_date: str) -> float:
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
-def refusal(call: Call, status: int, wait: float | None) -> Failed:
-    """Turn a status that is not the documented success into what it means for this call."""
+def refusal(call: Call, status: int, wait: float | None, location: str = "") -> Failed:
+    """Turn a status that is not the documented success into what it means for this call.
+
+    Args:
+        location: where a redirect leads; only the shape of its path is looked at, and none of it is shown.
+    """
     if status < 300 or status == 304:  # 304 answers a condition, and none was set
         return Failed("misread", _error("upstream_not_csv", f"Upstream answered with status {status} and no data."))
     if status < 400:
-        return Failed("redirect", _redirected(call, status))
+        return Failed("redirect", _redirected(call, status, login=_leads_to_login(location)))
     if status == 429:
         return Failed("asked_to_wait", _rate_limited(wait), wait)
     if status in (408, 425):
@@ -133,10 +141,21 @@ def _error(code: Code, message: str, next_step: str = "Try again later; if it st
     return AnalyticsError(code, message, next_step, retryable=retryable, retry_after_seconds=after)
 
 
-def _redirected(call: Call, status: int) -> AnalyticsError:
+def _leads_to_login(location: str) -> bool:
+    try:
+        return _LOGIN.search(urlsplit(location).path) is not None
+    except ValueError:
+        return False
+
+
+def _redirected(call: Call, status: int, *, login: bool) -> AnalyticsError:
+    where = f"Upstream redirects {'to a login' if login else 'elsewhere'} (status {status})"
     if call in ("list", "create", "revoke"):
-        return _error("session_expired", f"Upstream redirects to a login (status {status}).", _NEW_COOKIE)
-    return _error("upstream_redirect", f"Upstream redirects elsewhere (status {status}), which is never followed.",
+        return _error("session_expired", f"{where}: the session has expired or token management has moved.",
+                      f"{_NEW_COOKIE} {_WEB_PAGE}")  # fmt: skip
+    if login:
+        return _error("auth_rejected", f"{where} instead of taking the access token.", _ANOTHER)
+    return _error("upstream_redirect", f"{where}, which is never followed.",
                   "Check SRC_ANALYTICS_URL and the access token.")  # fmt: skip
 
 
