@@ -374,6 +374,25 @@ async def test_a_wait_that_is_longer_than_somebody_waits_is_handed_back(make_set
     assert (error.code, error.retry_after_seconds, len(fake.exchanges)) == ("rate_limited", 59, 1)
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [("429 Slow", "rate_limited"), *((f"{n} Busy", "upstream_unavailable") for n in (408, 425, 500, 503, 599))],
+)
+@pytest.mark.parametrize(("asks", "told"), [("3600", 3600), ("9" * 12, 86_400)])
+async def test_a_wait_that_is_not_waited_for_is_told(
+    make_settings: Make, status: str, code: Code, asks: str, told: int
+) -> None:
+    async def busy(exchange: Exchange) -> None:
+        await exchange.answer(b"", status, extra=f"Retry-After: {asks}\r\n")
+
+    async with scripted_upstream(busy) as fake, connected(make_settings(fake.url)) as client:
+        for tool in ("list_tokens", "get_credits", "export_csv"):
+            error = await refused(client, tool)
+            assert (error["code"], error["retryable"], error["retry_after_seconds"]) == (code, True, told)
+            assert error["next_step"] == f"Wait {told} seconds, then call again."
+    assert len(fake.exchanges) == 3
+
+
 SHORT = tuple(asked for asked in CALLS if asked != "report")
 
 

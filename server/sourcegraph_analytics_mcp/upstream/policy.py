@@ -48,6 +48,7 @@ _LASTING = (501, 505, 525, 526)  # not implemented, wrong HTTP, no TLS behind th
 
 LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is handed back instead
 MOST_WAITING = 120.0  # seconds between the requests of one call, in all
+_LONGEST_TOLD = 86_400.0  # seconds; who is told to wait for longer may as well ask again
 _CAP = 20.0  # seconds; largest backoff
 _BUDGET, _PER = 10, 60.0  # retries a minute, over all calls of the process
 
@@ -126,13 +127,13 @@ def refusal(call: Call, status: int, wait: float | None, location: str = "") -> 
     if status == 429:
         return Failed("asked_to_wait", _rate_limited(wait), wait)
     if status in (408, 425):
-        return Failed("busy", _unavailable(status), wait)
+        return Failed("busy", _unavailable(status, wait), wait)
     if status == 500:
-        return Failed("failing", _unavailable(status), wait)
+        return Failed("failing", _unavailable(status, wait), wait)
     if status in (502, 503, 504, 520, 521, 522, 523, 524):
-        return Failed("gateway", _unavailable(status), wait)
+        return Failed("gateway", _unavailable(status, wait), wait)
     if status >= 500:
-        return Failed("refused" if status in _LASTING else "odd", _unavailable(status), wait)
+        return Failed("refused" if status in _LASTING else "odd", _unavailable(status, wait), wait)
     return Failed("conflict" if status == 409 else "refused", _client_error(call, status))
 
 
@@ -160,12 +161,22 @@ def _redirected(call: Call, status: int, *, login: bool) -> AnalyticsError:
 
 
 def _rate_limited(wait: float | None) -> AnalyticsError:
-    when = f"Wait {wait:.0f} seconds, then call again." if wait else "Wait a few minutes, then call again."
-    return _error("rate_limited", "Upstream limits the rate of requests.", when, retryable=True, after=wait)
+    return _error("rate_limited", "Upstream limits the rate of requests.", _when(wait) or "Wait a few minutes, then "
+                  "call again.", retryable=True, after=_told(wait))  # fmt: skip
 
 
-def _unavailable(status: int) -> AnalyticsError:
-    return _error("upstream_unavailable", f"Sourcegraph Analytics fails with status {status}.", retryable=True)
+def _unavailable(status: int, wait: float | None) -> AnalyticsError:
+    later = _when(wait) or "Try again later; if it stays so, tell Sourcegraph support."
+    return _error("upstream_unavailable", f"Sourcegraph Analytics fails with status {status}.", later, retryable=True,
+                  after=_told(wait))  # fmt: skip
+
+
+def _when(wait: float | None) -> str:
+    return f"Wait {_told(wait):.0f} seconds, then call again." if wait else ""
+
+
+def _told(wait: float | None) -> float | None:
+    return None if wait is None else min(wait, _LONGEST_TOLD)
 
 
 def _client_error(call: Call, status: int) -> AnalyticsError:
