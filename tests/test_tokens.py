@@ -423,6 +423,46 @@ async def test_a_create_whose_answer_is_lost_revokes_the_orphan(make_settings: M
     assert f"again in {error['retry_after_seconds']} seconds" in error["next_step"]
 
 
+async def test_a_token_that_is_listed_twice_is_one_token(make_settings: Make) -> None:
+    made: dict[str, Any] = {"id": "orphan-1", "displayName": "job", "createdAt": "2999-01-01T00:00:00Z"}
+    tokens: list[dict[str, Any]] = []
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            await exchange.answer(_listed(tokens * 2), content_type="application/json")
+        elif exchange.method == "DELETE":
+            tokens[0]["isExpired"] = True
+            await exchange.answer(status="204 No Content")
+        else:
+            tokens.append(made | {"isExpired": False})
+            await _lose(exchange, "500")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        error = await refused(client, "create_token", display_name="job")
+        listed = await call(client, "list_tokens")
+    assert "The token it had made (orphan-1) was revoked" in error["message"]
+    assert [(token["id"], token["is_expired"]) for token in listed["tokens"]] == [("orphan-1", True)]
+
+
+async def test_a_token_that_one_of_its_two_entries_calls_live_is_live(make_settings: Make) -> None:
+    token: dict[str, Any] = {"id": "t-1", "createdAt": "2026-01-01T00:00:00Z"}
+    revokes = 0
+
+    async def answer(exchange: Exchange) -> None:
+        nonlocal revokes
+        if exchange.method == "DELETE":
+            revokes += 1
+            await exchange.answer(status="204 No Content")
+        else:
+            entries = [token | {"isExpired": revokes > 0}, token | {"isExpired": revokes > 1}]
+            await exchange.answer(_listed(entries), content_type="application/json")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        error = await refused(client, "revoke_token", token_id="t-1", confirm=True)
+        done = await call(client, "revoke_token", token_id="t-1", confirm=True)
+    assert (error["code"], done["outcome"]) == ("unverified", "revoked")
+
+
 async def test_a_login_page_for_the_create_and_for_the_list_leaves_it_open_whether_there_is_a_token(
     make_settings: Make,
 ) -> None:

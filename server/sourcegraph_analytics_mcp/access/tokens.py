@@ -83,8 +83,13 @@ class TokenDesk:
         self._asked: deque[tuple[float, str | None]] = deque(maxlen=_MOST_CREATES)  # when (monotonic), which name
 
     async def listed(self) -> TokenList:
-        """Every token of the signed-in user."""
-        return await self._analytics.list_tokens()
+        """Every token of the signed-in user, once; of one that is listed twice, the entry that says it is live."""
+        every = await self._analytics.list_tokens()
+        once: dict[str, Token] = {}
+        for token in every.tokens:
+            if not (token.is_expired and token.id in once):
+                once[token.id] = token
+        return every.model_copy(update={"tokens": tuple(once.values())})
 
     async def settled(self) -> list[str]:
         """Put right what a crash left between asking for a token and keeping its secret; what was done, in sentences.
