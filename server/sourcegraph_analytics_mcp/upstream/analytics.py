@@ -10,7 +10,8 @@ from urllib.parse import quote
 from pydantic import BaseModel, ValidationError
 
 from ..errors import AnalyticsError
-from .http import ENOUGH_MARKUP, Answer, Http, Request, read_whole, refuse_markup, visible
+from .http import Answer, Http, Request, read_whole
+from .markup import ENOUGH_MARKUP, refuse_markup, visible
 from .models import NewToken, ReportRequest, TokenList, TokenRequest, dated_query
 from .policy import Failed, empty, misread
 

@@ -6,7 +6,6 @@ first request, so that nothing is loaded or contacted before it is asked.
 
 import logging
 import os
-import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
@@ -20,6 +19,7 @@ import anyio
 from ..errors import AnalyticsError
 from ..settings import Settings
 from .body import decoded, steady
+from .markup import refuse_markup
 from .policy import (
     LONGEST_WAIT,
     MOST_WAITING,
@@ -28,9 +28,7 @@ from .policy import (
     RetryBudget,
     backoff,
     broken,
-    login_page,
     may_retry,
-    misread,
     refusal,
     retry_after,
     silent,
@@ -47,8 +45,6 @@ T = TypeVar("T")
 _LARGEST_DOCUMENT = 1 << 20  # bytes
 _READ = 1 << 18  # bytes
 _FIRST_BYTE = 30.0  # seconds without a byte that anything but a report is given, as somebody waits for it
-ENOUGH_MARKUP = 1024  # bytes in which a web page says that it is one
-_WEB_PAGE = re.compile(rb"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,18 +311,3 @@ async def read_whole(answer: Answer, call: Call) -> bytes:
     body = b"".join([piece async for piece in answer.body])
     refuse_markup(body, call)
     return body
-
-
-def visible(body: bytes) -> bytes:
-    """A body from its first visible byte on."""
-    return body.removeprefix(b"\xef\xbb\xbf").lstrip()
-
-
-def refuse_markup(body: bytes, call: Call) -> None:
-    """Refuse a body whose first visible byte opens markup: a web page is a login page, anything else is no data."""
-    begin = visible(body)[:ENOUGH_MARKUP]
-    if begin[:1] != b"<":
-        return
-    if _WEB_PAGE.search(begin):
-        raise login_page(call)
-    raise misread("Upstream answered with markup that is no web page, such as XML, instead of data.")
