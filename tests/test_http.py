@@ -713,6 +713,10 @@ def test_a_caller_uses_the_tools_granted_alone(granted: Served, upstream: Upstre
     assert [tool["name"] for tool in lists["alice"]["tools"]] == [tool.name for tool in TOOLS]
     assert {tool["name"] for tool in lists["bob"]["tools"]} == {*ASKING, "list_tokens"}
     assert {one["cacheScope"] for one in lists.values()} == {"private"}
+    prompts = {who: ask(granted, who, "prompts/list")["result"] for who in ("alice", "bob")}
+    left_out = {prompt["name"] for prompt in prompts["alice"]["prompts"] if prompt not in prompts["bob"]["prompts"]}
+    assert left_out >= {"token_rotation", "token_cleanup"}
+    assert {one["cacheScope"] for one in prompts.values()} == {"private"}
     assert granted.post("list_tokens", {}, token("bob")).status_code == 403  # a grant is no scope
     scoped = token("bob", scope="analytics:read analytics:tokens")
     assert granted.result("list_tokens", {}, scoped)["isError"] is False

@@ -611,6 +611,24 @@ async def test_read_only_leaves_out_what_changes_upstream(make_settings: Make, u
     assert error["code"] == "not_found"
 
 
+async def test_prompts_that_need_a_tool_that_is_not_offered_are_not_there(
+    make_settings: Make, upstream: Served
+) -> None:
+    found: dict[bool, set[str]] = {}
+    for read_only in (False, True):
+        async with connected(make_settings(upstream.url, read_only=read_only)) as client:
+            found[read_only] = {prompt.name for prompt in (await client.list_prompts()).prompts}
+            tools = {tool.name for tool in (await client.list_tools()).tools}
+            for name in found[read_only]:
+                told = (await client.get_prompt(name, {})).model_dump_json()
+                assert not {word for word in ("create_token", "revoke_token") if word in told} - tools
+    async with connected(make_settings(upstream.url, read_only=True)) as client:
+        with pytest.raises(MCPError, match="There is no prompt 'token_rotation'"):
+            await client.get_prompt("token_rotation", {})
+    assert found[False] - found[True] == {"token_rotation", "token_cleanup"}
+    assert "unused_seats" in found[True]
+
+
 async def test_the_systems_keyring_is_preferred(make_settings: Make, upstream: Served) -> None:
     keyring.set_keyring(MemoryKeyring())  # type: ignore[no-untyped-call]
     try:

@@ -9,11 +9,14 @@ default = "last month"     # without a default the argument is required
 choices = ["a", "b"]       # offered as completions
 +++
 Text with $month in it; $$ is a dollar sign.
+
+A prompt is offered where every tool is that its text names.
 """
 
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -108,17 +111,22 @@ def parse(name: str, source: str) -> Prompt:
     return Prompt(name, str(head["title"]), str(head["description"]), arguments, text)
 
 
-def find(name: str) -> Prompt:
-    """Look a prompt up.
+def without_tools(missing: Set[str]) -> dict[str, Prompt]:
+    """The prompts that can be followed where some tools are not offered."""
+    return {name: p for name, p in prompts().items() if missing.isdisjoint(re.findall(r"\w+", p.text))}
+
+
+def find(name: str, offered: Mapping[str, Prompt]) -> Prompt:
+    """Look a prompt up among those that are offered.
 
     Raises:
         MCPError: invalid params, with the nearest name.
     """
-    if name not in prompts():
-        near = difflib.get_close_matches(name, prompts(), n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(prompts())}."
+    if name not in offered:
+        near = difflib.get_close_matches(name, offered, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(offered)}."
         raise _refused(f"There is no prompt {safe(name)[:60]!r}. {hint}")
-    return prompts()[name]
+    return offered[name]
 
 
 def _refused(message: str) -> MCPError:

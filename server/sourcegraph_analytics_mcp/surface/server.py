@@ -43,7 +43,7 @@ from .events import Event
 from .grants import read_grants
 from .leaving import Leaving
 from .notices import Notices
-from .prompts import find, prompts
+from .prompts import Prompt, find, without_tools
 from .resources import add_resources, listed
 from .text import safe
 from .tool import Outcome, Tool, failed
@@ -81,7 +81,7 @@ class AnalyticsServer(MCPServer[App]):
         self.on_close: Callable[[], object] = lambda: None  # called when everything is put away
 
         public = CacheHint(ttl_ms=3_600_000, scope="public")
-        tools = public if self._grants is None else replace(public, scope="private")  # each caller has its own
+        theirs = public if self._grants is None else replace(public, scope="private")  # each caller has its own
         with without("rich"):
             super().__init__(
                 name=NAME,
@@ -91,13 +91,13 @@ class AnalyticsServer(MCPServer[App]):
                 lifespan=self._many if over_http else self._one,
                 middleware=[
                     *([self._as_caller] if over_http else []),
-                    Leaving(self._redactor, _marked if over_http else None),
+                    Leaving(self._redactor, self._who),
                     refuse_cursors,
                 ],
                 request_state_security=_signing(settings),
                 log_level=settings.log_level,
                 subscriptions=self._notices.bus,
-                cache_hints={"tools/list": tools, "prompts/list": public, "resources/templates/list": public},
+                cache_hints={"tools/list": theirs, "prompts/list": theirs, "resources/templates/list": public},
             )
         add_resources(self, self.running)
         self._add_handlers()
@@ -221,7 +221,6 @@ class AnalyticsServer(MCPServer[App]):
         """
         if self._callers is None:
             return
-        settings = self._settings
         if not self._may_use(name):
             theirs = ", ".join(filter(self._may_use, self._tools))
             raise AnalyticsError(
@@ -233,9 +232,9 @@ class AnalyticsServer(MCPServer[App]):
             raise AnalyticsError(
                 "forbidden", "Your access does not cover tokens.", "Ask for the scope analytics:tokens."
             )
-        self._callers.take("calls", settings.calls_per_minute, 60)
+        self._callers.take("calls", self._settings.calls_per_minute, 60)
         if name in QUESTIONS:
-            self._callers.take("questions", settings.queries_per_minute, 60)
+            self._callers.take("questions", self._settings.queries_per_minute, 60)
 
     def _covers(self, name: str) -> bool:
         """Whether the caller's access and the operator's grant are enough for that tool."""
@@ -271,12 +270,13 @@ class AnalyticsServer(MCPServer[App]):
             raise MCPError(code=code, message=told.text, data={"uri": str(uri)}) from None
 
     async def list_prompts(self) -> list[ListedPrompt]:
-        return [prompt.listed() for prompt in prompts().values()]
+        return [prompt.listed() for prompt in self._prompts().values()]
 
-    async def get_prompt(
-        self, name: str, arguments: dict[str, Any] | None = None, context: Context[App, Any] | None = None
-    ) -> GetPromptResult:
-        return find(name).filled(arguments or {})
+    async def get_prompt(self, name: str, arguments: dict[str, Any] | None = None, _: Any = None) -> GetPromptResult:
+        return find(name, self._prompts()).filled(arguments or {})
+
+    def _prompts(self) -> dict[str, Prompt]:
+        return without_tools({t.name for t in TOOLS if t.name not in self._tools or not self._may_use(t.name)})
 
     def _remember(self, context: Context[App, Any]) -> None:
         if not Call(context).modern:
