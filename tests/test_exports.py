@@ -514,7 +514,7 @@ async def test_days_nobody_asked_for_are_said(make_settings: Callable[..., Setti
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
         dates = {"granularity": "by_user_day", "start_date": "2026-02-01"}
         export = (await call(client, "export_csv", **dates))["export"]
-    assert "2026-01-31 to 2026-02-01, which is more than the dates asked for" in export["warnings"][-1]
+    assert any("2026-01-31 to 2026-02-01, which is more than the dates asked for" in w for w in export["warnings"])
 
 
 async def test_a_cancelled_call_does_not_stop_what_another_waits_for(make_settings: Callable[..., Settings]) -> None:
@@ -651,6 +651,21 @@ async def test_a_range_that_is_not_over_or_open_is_said_as_such(settings: Settin
     assert f"The range ends after {TODAY}, the day of the export; later days are not in it." in ahead["warnings"]
     assert f"{START} to 2199-12-31" in listed
     assert f"{START} to …" in listed
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+async def test_every_granularity_says_that_today_is_not_over(settings: Settings, granularity: str) -> None:
+    async with connected(settings) as client:
+        for dates, open_still in (
+            ({}, True),
+            ({"end_date": str(TODAY)}, True),
+            ({"start_date": str(TODAY)}, True),
+            ({"end_date": str(TODAY - timedelta(days=1))}, False),
+        ):
+            result = await client.call_tool("export_csv", {"granularity": granularity, **dates})
+            export = (result.structured_content or {})["export"]
+            assert (f"{TODAY} was not over when this was exported." in export["warnings"]) is open_still, dates
+            assert (f"{TODAY} was not over" in text(result)) is open_still
 
 
 async def test_links_can_be_left_out_for_clients_that_choke_on_them(

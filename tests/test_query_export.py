@@ -7,6 +7,7 @@ import re
 import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,31 @@ async def test_a_query_whose_masked_copy_finds_no_room_says_so(
         full = await refused(client, "query_export", **one)
         assert (full["code"], list((settings.home / "staging").iterdir())) == ("store_full", [])
         assert (await call(client, "query_export", **one))["rows"] == [[True]]
+
+
+async def test_a_query_says_what_must_be_known_of_the_data_it_reads(make_settings: Callable[..., Settings]) -> None:
+    body = b"User ID,Searches,Chat Events\n1,1.5,x\n1,2,3\n"
+    not_over = f"{datetime.now(UTC):%Y-%m-%d} was not over when this was exported."
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(body)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+
+        async def noted(sql: str) -> list[str]:
+            result = await client.call_tool("query_export", {"export_id": export["id"], "sql": sql})
+            notes: list[str] = (result.structured_content or {})["notes"]
+            assert all(note in text(result) for note in notes)
+            return notes
+
+        searches, every = await noted("SELECT sum(Searches) FROM usage"), await noted("FROM usage")
+        assert await noted("SELECT * FROM range(3)") == []
+    repeated = next(warning for warning in export["warnings"] if "repeat" in warning)
+    cells = {name: next(w for w in export["warnings"] if f"of {name} " in w) for name in ("searches", "chat_events")}
+    assert searches == [repeated, cells["searches"], not_over]
+    assert every == [repeated, cells["chat_events"], cells["searches"], not_over]
+    assert any("documented" in warning for warning in export["warnings"])
 
 
 async def test_every_type_becomes_strict_json(queried: tuple[Client, str, Path]) -> None:

@@ -92,7 +92,9 @@ def _coverage(export: Export) -> Iterator[str]:
     made = export.created_at.date()
     if export.end_date is not None and export.end_date > made:
         yield f"The range ends after {made}, the day of the export; later days are not in it."
-    if export.last_day is not None and "timestamp_date" in {f.name for f in export.fields} and export.last_day >= made:
+    asked = (export.start_date or made) <= made <= (export.end_date or made)
+    by_day = "timestamp_date" in {f.name for f in export.fields}
+    if asked or (by_day and export.last_day is not None and export.last_day >= made):
         yield f"{made} was not over when this was exported."
 
 

@@ -1,16 +1,21 @@
 """The escape hatch: one SQL query over one export, in a process that cannot harm anything."""
 
+import re
 from typing import Annotated
 
 import anyio.to_thread
 from pydantic import Field
 
 from ...exports.identities import hidden
+from ...exports.models import Export
 from ..app import App
 from ..call import Call
+from ..exports_text import warnings
 from ..text import cut, fitting, plural, table
 from ..tool import Answer, Arguments, Cell, Hints, Reply, tool
 from .exports import ExportId
+
+_CELLS = re.compile(r"cells of (\w+)")  # in a warning about a column
 
 
 class SqlArguments(Arguments):
@@ -37,6 +42,7 @@ async def query_export(app: App, arguments: SqlArguments, call: Call) -> Reply:
     export = await anyio.to_thread.run_sync(app.store.get, arguments.export_id)
     columns = [f.name for f in export.fields if not app.masked or not hidden(f.name)]
     found = await app.sandbox.run(export.parts, columns, arguments.sql, arguments.limit)
+    found["notes"] += _of_the_data(export, f"{arguments.sql} {found['columns']}".lower())
     count = fitting(found["rows"], widest=500)
     if count < len(found["rows"]):
         found |= {"rows": found["rows"][:count], "truncated": True, "notes": [*found["notes"], cut(count)]}
@@ -47,3 +53,10 @@ async def query_export(app: App, arguments: SqlArguments, call: Call) -> Reply:
     notes = "".join(f"\n- {note}" for note in answer.notes)
     body = table([c["name"] for c in answer.columns], answer.rows, widest=500)
     return Reply(f"{head}{notes}\n\n{body}", answer, rows=answer.row_count)
+
+
+def _of_the_data(export: Export, used: str) -> list[str]:
+    """What a reader of the rows must know of the data: of cells only where their column is used."""
+    said = warnings(export) if "usage" in used else ()
+    found = [(warning, _CELLS.search(warning)) for warning in said if "documented" not in warning]
+    return [warning for warning, cells in found if cells is None or cells[1] in used]
