@@ -668,6 +668,15 @@ async def test_every_granularity_says_that_today_is_not_over(settings: Settings,
             assert (f"{TODAY} was not over" in text(result)) is open_still
 
 
+async def test_one_is_no_plural(settings: Settings) -> None:
+    async with connected(settings) as client:
+        await call(client, "export_csv", granularity="by_user")
+        checks = (await call(client, "check_connection"))["checks"]
+        inactive = text(await client.call_tool("list_inactive_users", {"days": 1}))
+    assert checks[-1]["detail"].startswith("1 export, ")
+    assert "(1 day)" in inactive
+
+
 async def test_links_can_be_left_out_for_clients_that_choke_on_them(
     make_settings: Callable[..., Settings], upstream: Served
 ) -> None:

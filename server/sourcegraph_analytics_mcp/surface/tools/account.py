@@ -13,7 +13,7 @@ from ...errors import AnalyticsError
 from ..app import App
 from ..call import Call
 from ..nameless import nameless
-from ..text import cell, safe_data, size, table
+from ..text import cell, plural, safe_data, size, table
 from ..tool import Answer, Arguments, Cell, Day, Hints, Reply, tool
 from .exports import Instance, check_order
 
@@ -135,8 +135,8 @@ async def _cookie(app: App, call: Call) -> Check:
         listed = await app.tokens.listed()
     except AnalyticsError as error:
         return Check(name="session cookie", ok=False, detail=error.text)
-    count = f"{'' if listed.whole else 'at least '}{len(listed.tokens)}"
-    return Check(name="session cookie", ok=True, detail=f"upstream accepts it; {count} tokens")
+    count = f"{'' if listed.whole else 'at least '}{plural(len(listed.tokens), 'token')}"
+    return Check(name="session cookie", ok=True, detail=f"upstream accepts it; {count}")
 
 
 async def _store(app: App) -> Check:
@@ -150,4 +150,4 @@ async def _store(app: App) -> Check:
     held = size(sum(export.stored_bytes for export in exports))
     where = f", in {app.store.home}" if app.shows_paths else ""
     more = f"; {unreadable} more cannot be read (damaged, or of a newer version)" if unreadable else ""
-    return Check(name="store", ok=True, detail=f"{len(exports)} exports, {held}{where}{more}")
+    return Check(name="store", ok=True, detail=f"{plural(len(exports), 'export')}, {held}{where}{more}")

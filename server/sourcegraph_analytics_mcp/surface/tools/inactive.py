@@ -87,7 +87,7 @@ def _reply(found: Inactive, arguments: InactiveArguments) -> Reply:
 
 def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
     people = plural(answer.inactive, "person", "people")
-    head = f"{people} of {found.seen:,} ever seen had no activity from {found.start} to {found.end} ({days} days)"
+    head = f"{people} of {found.seen:,} ever seen had no activity from {found.start} to {found.end} ({plural(days, 'day')})"
     if found.never_seen:
         head += f"; {plural(len(found.never_seen), 'seat')} of the seat list were never seen"
     frees = "That could free up to" if found.never_seen is None else "That frees"
