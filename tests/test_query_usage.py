@@ -412,6 +412,21 @@ async def test_all_reports_of_one_question_share_the_time_that_a_call_has(
     assert [export["status"] for export in running] == ["running", "complete"]
 
 
+@pytest.mark.parametrize("limit", [{"max_store_bytes": 1}, {"retention_days": 1e-9}], ids=["size", "age"])
+async def test_limits_of_the_store_take_no_report_that_a_question_still_needs(
+    make_settings: Make, upstream: Served, limit: dict[str, Any]
+) -> None:
+    days = {"start_date": str(TODAY - 60 * DAY), "end_date": str(TODAY - DAY)}
+    long = days | {"start_date": str(TODAY - 120 * DAY)}  # a report for each of the two ranges
+    async with connected(make_settings(upstream.url, **limit)) as client:
+        for _ in range(2):
+            await call(client, "query_usage", metrics=["searches"], compare_to_previous=True, **long)
+            await call(client, "list_inactive_users")
+        newest = (await call(client, "export_csv", refresh=True, **days))["export"]["id"]
+        left = (await call(client, "list_exports"))["exports"]
+    assert [export["id"] for export in left] == [newest]
+
+
 async def test_what_upstream_no_longer_has_a_column_for_is_refused(make_settings: Make) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(b"Instance user ID,Timestamp Date,Searches\n1,2026-01-01,3\n")

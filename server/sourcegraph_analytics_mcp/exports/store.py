@@ -18,7 +18,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from ..files import Held, disk_error, private_folder, private_home, sync, write_
 from .models import Export
 
 _ROOM_FOR_UNKNOWN = 256 << 20  # bytes
+_IN_USE = timedelta(hours=1)  # an older export answers no question that is asked now
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -69,6 +70,7 @@ class Store:
         self._retention_days = retention_days
         self._max_bytes = max_bytes
         self._disk = Disk()
+        self._readers = 0  # calls that need several exports at once
         self._proved: set[str] = set()  # whose data this process has seen to be what was written
         self._proved_csv: set[str] = set()  # the same for their CSV
         self._known: dict[str, Export | None] = {}  # metadata never changes, so it is read once; None is unreadable
@@ -225,7 +227,8 @@ class Store:
         return True
 
     def sweep(self, keep: str | None = None) -> bool:
-        """Delete exports that are too old, then the oldest beyond the size limit; never the one named by `keep`.
+        """Delete exports that are too old, then the oldest beyond the size limit; never the one named by `keep`, nor
+        what a call may be reading.
 
         Returns:
             Whether any went.
@@ -235,13 +238,23 @@ class Store:
         for export in self._all():
             total += export.stored_bytes
             too_old = (now - export.created_at) / timedelta(days=1) > self._retention_days
-            if export.id != keep and (too_old or total > self._max_bytes):
+            read = self._readers > 0 and now - export.created_at < _IN_USE
+            if export.id != keep and not read and (too_old or total > self._max_bytes):
                 gone |= self._remove(export.id)
                 total -= export.stored_bytes
         for name in self.unreadable():
             if _age(self._exports / name) / 86_400 > self._retention_days:  # its metadata say nothing
                 gone |= self._remove(name)
         return gone
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Sweep nothing new meanwhile: a question of several reports must not lose the first to the second."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
 
     def unreadable(self) -> list[str]:
         """The directories of exports whose metadata are damaged or of a newer version; they are shown nowhere."""

@@ -52,7 +52,8 @@ async def list_inactive_users(app: App, arguments: InactiveArguments, call: Call
             return await app.analytics.user_registry(instance)
         return None  # the notes say what that means
 
-    found = await find_inactive(instance, arguments.days, today, app.seats, app.questions, data, registry)
+    with app.store.reading():
+        found = await find_inactive(instance, arguments.days, today, app.seats, app.questions, data, registry)
     return _reply(found, arguments)
 
 
@@ -87,7 +88,8 @@ def _reply(found: Inactive, arguments: InactiveArguments) -> Reply:
 
 def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
     people = plural(answer.inactive, "person", "people")
-    head = f"{people} of {found.seen:,} ever seen had no activity from {found.start} to {found.end} ({plural(days, 'day')})"
+    when = f"from {found.start} to {found.end} ({plural(days, 'day')})"
+    head = f"{people} of {found.seen:,} ever seen had no activity {when}"
     if found.never_seen:
         head += f"; {plural(len(found.never_seen), 'seat')} of the seat list were never seen"
     frees = "That could free up to" if found.never_seen is None else "That frees"

@@ -117,7 +117,8 @@ async def answered(app: App, arguments: QuestionArguments, call: Call) -> Found:
         limit=arguments.limit,
     )
     _check_order(question)
-    return await app.answers.ask(question, fetching(app, call), today, refresh=arguments.refresh)
+    with app.store.reading():
+        return await app.answers.ask(question, fetching(app, call), today, refresh=arguments.refresh)
 
 
 def _check_order(question: Question) -> None:
