@@ -21,7 +21,8 @@ from ..upstream.models import ReportRequest
 from .columns import Field
 from .engine.conversion import Ingestion, ingestion
 from .models import Export
-from .store import Staging, Store
+from .staging import Staging
+from .store import Store
 
 _SAMPLE = 4 << 20  # bytes
 _SHRINKS = 4  # times at least, by gzip: a report of random figures (measured)

@@ -8,14 +8,12 @@ An export is made in staging, synced, and renamed into place; it is removed by r
 catalogue beside the directories, so there is none that could disagree with them.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,29 +24,13 @@ from pydantic import ValidationError
 
 from ..disk import Disk
 from ..errors import AnalyticsError
-from ..files import Held, disk_error, private_folder, private_home, sync, write_private
+from ..files import disk_error, private_folder, private_home, sync, write_private
 from .models import Export
+from .staging import DOOMED, Staging, age, remove_abandoned
 
 _ROOM_FOR_UNKNOWN = 256 << 20  # bytes
 _IN_USE = timedelta(hours=1)  # an older export answers no question that is asked now
 _ID = re.compile(r"[0-9a-f]{32}\Z")
-
-
-class Staging(Held):
-    """A directory in which one export is being made."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.id = folder.name
-        self.csv = folder / "export.csv"
-        self.parts = folder / "parts"
-        private_folder(self.parts)
-
-    def clear(self) -> None:
-        """Start again from nothing."""
-        self.csv.unlink(missing_ok=True)
-        shutil.rmtree(self.parts)
-        private_folder(self.parts)
 
 
 class Store:
@@ -93,7 +75,8 @@ class Store:
             private_home(self.home)
             for folder in (self._exports, self._staging, self.scratch):
                 private_folder(folder)
-            self._remove_abandoned()
+            for place in (self._staging, self.scratch):
+                remove_abandoned(place)
         except OSError as error:
             raise disk_error(error) from error
         return self.sweep()
@@ -214,7 +197,7 @@ class Store:
         return (export is None or self._shows(export)) and self._remove(export_id)
 
     def _remove(self, export_id: str) -> bool:
-        doomed = self._staging / f"deleted-{secrets.token_hex(8)}"
+        doomed = self._staging / f"{DOOMED}{secrets.token_hex(8)}"
         try:
             private_folder(self._staging)
             (self._exports / export_id).rename(doomed)
@@ -243,7 +226,7 @@ class Store:
                 gone |= self._remove(export.id)
                 total -= export.stored_bytes
         for name in self.unreadable():
-            if _age(self._exports / name) / 86_400 > self._retention_days:  # its metadata say nothing
+            if age(self._exports / name) / 86_400 > self._retention_days:  # its metadata say nothing
                 gone |= self._remove(name)
         return gone
 
@@ -278,14 +261,6 @@ class Store:
         self._known.pop(name, None)
         return None
 
-    def _remove_abandoned(self) -> None:
-        """Remove directories whose maker no longer holds its lock."""
-        for place in (self._staging, self.scratch):
-            for entry in list(os.scandir(place)):
-                folder = Path(entry.path)
-                if entry.name.startswith("deleted-") or _abandoned(folder):
-                    shutil.rmtree(folder, ignore_errors=True)
-
 
 def damaged() -> AnalyticsError:
     return AnalyticsError(
@@ -316,27 +291,3 @@ def _whole(export: Export) -> bool:
         return export.csv.stat().st_size == export.byte_count and all(part.is_file() for part in export.parts)
     except OSError:
         return False
-
-
-def _age(folder: Path) -> float:
-    """Seconds since a directory changed; none where it has gone."""
-    try:
-        return time.time() - folder.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _abandoned(folder: Path) -> bool:
-    try:
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return _age(folder) > 60  # its maker may be between two steps
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(lock)
-    return True

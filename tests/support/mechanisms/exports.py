@@ -181,11 +181,12 @@ EXPORTS = (
            'beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")', "beside = path",
            f"{_TOKENS}test_a_disk_that_fills_up_under_a_second_token_leaves_the_first_one_whole",
            also=(("files.py", "os.O_CREAT | os.O_EXCL | os.O_WRONLY", "os.O_CREAT | os.O_TRUNC | os.O_WRONLY"),)),
-    Switch("a living maker's files are left alone", "exports/store.py", ' or _abandoned(folder):', " or True:", _DEAD),
-    Switch("a dead maker's files are removed", "exports/store.py", ' or _abandoned(folder):', ":", _DEAD),
-    Switch("what is half deleted is removed", "exports/store.py", 'entry.name.startswith("deleted-") or', "", _DEAD),
-    Switch("a link is no lock", "exports/store.py", "os.O_NOFOLLOW | ", "", _DEAD),
-    Switch("a maker between two steps is left alone", "exports/store.py", "return _age(folder) > 60", "return True",
+    Switch("a living maker's files are left alone", "exports/staging.py", " or _abandoned(folder):", " or True:",
+           _DEAD),
+    Switch("a dead maker's files are removed", "exports/staging.py", ' or _abandoned(folder):', ":", _DEAD),
+    Switch("what is half deleted is removed", "exports/staging.py", "entry.name.startswith(DOOMED) or", "", _DEAD),
+    Switch("a link is no lock", "exports/staging.py", "os.O_NOFOLLOW | ", "", _DEAD),
+    Switch("a maker between two steps is left alone", "exports/staging.py", "return age(folder) > 60", "return True",
            _DEAD),
     Switch("a maker holds its lock", "files.py",
            "fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass",
@@ -227,9 +228,10 @@ EXPORTS = (
     Switch("an export that cannot be looked at is one that cannot be read", "exports/store.py",
            "with suppress(OSError):  # what", "with suppress(ZeroDivisionError):  # what", _CLOSED),
     Switch("a staging directory that cannot be searched stops no start", "exports/store.py",
-           "            self._remove_abandoned()\n        except OSError as error:\n            raise disk_error(error)"
+           "            for place in (self._staging, self.scratch):\n                remove_abandoned(place)\n"
+           "        except OSError as error:\n            raise disk_error(error)"
            " from error\n", "        except OSError as error:\n            raise disk_error(error) from error\n"
-           "        self._remove_abandoned()\n", _CLOSED),
+           "        for place in (self._staging, self.scratch):\n            remove_abandoned(place)\n", _CLOSED),
     Switch("a store is prepared while others go on", "surface/tools/usage.py",
            "await anyio.to_thread.run_sync(app.store.prepare)", "app.store.prepare()", _SLOW),
     Switch("a slow store is looked at while others go on", "usage/answers.py",

@@ -1,0 +1,64 @@
+"""Where exports are made, and what is left there by makers who died."""
+
+import fcntl
+import os
+import shutil
+import time
+from pathlib import Path
+
+from ..files import Held, private_folder
+
+DOOMED = "deleted-"  # begins the name of what was moved here to be removed
+
+
+class Staging(Held):
+    """A directory in which one export is being made."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.id = folder.name
+        self.csv = folder / "export.csv"
+        self.parts = folder / "parts"
+        private_folder(self.parts)
+
+    def clear(self) -> None:
+        """Start again from nothing."""
+        self.csv.unlink(missing_ok=True)
+        shutil.rmtree(self.parts)
+        private_folder(self.parts)
+
+
+def remove_abandoned(place: Path) -> None:
+    """Remove the directories in a place whose maker no longer holds its lock.
+
+    Raises:
+        OSError: when the place cannot be looked at.
+    """
+    for entry in list(os.scandir(place)):
+        folder = Path(entry.path)
+        if entry.name.startswith(DOOMED) or _abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def age(folder: Path) -> float:
+    """Seconds since a directory changed; none where it has gone."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _abandoned(folder: Path) -> bool:
+    try:
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return age(folder) > 60  # its maker may be between two steps
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
