@@ -125,7 +125,7 @@ async def test_secrets_that_upstream_says_back_as_data_are_masked(make_settings:
         elif "registry" in exchange.target:
             await exchange.answer(status="404 Not Found")
         else:
-            rows = f"{COOKIE},{told},{told},2026-01-05,{TOKEN},1"
+            rows = f"{COOKIE},{told},{told},2026-01-05,{TOKEN},1\n2,here,,{datetime.now(UTC).date()},,1"
             head = "Instance user ID,Username,Client Name,Timestamp Date,Language,Searches"
             await exchange.answer(f"{head}\n{rows}\n".encode())
 
