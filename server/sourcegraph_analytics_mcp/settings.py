@@ -75,9 +75,10 @@ class Settings(BaseModel):
     connect_timeout: Seconds = Field(10, description="Seconds to connect")
     read_timeout: Seconds = Field(
         120,
-        description="Seconds without a byte before a request is given up; so is a body below 1 KiB/s over twice that",
+        description="Seconds without a byte before an export is given up (anything else: 30); "
+        "so is a body below 1 KiB/s over twice that",
     )
-    deadline: Seconds = Field(900, description="Seconds for a whole request, retries included")
+    deadline: Seconds = Field(900, description="Seconds for a whole export, retries included (anything else: about 50)")
     answer_within: Seconds = Field(45, description="Seconds after which an export goes on in the background")
     retry_base_delay: Annotated[float, Field(ge=0, le=60)] = Field(
         0.5, description="Seconds before the first retry; doubles, with jitter"
