@@ -40,8 +40,8 @@ async def answer(exchange: Exchange) -> None:
     elif "credits" in exchange.target:
         await exchange.answer(json.dumps([{"bucket": "x" * 100_000}]).encode(), content_type="application/json")
     elif "tokens" in exchange.target:
-        token = {"id": "0" * 32, "displayName": HOSTILE, "createdAt": "2026-01-01T00:00:00Z", "isExpired": True}
-        body = json.dumps({"tokens": [token] * 2_000}).encode()
+        token = {"displayName": HOSTILE, "createdAt": "2026-01-01T00:00:00Z", "isExpired": True}
+        body = json.dumps({"tokens": [{"id": f"{number:032}", **token} for number in range(2_000)]}).encode()
         await exchange.answer(body, content_type="application/json")
     else:
         await exchange.answer(usage(exchange))

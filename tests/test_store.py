@@ -27,6 +27,7 @@ from mcp import Client, MCPError
 from sourcegraph_analytics_mcp import disk
 from sourcegraph_analytics_mcp.disk import Disk
 from sourcegraph_analytics_mcp.errors import AnalyticsError
+from sourcegraph_analytics_mcp.exports import staging
 from sourcegraph_analytics_mcp.exports import store as exports_store
 from sourcegraph_analytics_mcp.exports.models import Export
 from sourcegraph_analytics_mcp.exports.store import Store
@@ -651,7 +652,7 @@ def test_a_stage_without_a_lock_is_abandoned_after_a_minute(tmp_path: Path, monk
     for age in ("59.5", "60", "60.5"):
         (tmp_path / "staging" / age).mkdir()
         os.utime(tmp_path / "staging" / age, (1000 - float(age), 1000 - float(age)))
-    monkeypatch.setattr(exports_store, "time", SimpleNamespace(time=lambda: 1000.0))
+    monkeypatch.setattr(staging, "time", SimpleNamespace(time=lambda: 1000.0))
     store.prepare()
     assert sorted(path.name for path in (tmp_path / "staging").iterdir()) == ["59.5", "60"]
 

@@ -160,7 +160,7 @@ def _service_accounts(registry: str | None, shown: Callable[[str], str]) -> set[
     if registry is None:
         return None
     try:
-        rows = csv.DictReader(io.StringIO(registry, newline=""))
+        rows = csv.DictReader(io.StringIO(registry, newline=""), strict=True)
         if not {"Instance user ID", "Service Account"} <= set(rows.fieldnames or ()):
             return None
         flagged = [row for row in rows if (row["Service Account"] or "").strip().lower() == "true"]
