@@ -69,12 +69,15 @@ async def test_two_people_never_look_the_same(make_settings: Make) -> None:
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
         asked = {"metrics": ["searches"], "group_by": ["user"], "period": "all_time"}
         result = await client.call_tool("query_usage", asked)
-        error = await refused(client, "query_usage", **asked, clients=["nobody"])
+        unknown = await client.call_tool("query_usage", asked | {"clients": ["nobody"]})
         export = (await call(client, "export_csv"))["export"]
         rows = await read(client, f"{export['summary_uri']}/rows")
         csv = await read(client, export["csv_uri"])
     assert result.structured_content is not None
     assert {row[1]: row[2] for row in result.structured_content["rows"]} == shown
+    assert unknown.structured_content is not None
+    error = unknown.structured_content["error"]
+    assert text(unknown).endswith(error["next_step"])
     for name in shown:
         escaped = name.replace("\\", "\\\\")
         assert f"| {escaped} |" in text(result)
