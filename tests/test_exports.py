@@ -284,6 +284,7 @@ async def test_a_background_export_that_fails_says_so_once_to_whoever_asks_next(
                 pass
         error = await refused(client, "export_csv", **asked)
         assert (error["code"], len(fake.exchanges)) == ("upstream_bad_csv", 1)
+        assert "seconds ago: call again to try anew." in error["next_step"]
         with anyio.fail_after(30):
             while (await call(client, "export_csv", granularity="by_user"))["export"]["status"] == "running":
                 pass

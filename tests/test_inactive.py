@@ -266,3 +266,14 @@ async def test_a_seat_under_an_older_or_newer_email_is_used(make_settings: Make,
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, seats_file=seats)) as client:
         found = await call(client, "list_inactive_users")
     assert (found["seen"], found["never_seen"], found["seats_freed"]) == (1, 0, 0)
+
+
+async def test_days_after_today_are_no_days_with_data_of_the_last_ones(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        month = "granularity=by_user_month" in exchange.target
+        rows = [f"1,{TODAY:%Y-%m}"] if month else [f"1,{TODAY + timedelta(days=n)}" for n in (-1, 0, 1, 2)]
+        await exchange.answer("\n".join([f"User ID,{'Month' if month else 'Date'}", *rows, ""]).encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        found = await call(client, "list_inactive_users", days=3)
+    assert f"Days with data: 2 of 3, {TODAY - timedelta(days=1)} to {TODAY}." in found["notes"]

@@ -595,3 +595,28 @@ async def test_an_export_of_a_clock_that_was_wrong_is_not_taken_for_new(settings
     assert again["export_ids"] != first["export_ids"]
     assert again["as_of"] < made
     assert len(upstream.sent("GET", "/api/reports/by-")) == 2
+
+
+async def test_downloads_for_questions_keep_to_the_size_of_the_store(make_settings: Make, upstream: Served) -> None:
+    async with connected(make_settings(upstream.url, max_store_bytes=10_000)) as client:
+        for months in range(3):
+            days = {"start_date": str(TODAY - (90 - months) * DAY), "end_date": str(TODAY - 30 * DAY)}
+            await call(client, "query_usage", metrics=["searches"], group_by=["client"], refresh=True, **days)
+        left = (await call(client, "list_exports"))["exports"]
+    assert [export["start_date"] for export in left] == [days["start_date"]]
+
+
+@pytest.mark.parametrize("name", ["Team", "user_label", "g_team", "Meant"])
+async def test_a_column_that_is_called_like_a_group_disturbs_none(
+    make_settings: Make, tmp_path: Path, name: str
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        rows = [f"{n},{TODAY - DAY},{n},x" for n in (1, 2)]
+        await exchange.answer("\n".join([f"User ID,Date,Searches,{name}", *rows, ""]).encode())
+
+    (tmp_path / "teams.csv").write_text("1,Data\n")
+    settings = {"teams_file": tmp_path / "teams.csv"}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
+        asked = {"metrics": ["searches", "active_days"], "group_by": ["team"], "users": ["1", "2"]}
+        found = await call(client, "query_usage", **asked)
+    assert sorted(found["rows"]) == [["(no team)", 2, 1], ["Data", 1, 1]]

@@ -538,3 +538,12 @@ def test_an_answer_that_may_be_null_says_so_in_its_schema() -> None:
 
     schema = compact_schema(Maybe, answer=True)
     assert schema["properties"]["kind"] == {"type": ["string", "null"], "enum": ["bar", "line", None]}
+
+
+async def test_credits_whose_keys_are_no_text_are_shown_all_the_same(make_settings: Callable[..., Settings]) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b'{"buckets": [{"\\ud800k": 1}]}', content_type="application/json")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        found = await call(client, "get_credits")
+    assert found["credits"] == {"buckets": [{"\\ud800k": 1}]}

@@ -26,7 +26,7 @@ from .store import Store
 
 _SAMPLE = 4 << 20  # bytes
 _SHRINKS = 4  # times at least, by gzip: a report of random figures (measured)
-_UNTOLD_FOR = 3600.0  # seconds; who asks later is better served by another try
+_UNTOLD_FOR = 600.0  # seconds; who asks later is better served by another try
 _MOST_UNTOLD = 16
 _log = logging.getLogger(__name__)
 
@@ -182,7 +182,12 @@ class Downloads:
     def _failed_unheard(self, request: ReportRequest) -> Download | None:
         """A download that failed in the background not long ago; given once, so that the next call tries again."""
         download = self._untold.pop(request, None)
-        return download if download is not None and time.monotonic() - download.ended < _UNTOLD_FOR else None
+        if download is None or download.error is None or (ago := time.monotonic() - download.ended) > _UNTOLD_FOR:
+            return None
+        error = download.error
+        step = f"{error.next_step} That was in the background, {ago:.0f} seconds ago: call again to try anew."
+        download.error = AnalyticsError(error.code, error.message, step, retryable=error.retryable)
+        return download
 
     def _keep_untold(self, download: Download) -> None:
         if download.error is None or not download.left_running or download.waiting:

@@ -53,6 +53,7 @@ class Store:
         self._max_bytes = max_bytes
         self._disk = Disk()
         self._readers = 0  # calls that need several exports at once
+        self._spared = False  # whether a sweep left something for their sake
         self._proved: set[str] = set()  # whose data this process has seen to be what was written
         self._proved_csv: set[str] = set()  # the same for their CSV
         self._known: dict[str, Export | None] = {}  # metadata never changes, so it is read once; None is unreadable
@@ -221,10 +222,13 @@ class Store:
         for export in self._all():
             total += export.stored_bytes
             too_old = (now - export.created_at) / timedelta(days=1) > self._retention_days
-            read = self._readers > 0 and now - export.created_at < _IN_USE
-            if export.id != keep and not read and (too_old or total > self._max_bytes):
-                gone |= self._remove(export.id)
-                total -= export.stored_bytes
+            if export.id == keep or not (too_old or total > self._max_bytes):
+                continue
+            if self._readers > 0 and now - export.created_at < _IN_USE:
+                self._spared = True
+                continue
+            gone |= self._remove(export.id)
+            total -= export.stored_bytes
         for name in self.unreadable():
             if age(self._exports / name) / 86_400 > self._retention_days:  # its metadata say nothing
                 gone |= self._remove(name)
@@ -238,6 +242,14 @@ class Store:
             yield
         finally:
             self._readers -= 1
+
+    def settle(self) -> bool:
+        """Sweep what was spared while it was read, now that nobody reads, but never the newest; whether any went."""
+        if self._readers or not self._spared:
+            return False
+        self._spared = False
+        newest = next(iter(self._all()), None)
+        return newest is not None and self.sweep(keep=newest.id)
 
     def unreadable(self) -> list[str]:
         """The directories of exports whose metadata are damaged or of a newer version; they are shown nowhere."""

@@ -4,7 +4,22 @@ import re
 from typing import Any
 
 _HIDDEN = "(hidden)"
-_FIELD = re.compile(r"[A-Za-z][A-Za-z_-]{0,39}\Z")  # digits are of ids and usernames more often than of fields
+_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^A-Za-z_-]+")
+# What a field may be called; any other key may be a username.
+_WORDS = frozenset({
+    "account", "active", "adjusted", "allocated", "allocation", "amount", "at", "available", "balance", "billing",
+    "bucket", "buckets", "by", "category", "code", "cody", "completion", "completions", "consumed", "consumption",
+    "count", "created", "credit", "credits", "currency", "current", "cycle", "daily", "data", "date", "day", "days",
+    "description", "email", "end", "ends", "entitlement", "expires", "expiry", "feature", "from", "granted",
+    "group", "has", "id", "ids", "instance", "is", "items", "kind", "label", "last", "left", "limit", "list",
+    "login", "max", "member", "members", "min", "model", "month", "monthly", "name", "next", "note", "notes", "of",
+    "on", "org", "organization", "over", "overage", "owner", "page", "paid", "people", "per", "percent", "period",
+    "person", "plan", "previous", "product", "purchased", "quota", "rate", "remaining", "request", "requests",
+    "reset", "result", "results", "seat", "seats", "service", "source", "spent", "start", "starts", "state",
+    "status", "sum", "team", "tier", "time", "timestamp", "to", "top", "total", "totals", "trial", "type", "unit",
+    "units", "until", "updated", "url", "usage", "use", "used", "user", "username", "users", "value", "version",
+    "year", "yearly",
+})  # fmt: skip
 _MOMENT = re.compile(r"\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?)?\Z", re.ASCII)
 _OF_PEOPLE = re.compile(r"by|.*(user|owner|member|person|people|mail|login)", re.IGNORECASE)
 _ID = re.compile(r"((?i:u?id)|.*([_-]id|I[dD]))s?\Z")
@@ -36,7 +51,7 @@ def _fields(value: dict[str, Any], *, keyed_by_people: bool) -> dict[str, Any]:
     unnamed = 0
     for key, item in value.items():
         name = key
-        if keyed_by_people or not _FIELD.match(key):
+        if keyed_by_people or not _WORDS.issuperset(part.lower() for part in _PART.findall(key)):
             unnamed += 1
             name = _HIDDEN if unnamed == 1 else f"(hidden {unnamed})"  # so that no figure takes another's place
         shown[name] = nameless(item, key)

@@ -1,6 +1,10 @@
-"""Wait for a download as long as clients do, saying how far it is."""
+"""Wait for a download as long as clients do, saying how far it is, and keep what it brought while it is needed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
+import anyio.to_thread
 
 from ..exports.downloads import Download
 from ..exports.models import Export
@@ -34,3 +38,15 @@ async def wait_for(app: App, download: Download, call: Call) -> Export | None:
         finally:
             tasks.cancel_scope.cancel()
     return download.result()
+
+
+@asynccontextmanager
+async def reading(app: App) -> AsyncIterator[None]:
+    """Lose no export of a call that needs several; when it is done, the store is within its limits again."""
+    try:
+        with app.store.reading():
+            yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            if await anyio.to_thread.run_sync(app.store.settle):
+                await app.notices.exports_changed()

@@ -121,7 +121,11 @@ async def _covered(export: Export, window: Range, questions: Questions) -> Cover
     if time != "timestamp_date":
         return None
     sql = f"SELECT min({time}) AS first, max({time}) AS last, count(DISTINCT {time}) AS days FROM t "
-    row = (await questions.ask({"t": export.parts}, f"{sql} WHERE {_since(export, window)}"))[0]
+    row = (
+        await questions.ask(
+            {"t": export.parts}, f"{sql} WHERE {_since(export, window)} AND {time} <= DATE '{window.end}'"
+        )
+    )[0]
     first, last = (date.fromisoformat(d) if d else None for d in (row["first"], row["last"]))
     return Coverage(first, last, row["days"], "day")
 

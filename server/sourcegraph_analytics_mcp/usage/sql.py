@@ -181,9 +181,9 @@ def _few_rows(
     """The rows of a range; where no figure asks for days, summed up by group and person, which leaves few of them."""
     keys = [f"{_expression(d, source, shifted)} AS {_key(d)}" for d in question.group_by if d != "team"]
     needed = {column for metric in question.metrics for column in metric.columns(terms.minutes)} | set(split)
-    if source.time is None or "timestamp_date" in needed:
-        return f"SELECT {', '.join(['*', *keys])} FROM {source.table} WHERE {where}"
     keys += ["language"] if split else []
+    if source.time is None or "timestamp_date" in needed:  # column by column, as others may be called what is ours
+        return f"SELECT {', '.join([*sorted(needed | {PERSON}), *keys])} FROM {source.table} WHERE {where}"
     keys += [PERSON] if PERSON in needed or _about_people(question) else []
     sums = [f"{_SUM_UP.get(column, 'sum')}({column}) AS {column}" for column in sorted(needed - {PERSON})]
     return f"SELECT {', '.join([*keys, *sums])} FROM {source.table} WHERE {where} GROUP BY ALL"

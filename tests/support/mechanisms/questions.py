@@ -105,7 +105,7 @@ QUESTIONS = (
            "self.pseudonyms.key if self.pseudonyms else None", "None", f"{_PEOPLE}test_nobody_is_named_anywhere"),
     Switch("people are not named by credits", "surface/nameless.py", "value if harmless else _HIDDEN", "value",
            f"{_PEOPLE}test_credits_show_what_can_name_nobody_and_lose_no_figure"),
-    Switch("nor by their keys", "surface/nameless.py", "if keyed_by_people or not _FIELD.match(key):", "if False:",
+    Switch("nor by their keys", "surface/nameless.py", "if keyed_by_people or not _WORDS", "if False and not _WORDS",
            f"{_PEOPLE}test_credits_show_what_can_name_nobody_and_lose_no_figure"),
     Switch("hidden figures stay apart", "surface/nameless.py", 'f"(hidden {unnamed})"', "_HIDDEN",
            f"{_PEOPLE}test_credits_show_what_can_name_nobody_and_lose_no_figure"),

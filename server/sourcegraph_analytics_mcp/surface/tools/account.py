@@ -35,9 +35,8 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
     """Get the credit buckets, allocated and consumed, as upstream gives them."""
     check_order(arguments.start_date, arguments.end_date)
     instance = app.settings.resolve_instance(arguments.instance_url)
-    given = _sayable(await app.analytics.credits(instance, arguments.start_date, arguments.end_date))
-    if app.masked:
-        given = nameless(given)
+    given = await app.analytics.credits(instance, arguments.start_date, arguments.end_date)
+    given = _sayable(nameless(given) if app.masked else given)
     text = _as_text(given)
     length = max(len(text), len(json.dumps(safe_data(given), ensure_ascii=False)))
     if length > _MOST_TEXT:
@@ -47,9 +46,9 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
 
 
 def _sayable(given: Any) -> Any:
-    """The same with figures that are no numbers in JSON (`inf`, `nan`) in words, or data would say null for them."""
+    """The same as JSON can hold it: `inf` and `nan` in words, or data would say null; keys without lone surrogates."""
     if isinstance(given, dict):
-        return {key: _sayable(value) for key, value in given.items()}
+        return {key.encode("utf-8", "backslashreplace").decode(): _sayable(value) for key, value in given.items()}
     if isinstance(given, list):
         return [_sayable(value) for value in given]
     return str(given) if isinstance(given, float) and not math.isfinite(given) else given

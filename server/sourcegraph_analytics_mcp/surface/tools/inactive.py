@@ -17,6 +17,7 @@ from ..app import App
 from ..call import Call
 from ..text import fitting, plural, table
 from ..tool import Arguments, Hints, Reply, tool
+from ..waiting import reading
 from .exports import Instance
 from .usage import TableAnswer, fetching
 
@@ -52,7 +53,7 @@ async def list_inactive_users(app: App, arguments: InactiveArguments, call: Call
             return await app.analytics.user_registry(instance)
         return None  # the notes say what that means
 
-    with app.store.reading():
+    async with reading(app):
         found = await find_inactive(instance, arguments.days, today, app.seats, app.questions, data, registry)
     return _reply(found, arguments)
 

@@ -21,7 +21,7 @@ from ..app import App
 from ..call import Call
 from ..text import cell, cut, figure, fitting, plural, size, table
 from ..tool import Answer, Arguments, Day, Figure, Hints, Reply, tool
-from ..waiting import wait_for
+from ..waiting import reading, wait_for
 from .exports import Instance
 
 
@@ -117,7 +117,7 @@ async def answered(app: App, arguments: QuestionArguments, call: Call) -> Found:
         limit=arguments.limit,
     )
     _check_order(question)
-    with app.store.reading():
+    async with reading(app):
         return await app.answers.ask(question, fetching(app, call), today, refresh=arguments.refresh)
 
 
