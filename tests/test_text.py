@@ -183,3 +183,9 @@ def test_a_secret_is_found_in_data_whatever_it_is_made_of(secret: str) -> None:
     assert redactor.data({"x": [f"<{secret}>", 1]}) == {"x": ["<[secret]>", 1]}
     assert redactor.text(f"{secret} sams_at_ab.c-d") == "[secret] [secret]"
     assert redactor.data({"x": "nothing"}) == {"x": "nothing"}
+
+
+def test_a_secret_that_begins_like_another_is_masked_to_its_end() -> None:
+    short, long = "shared-beginning-of-secrets", "shared-beginning-of-secrets-and-then-more"
+    for known in ([short, long], [long, short]):
+        assert Redactor(known).text(f"{long}, {short}.") == "[secret], [secret]."
