@@ -139,6 +139,23 @@ async def test_one_value_where_a_list_belongs_is_told_how_a_list_is_sent(
     assert "planted" not in error["message"]
 
 
+async def test_null_is_an_argument_left_out(settings: Settings) -> None:
+    nothing = ["group_by", "teams", "users", "period", "start_date", "end_date", "compare_to_previous", "limit"]
+    async with connected(settings) as client:
+        asked = await call(client, "query_usage", metrics=["searches"], **dict.fromkeys(nothing))
+        bare = await call(client, "query_usage", metrics=["searches"])
+        error = await refused(client, "query_usage", metrics=None)
+    assert asked["rows"] == bare["rows"]
+    assert error["code"] == "invalid_argument"
+
+
+async def test_more_problems_than_one_refusal_names_are_counted(settings: Settings) -> None:
+    async with connected(settings) as client:
+        error = await refused(client, "export_csv", **{f"planted_{n}": n for n in range(8)})
+    assert error["message"].count("there is no argument") == 5
+    assert error["message"].endswith("; and 3 more.")
+
+
 async def test_argument_errors_do_not_echo_values(settings: Settings) -> None:
     planted = "planted-in.an_argument"  # which nothing else would mask
     async with connected(settings) as client:

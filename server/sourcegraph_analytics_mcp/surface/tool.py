@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .call import Call
 
 _MOST_ARGUMENTS = 100  # each unknown one costs a kilobyte
+_MOST_PROBLEMS = 5  # that one refusal names
 
 
 class Arguments(BaseModel):
@@ -126,17 +127,21 @@ class Tool:
         )
 
     def parse(self, arguments: dict[str, Any]) -> Arguments:
-        """Check the arguments of a call.
+        """Check the arguments of a call; null for an optional one is the same as leaving it out, as models send it so.
 
         Raises:
             AnalyticsError: `invalid_argument`, saying for each what to send instead, without echoing a value.
         """
         looked_at = dict(islice(arguments.items(), _MOST_ARGUMENTS))  # of so many, one at least is unknown
+        optional = {name for name, field in self.arguments.model_fields.items() if not field.is_required()}
+        given = {name: value for name, value in looked_at.items() if value is not None or name not in optional}
         try:
-            return self.arguments.model_validate_json(json.dumps(looked_at))
+            return self.arguments.model_validate_json(json.dumps(given))
         except ValidationError as error:
-            problems = [_problem(cast(dict[str, Any], e), self.arguments) for e in error.errors(include_url=False)[:5]]
-            raise invalid(f"{self.name}: {'; '.join(problems)}.") from None
+            found = error.errors(include_url=False)
+            problems = [_problem(cast(dict[str, Any], e), self.arguments) for e in found[:_MOST_PROBLEMS]]
+            more = f"; and {len(found) - _MOST_PROBLEMS} more" if len(found) > _MOST_PROBLEMS else ""
+            raise invalid(f"{self.name}: {'; '.join(problems)}{more}.") from None
 
 
 def tool(
