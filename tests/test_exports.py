@@ -99,6 +99,26 @@ async def test_a_summary_leaves_out_what_its_export_has_no_column_for(make_setti
     assert "Hours saved" not in summary
 
 
+async def test_hours_saved_by_code_navigation_alone_are_hours(make_settings: Callable[..., Settings]) -> None:
+    columns = (
+        "Instance user ID", "Timestamp Date", "Searches", "Code Navigation Events", "Chat Events", "Command Events",
+        "Combined Completion Acceptances", "Auto-edit accepted events",
+    )  # fmt: skip
+    day = datetime.now(UTC).date() - timedelta(days=3)
+    report = f"{','.join(columns)}\nnav,{day},,60,,,,\nboth,{day},12,60,,,,\nnone,{day},,,,,,\n".encode()
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(report)
+
+    async with (
+        scripted_upstream(answer) as fake,
+        connected(make_settings(fake.url, minutes_per_code_navigation=1)) as client,
+    ):
+        found = await call(client, "query_usage", metrics=["hours_saved"], group_by=["user"])
+    assert {row[0]: row[-1] for row in found["rows"]} == {"nav": 1, "both": 2, "none": None}
+    assert found["totals"] == [3]
+
+
 async def test_the_summary_breaks_down_by_month_client_and_language(settings: Settings, company: Company) -> None:
     rows = rows_of(sent_by_upstream(company, "by_user_day_client_language", None, None))
     month = max(row["Timestamp Date"] for row in rows)[:7]

@@ -64,6 +64,7 @@ class Metric:
             days=days, searches=minutes.searches, chats=minutes.chats, commands=minutes.commands,
             completions=minutes.completions, autoedits=minutes.autoedits,
             navigation=f" + {navigation} * coalesce(sum(code_navigation_events), 0)" if navigation else "",
+            recorded=", sum(code_navigation_events)" if navigation else "",
         )  # fmt: skip
 
     def columns(self, minutes: Minutes) -> tuple[str, ...]:
@@ -132,7 +133,7 @@ METRICS: tuple[Metric, ...] = (
            "(Sourcegraph's documented assumptions).",
            ("searches", "chat_events", "command_events", "completion_acceptances", "autoedit_acceptances"),
            "CASE WHEN coalesce(sum(searches), sum(chat_events), sum(command_events), sum(completion_acceptances), "
-           "sum(autoedit_acceptances)) IS NOT NULL THEN ("
+           "sum(autoedit_acceptances){recorded}) IS NOT NULL THEN ("
            "{searches} * coalesce(sum(searches), 0) + {chats} * coalesce(sum(chat_events), 0) "
            "+ {commands} * coalesce(sum(command_events), 0) + {completions} * coalesce(sum(completion_acceptances), 0) "
            "+ {autoedits} * coalesce(sum(autoedit_acceptances), 0){navigation}) / 60.0 END", additive=True),
