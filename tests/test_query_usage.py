@@ -216,6 +216,7 @@ async def test_weighted_rates_and_unknown_metrics_are_refused_with_what_to_send(
         ({"compare_to_previous": True, "period": "all_time"}, "no period before"),
         ({"compare_to_previous": True, "start_date": "0001-01-01"}, "no days before"),
         ({"compare_to_previous": True, "start_date": "0001-01-01", "group_by": ["month"]}, "no days before"),
+        ({"compare_to_previous": True, "start_date": "0001-01-01", "end_date": "2025-12-31"}, "no days before"),
         ({"order_by": "chats"}, "can be one of: searches"),
         ({"group_by": ["day", "day"]}, "twice"),
     ],
@@ -346,6 +347,10 @@ async def test_rows_without_a_user_are_in_the_sums_and_in_no_team(make_settings:
         ("this_quarter", date(2026, 1, 1), date(2026, 1, 1), date(2026, 1, 1)),
         ("last_year", date(2026, 1, 1), date(2025, 1, 1), date(2025, 12, 31)),
         ("last_7_days", date(2026, 1, 3), date(2025, 12, 27), date(2026, 1, 2)),
+        ("last_week", date(2026, 1, 4), date(2025, 12, 22), date(2025, 12, 28)),
+        ("last_week", date(2026, 1, 5), date(2025, 12, 29), date(2026, 1, 4)),
+        ("this_week", date(2026, 1, 3), date(2025, 12, 29), date(2026, 1, 3)),
+        ("yesterday", date(2026, 3, 1), date(2026, 2, 28), date(2026, 2, 28)),
         ("all_time", date(2026, 1, 3), None, None),
     ],
 )
@@ -361,11 +366,49 @@ async def test_period_words(period: Any, today: date, start: date | None, end: d
         ("last_quarter", date(2026, 5, 1), date(2025, 10, 1), date(2025, 12, 31)),
         ("last_year", date(2025, 1, 1), date(2023, 1, 1), date(2023, 12, 31)),
         ("last_30_days", date(2026, 3, 31), date(2026, 1, 30), date(2026, 2, 28)),
+        ("this_week", date(2026, 1, 3), date(2025, 12, 22), date(2025, 12, 28)),
+        ("last_week", date(2026, 1, 5), date(2025, 12, 22), date(2025, 12, 28)),
+        ("yesterday", date(2026, 3, 1), date(2026, 2, 27), date(2026, 2, 27)),
     ],
 )
 async def test_the_period_before(period: Any, today: date, start: date, end: date) -> None:
     found = resolve(period, None, None, today).before()
     assert (found.start, found.end) == (start, end)
+
+
+@pytest.mark.parametrize(
+    ("asked", "before"),
+    [
+        (("2025-10-01", "2025-10-31"), ("2025-09-01", "2025-09-30")),  # a month
+        (("2024-02-01", "2024-02-29"), ("2024-01-01", "2024-01-31")),
+        (("2025-02-01", "2025-02-28"), ("2025-01-01", "2025-01-31")),  # not the four weeks before
+        (("2025-05-01", "2025-06-30"), ("2025-03-01", "2025-04-30")),  # two months
+        (("2025-07-01", "2025-09-30"), ("2025-04-01", "2025-06-30")),  # a quarter
+        (("2024-01-01", "2024-12-31"), ("2023-01-01", "2023-12-31")),  # a year
+        (("2025-12-01", "2026-01-31"), ("2025-10-01", "2025-11-30")),
+        (("2026-03-01", "2026-03-31"), ("2026-02-01", "2026-02-28")),  # not over, as this_month
+        (("2025-10-02", "2025-10-31"), ("2025-09-02", "2025-10-01")),  # no whole month
+        (("2025-10-01", "2025-10-30"), ("2025-09-01", "2025-09-30")),
+        (("2025-10-06", "2025-10-12"), ("2025-09-29", "2025-10-05")),  # Monday to Sunday
+    ],
+)
+async def test_dates_that_are_whole_months_compare_with_the_months_before(
+    asked: tuple[str, str], before: tuple[str, str]
+) -> None:
+    start, end = map(date.fromisoformat, asked)
+    found = resolve(None, start, end, date(2026, 3, 9)).before()
+    assert (str(found.start), str(found.end)) == before
+
+
+async def test_a_month_compares_alike_as_dates_and_as_a_word(settings: Settings) -> None:
+    last = TODAY.replace(day=1) - DAY
+    first_before = (last.replace(day=1) - DAY).replace(day=1)
+    asked = {"metrics": ["chat_events"], "compare_to_previous": True}
+    async with connected(settings) as client:
+        by_dates = await call(client, "query_usage", start_date=str(last.replace(day=1)), end_date=str(last), **asked)
+        by_word = await call(client, "query_usage", period="last_month", **asked)
+    assert by_dates["totals"] == by_word["totals"]
+    assert any(f"Compared with {first_before} to {last.replace(day=1) - DAY}" in note for note in by_dates["notes"])
 
 
 async def test_a_question_whose_data_takes_long_is_answered_when_asked_again(make_settings: Make) -> None:

@@ -127,7 +127,7 @@ async def test_a_bad_argument_gets_a_sentence_that_helps(
         ({"metrics": "searches"}, '"metrics" must be a list, like ["active_users"]'),
         ({"metrics": ["searches"], "group_by": "user"}, '"group_by" must be a list, like ["day"]'),
         ({"metrics": ["searches"], "users": "planted"}, '"users" must be a list, like ["…"]'),
-        ({"metrics": ["searches"], "period": "last_week"}, "\"period\" must be one of 'last_7_days'"),
+        ({"metrics": ["searches"], "group_by": ["year"]}, "\"group_by.0\" must be one of 'day'"),
     ],
 )
 async def test_one_value_where_a_list_belongs_is_told_how_a_list_is_sent(

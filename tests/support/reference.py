@@ -39,7 +39,7 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with its days resolved; `start` is None where it is open."""
+    """A question with its days resolved; `start` is None where it is open, `length` the days it stands for."""
 
     metrics: Sequence[str]
     group_by: Sequence[str]
@@ -48,6 +48,7 @@ class Asked:
     today: date
     calendar_months: int | None = None
     compare: bool = False
+    length: int | None = None
     users: Sequence[str] = ()
     teams: Sequence[str] = ()
     clients: Sequence[str] = ()
@@ -117,7 +118,8 @@ def before(asked: Asked, time: str | None) -> tuple[date, date]:
     if time is not None:
         return bucket_start(time, bucket_start(time, asked.start) - DAY), asked.start - DAY
     if asked.calendar_months is None:
-        return asked.start - (asked.end - asked.start) - DAY, asked.start - DAY
+        length = asked.length or (asked.end - asked.start).days + 1
+        return asked.start - length * DAY, asked.start - DAY
     first = asked.start
     for _ in range(asked.calendar_months):
         first = (first - DAY).replace(day=1)

@@ -148,7 +148,7 @@ def question(world: World, rng: random.Random) -> tuple[dict[str, Any], Asked]:
     start, end, months, over = _days(arguments, world, rng)
     asked = Asked(
         arguments["metrics"], arguments["group_by"], start, end, TODAY, months,
-        compare="compare_to_previous" in arguments,
+        compare="compare_to_previous" in arguments, length=7 if arguments.get("period") == "this_week" else None,
         **{name: arguments.get(name, ()) for name in ("users", "teams", "clients", "languages")},
     )  # fmt: skip
     assert asked.over == over
@@ -196,21 +196,35 @@ def _days(arguments: dict[str, Any], world: World, rng: random.Random) -> tuple[
             arguments["start_date"] = start.isoformat()
             return start, TODAY, None, False
     arguments |= {"start_date": start.isoformat(), "end_date": end.isoformat()}
+    months = _whole_months(start, end)
     end = min(end, TODAY)
-    return start, end, None, end < TODAY
+    return start, end, months, end < TODAY
+
+
+def _whole_months(start: date, end: date) -> int | None:
+    """How many calendar months these days are, by walking; None where they cut one off."""
+    month, count = start, 0
+    while month <= end and month == reference.bucket_start("month", month):
+        month, count = reference.bucket_end("month", month) + DAY, count + 1
+    return count if count and month == end + DAY and end.year <= TODAY.year else None
 
 
 def _period(arguments: dict[str, Any], rng: random.Random) -> tuple[date | None, date, int | None, bool]:
     period = rng.choice(
-        ("last_7_days", "last_30_days", "last_90_days", "this_month", "last_month", "this_quarter", "last_quarter",
-         "this_year", "last_year", "all_time")
+        ("yesterday", "this_week", "last_week", "last_7_days", "last_30_days", "last_90_days", "this_month",
+         "last_month", "this_quarter", "last_quarter", "this_year", "last_year", "all_time")
     )  # fmt: skip
     arguments["period"] = period
     if period == "all_time":
         return None, TODAY, None, False
     if period.endswith("days"):
         return TODAY - int(period.split("_")[1]) * DAY, TODAY - DAY, None, True
+    if period == "yesterday":
+        return TODAY - DAY, TODAY - DAY, None, True
     unit = period.split("_")[1]
+    if unit == "week":
+        monday = reference.bucket_start("week", TODAY)
+        return (monday, TODAY, None, False) if period == "this_week" else (monday - 7 * DAY, monday - DAY, None, True)
     months = {"month": 1, "quarter": 3, "year": 12}[unit]
     first = TODAY.replace(month=1, day=1) if unit == "year" else reference.bucket_start(unit, TODAY)
     if period.startswith("this"):

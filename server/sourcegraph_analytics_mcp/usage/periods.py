@@ -7,6 +7,9 @@ from typing import Literal
 from ..errors import invalid
 
 Period = Literal[
+    "yesterday",
+    "this_week",
+    "last_week",
     "last_7_days",
     "last_30_days",
     "last_90_days",
@@ -27,7 +30,8 @@ class Range:
 
     Args:
         over: whether its last day lies before today, so that nothing can be added to it.
-        months: how many calendar months it stands for (a period word), None for plain days.
+        months: how many calendar months it stands for, None for plain days.
+        length: how many days it stands for, where not all of them have come.
         clamped_from: the end that was asked for, where it lay in the future.
     """
 
@@ -35,6 +39,7 @@ class Range:
     end: date | None
     over: bool
     months: int | None = None
+    length: int | None = None
     clamped_from: date | None = None
 
     @property
@@ -50,7 +55,7 @@ class Range:
         return begins and ends
 
     def before(self) -> "Range":
-        """The range to compare with: the calendar period before, else as many days right before.
+        """The range to compare with: as many calendar months right before whole ones, else as many days.
 
         Raises:
             AnalyticsError: `invalid_argument` when the start is open.
@@ -59,7 +64,8 @@ class Range:
             raise invalid("all_time has no period before it.", "Give start_date and end_date, or another period.")
         if self.months is not None:
             return Range(add_months(self.start, -self.months), self.start - _DAY, over=True, months=self.months)
-        return Range(self.start - (self.end - self.start) - _DAY, self.start - _DAY, over=True)
+        length = self.length or (self.end - self.start).days + 1
+        return Range(self.start - length * _DAY, self.start - _DAY, over=True)
 
 
 def resolve(period: Period | None, start: date | None, end: date | None, today: date) -> Range:
@@ -75,7 +81,15 @@ def resolve(period: Period | None, start: date | None, end: date | None, today: 
     if start is not None and start > min(end or today, today):
         raise invalid("start_date is after end_date, or in the future.", f"Today is {today} (UTC).")
     last = min(end or today, today)
-    return Range(start, last, over=last < today, clamped_from=end if end is not None and end > today else None)
+    clamped_from = end if end is not None and end > today else None
+    return Range(start, last, over=last < today, months=_whole_months(start, end, today), clamped_from=clamped_from)
+
+
+def _whole_months(start: date | None, end: date | None, today: date) -> int | None:
+    """How many calendar months these days are; None where they cut one off, or reach beyond this year."""
+    if start is None or end is None or end.year > today.year or start.day != 1 or (end + _DAY).day != 1:
+        return None
+    return (end.year - start.year) * 12 + end.month - start.month + 1
 
 
 def _named(period: Period, today: date) -> Range:
@@ -84,7 +98,14 @@ def _named(period: Period, today: date) -> Range:
     if period.endswith("_days"):
         count = int(period.split("_")[1])
         return Range(today - count * _DAY, today - _DAY, over=True)
+    if period == "yesterday":
+        return Range(today - _DAY, today - _DAY, over=True)
     which, unit = period.split("_")
+    if unit == "week":
+        monday = today - today.weekday() * _DAY
+        if which == "this":
+            return Range(monday, today, over=False, length=7)
+        return Range(monday - 7 * _DAY, monday - _DAY, over=True)
     months = {"month": 1, "quarter": 3, "year": 12}[unit]
     begin = date(today.year, (today.month - 1) // months * months + 1, 1)
     if which == "this":
@@ -93,6 +114,12 @@ def _named(period: Period, today: date) -> Range:
 
 
 def add_months(first: date, count: int) -> date:
-    """The first of the month `count` months away from a first of a month."""
+    """The first of the month `count` months away from a first of a month.
+
+    Raises:
+        OverflowError: where there is no such year, as with days.
+    """
     index = first.year * 12 + first.month - 1 + count
+    if index < 12:
+        raise OverflowError("date value out of range")
     return date(index // 12, index % 12 + 1, 1)

@@ -157,4 +157,8 @@ QUESTIONS = (
            f"{_USAGE}test_rows_whose_day_cannot_be_read_are_said_with_every_figure"),
     Switch("a range does not begin in the future", "usage/periods.py", "> min(end or today, today)", "> (end or today)",
            f"{_USAGE}test_questions_that_make_no_sense_say_what_to_send"),
+    Switch("whole months are compared with months", "usage/periods.py", "months=_whole_months(start, end, today), ", "",
+           f"{_USAGE}test_dates_that_are_whole_months_compare_with_the_months_before"),
+    Switch("a week that is not over is compared with a week", "usage/periods.py", "self.length or ", "",
+           f"{_USAGE}test_the_period_before"),
 )  # fmt: skip
