@@ -194,6 +194,55 @@ async def test_what_is_not_recorded_by_language_is_refused_by_language(metric: s
         error = await refused(client, "query_usage", metrics=[metric], group_by=["language"])
     assert error["code"] == "unsupported"
     assert "not recorded by language" in error["message"]
+    assert error["message"].startswith(f"{metric} ")
+    assert error["next_step"].startswith(f"Ask for {metric} without language")
+
+
+async def test_what_has_no_language_is_told_of_what_is_asked_about_alone(make_settings: Make, tmp_path: Path) -> None:
+    day = TODAY - 2 * DAY
+    world = world_of(
+        did(ANN, day, "VSCode.cody", "Go", suggestions=9),
+        did(ANN, day, "JetBrains.cody", suggestions=1),
+        did(BO, day, "VSCode.cody", "Go", suggestions=5),
+        did(BO, day, "JetBrains.cody", suggestions=85),
+        team_of={ANN.id: "Data"},
+    )
+    asked = {"metrics": ["completion_suggestions"], "languages": ["Go"]}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        for filters, share in (
+            ({}, "86%"),
+            ({"users": ["ann"]}, "10%"),
+            ({"teams": ["Data"]}, "10%"),
+            ({"clients": ["VSCode.cody"]}, None),
+        ):
+            notes = " ".join((await call(client, "query_usage", **asked, **filters))["notes"])
+            told = f"{share} of completion_suggestions has no language recorded." if share else "Days with data"
+            assert (told in notes, "no language" in notes) == (True, share is not None)
+        nothing = await refused(client, "query_usage", users=["2"], clients=["JetBrains.cody"], **asked)
+    assert "There is no language 'Go'" not in nothing["message"]
+    assert "completion_suggestions is not recorded by language in this data among what is asked" in nothing["message"]
+
+
+@pytest.mark.parametrize("group", ["language", "client", "user"])
+async def test_what_is_shown_as_blank_can_be_asked_for(make_settings: Make, group: str) -> None:
+    async def answer(exchange: Exchange) -> None:
+        head = "Instance user ID,Client Name,Timestamp Date,Language,Searches"
+        rows = [f"1,web,{TODAY - DAY},Go,3", f",web,{TODAY - DAY},Go,4", f"1,,{TODAY - DAY},,5"]
+        await exchange.answer("\n".join([head, *rows, ""]).encode())
+
+    asked, other = {"metrics": ["searches"], "group_by": [group]}, {"user": "1", "client": "WEB"}.get(group, "go")
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        table = text(await client.call_tool("query_usage", asked))
+        blank = await client.call_tool("query_usage", asked | {f"{group}s": ["(Blank)"]})
+        some = await call(client, "query_usage", **asked, **{f"{group}s": ["(blank)", other]})
+        rest = {"start_date": str(TODAY - 9 * DAY), "end_date": str(TODAY - 2 * DAY)}
+        none = await call(client, "query_usage", **asked, **{f"{group}s": ["(blank)"]}, **rest)
+    there = 4 if group == "user" else 5
+    assert f"| (blank) | {there} |" in table
+    assert f"| (blank) | {there} |" in text(blank)
+    assert (blank.structured_content or {})["totals"] == [there]
+    assert some["totals"] == [12]
+    assert none["totals"] == [None]
 
 
 async def test_weighted_rates_and_unknown_metrics_are_refused_with_what_to_send(settings: Settings) -> None:

@@ -184,8 +184,8 @@ def picked(asked: Asked, row: Activity, team_of: Mapping[str, str]) -> bool:
     return (
         (not asked.users or bool(names & {u.lower() for u in asked.users}))
         and (not asked.teams or team_of.get(row.person.id, "(no team)").lower() in {t.lower() for t in asked.teams})
-        and (not asked.clients or row.client.lower() in {c.lower() for c in asked.clients})
-        and (not asked.languages or row.language.lower() in {lang.lower() for lang in asked.languages})
+        and (not asked.clients or (row.client.lower() or "(blank)") in {c.lower() for c in asked.clients})
+        and (not asked.languages or (row.language.lower() or "(blank)") in {lang.lower() for lang in asked.languages})
     )
 
 

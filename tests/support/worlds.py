@@ -5,7 +5,7 @@ import io
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from math import isclose
 from pathlib import Path
@@ -170,9 +170,9 @@ def _filter(arguments: dict[str, Any], world: World, rng: random.Random) -> None
         teams = [*dict.fromkeys(world.team_of.values()), "(no team)", *(_TEAMS if rng.random() < 0.2 else ())]
         arguments["teams"] = rng.sample(teams, 1)
     if rng.random() < 0.15:
-        arguments["clients"] = rng.sample([c for c in _CLIENTS if c], rng.choice((1, 2)))
+        arguments["clients"] = rng.sample([c or "(blank)" for c in _CLIENTS], rng.choice((1, 2)))
     if rng.random() < 0.15:
-        arguments["languages"] = [rng.choice([lang for lang in _LANGUAGES if lang]).lower()]
+        arguments["languages"] = [(rng.choice(_LANGUAGES) or "(Blank)").lower()]
 
 
 def _days(arguments: dict[str, Any], world: World, rng: random.Random) -> tuple[date | None, date, int | None, bool]:
@@ -261,14 +261,15 @@ def perhaps_refused(world: World, asked: Asked) -> set[str]:
     now = [r for r in rows if not asked.start or r.day >= asked.start]
     codes: set[str] = set()
     for name, values in (("client", asked.clients), ("language", asked.languages)):
-        if rows and not {v.lower() for v in values} <= {getattr(r, name).lower() for r in rows}:
+        if rows and not {v.lower() for v in values} <= {getattr(r, name).lower() or "(blank)" for r in rows}:
             codes.add("invalid_argument")
     shown = {n.lower() for r in rows for n in (r.person.id, *_shown_names(world, r.person)) if n}
     if rows and not {u.lower() for u in asked.users} <= shown:
         codes.add("invalid_argument")
     if asked.languages or "language" in asked.group_by:
         for column in {name for m in asked.metrics for name in _HEADERS.get(m, ())}:
-            asked_about = now if asked.languages else [r for r in now if reference.picked(asked, r, world.team_of)]
+            whatever = replace(asked, languages=())
+            asked_about = [r for r in now if reference.picked(whatever, r, world.team_of)]
             counted = [r for r in asked_about if r.counts[COUNTS.index(reference.SUMS[column])]]
             if counted and not any(r.language for r in counted):
                 codes.add("unsupported")

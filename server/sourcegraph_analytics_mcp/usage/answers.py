@@ -107,10 +107,11 @@ class Answers:
         await self._checks.values(question, sources, tables)
         split = self._checks.by_language(question)
         apart = split if question.languages else ()  # the filter hides what has no language, so it is asked apart
-        sums = await self._checks.unsplit(apart, question, now, tables) if apart else {}
-        statement = build(question, now, before, self._terms(today), () if apart else split)
+        terms = self._terms(today)
+        sums = await self._checks.unsplit(apart, question, now, terms, tables) if apart else {}
+        statement = build(question, now, before, terms, () if apart else split)
         found = await self._questions.ask(tables, statement.sql, statement.parameters)
-        partly = tuple(languages(question, split, sums or found[0]))
+        partly = tuple(languages(question, split, sums or found[0], self._minutes))
         seen = await self._coverage(question.range, exports[-1], now, tables)
         earlier = question.earlier
         seen_before = await self._coverage(earlier, exports[0], before, tables) if before and earlier else None

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ from ..exports.engine.questions import Questions
 from ..exports.identities import NAMES, PERSON
 from ..exports.models import Export
 from .metrics import Minutes
-from .people import NO_TEAM, Teams
+from .people import BLANK, NO_TEAM, Teams
 from .question import Question
-from .sql import Source, blanks, within
+from .sql import Source, Terms, build, within
 
 Tables = Mapping[str, Sequence[Path]]
 _MOST_LISTED = 15
@@ -59,7 +60,7 @@ class Checks:
                 sql = f"SELECT DISTINCT {column} AS v FROM {_asked_about(question, sources, column)} ORDER BY 1"
                 there = [row["v"] for row in await self._questions.ask(tables, sql)]
                 if there:
-                    self._known(values, [value for value in there if value is not None], what)
+                    self._known(values, [BLANK if value is None else value for value in there], what)
         if question.users:
             await self._users(question, sources, tables)
 
@@ -78,13 +79,16 @@ class Checks:
     async def _users(self, question: Question, sources: Sequence[Source], tables: Tables) -> None:
         columns = [c for c in (PERSON, *NAMES) if c in sources[-1].columns]
         rows = _asked_about(question, sources, *columns)
+        any_row = f"SELECT 1 AS one FROM {rows}"
         any_of = " OR ".join(f"list_contains(?, lower({column}))" for column in columns)
         named = ", ".join(f"lower({column})" for column in columns)
         lowered = [user.lower() for user in question.users]
         sql = f"SELECT DISTINCT unnest([{named}]) AS v FROM {rows} WHERE {any_of}"
         there = {row["v"] for row in await self._questions.ask(tables, sql, [lowered] * len(columns))}
+        if BLANK in lowered and await self._questions.ask(tables, f"{any_row} WHERE {PERSON} IS NULL LIMIT 1"):
+            there.add(BLANK)
         missing = sum(user not in there for user in lowered)
-        if missing and await self._questions.ask(tables, f"SELECT 1 AS one FROM {rows} LIMIT 1"):
+        if missing and await self._questions.ask(tables, f"{any_row} LIMIT 1"):
             names = "their pseudonyms (person-…)" if self._questions.pseudonyms else "user id, e-mail or username"
             raise invalid(
                 f"{missing} of the {len(lowered)} users named are not in the data of this range: "
@@ -98,10 +102,13 @@ class Checks:
             return ()
         return tuple(sorted({c for m in question.metrics for c in m.columns(self._minutes)} & _COUNTS))
 
-    async def unsplit(self, names: Sequence[str], question: Question, source: Source, tables: Tables) -> dict[str, Any]:
-        """Their sums over the range, and what of them has no language."""
-        sql = f"SELECT {', '.join(blanks(names))} FROM {source.table} WHERE {within(source, question.range)}"
-        return (await self._questions.ask(tables, sql))[0]
+    async def unsplit(
+        self, names: Sequence[str], question: Question, source: Source, terms: Terms, tables: Tables
+    ) -> dict[str, Any]:
+        """Their sums over all that is asked about in any language, and what of them has none."""
+        whole = replace(question, languages=(), group_by=(), compare=False, order_by=None)
+        statement = build(whole, source, None, terms, names)
+        return (await self._questions.ask(tables, statement.sql, statement.parameters))[0]
 
 
 def _asked_about(question: Question, sources: Sequence[Source], *columns: str) -> str:
@@ -114,7 +121,7 @@ def _asked_about(question: Question, sources: Sequence[Source], *columns: str) -
     return f"({' UNION ALL '.join(rows)})"
 
 
-def languages(question: Question, names: Sequence[str], sums: Mapping[str, Any]) -> Iterator[str]:
+def languages(question: Question, names: Sequence[str], sums: Mapping[str, Any], minutes: Minutes) -> Iterator[str]:
     """Say what is only in part recorded by language.
 
     Args:
@@ -124,19 +131,29 @@ def languages(question: Question, names: Sequence[str], sums: Mapping[str, Any])
     Raises:
         AnalyticsError: `unsupported` where nothing of it is.
     """
-    if not names and (question.languages or "language" in question.group_by):
-        shown = "shown as blank" if "language" in question.group_by else "left out"
+    meant = BLANK in (language.lower() for language in question.languages)
+    if not names and not meant and (question.languages or "language" in question.group_by):
+        shown = "shown as blank" if "language" in question.group_by and not question.languages else "left out"
         yield f"Activity without a language is {shown}."
     for name in names:
         total, blank = sums[f"all_{name}"] or 0, sums[f"blank_{name}"] or 0
-        if total and blank == total:
-            raise AnalyticsError(
-                "unsupported",
-                f"{name} is not recorded by language in this data.",
-                "Ask for it without language, or for completions and auto-edits by language.",
-            )
+        if total and blank == total and not meant:
+            raise _unrecorded(question, name, minutes)
         if blank:
             yield f"{blank / total:.0%} of {name} has no language recorded."
+
+
+def _unrecorded(question: Question, column: str, minutes: Minutes) -> AnalyticsError:
+    """What is said where nothing of a column has a language: which metric it is that cannot be given, and why."""
+    metric = next(m for m in question.metrics if column in m.columns(minutes))
+    single = metric.columns(minutes) == (column,)
+    narrowed = " among what is asked about" if question.users or question.teams or question.clients else ""
+    why = f"{metric.name if single else column} is not recorded by language in this data{narrowed}"
+    return AnalyticsError(
+        "unsupported",
+        f"{why}." if single else f"{metric.name} cannot be given by language: {why}.",
+        f"Ask for {metric.name} without language, or for completions and auto-edits by language.",
+    )
 
 
 def check_columns(question: Question, export: Export, minutes: Minutes) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..settings import SettingsError
 
 NO_TEAM = "(no team)"
+BLANK = "(blank)"  # what is shown, and taken as a filter, for rows without a language, client or user
 _HEADERS = {"email", "e-mail", "user email", "username", "user", "user id", "instance user id", "person", "seat"}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..exports.identities import PERSON
 from .metrics import Metric, Minutes
-from .people import NO_TEAM
+from .people import BLANK, NO_TEAM
 from .periods import Range
 from .question import TIME, Dimension, Question
 
@@ -229,13 +229,16 @@ def _expression(dimension: Dimension, source: Source, shifted: bool) -> str:
 
 def _row_filters(question: Question, source: Source, days: Range, statement: Statement) -> str:
     """What a row itself tells: when, which client, which language."""
-    named = [(question.clients, "client_name"), (question.languages, "language")]
+    filters = ((question.clients, "client_name"), (question.languages, "language"))
+    named = [(values, f"coalesce({column}, '{BLANK}')") for values, column in filters]
     return " AND ".join([within(source, days), *_among(named, statement)])
 
 
 def _people_filters(question: Question, statement: Statement) -> str:
     """What is known of a row's person."""
-    conditions = [*_among([(question.teams, _COLUMN["team"])], statement), *(["meant"] if question.users else [])]
+    nobody = f" OR {PERSON} IS NULL" if BLANK in (user.lower() for user in question.users) else ""
+    meant = [f"(meant{nobody})"] if question.users else []
+    conditions = [*_among([(question.teams, _COLUMN["team"])], statement), *meant]
     return " AND ".join(conditions) or "true"
 
 

@@ -161,4 +161,13 @@ QUESTIONS = (
            f"{_USAGE}test_dates_that_are_whole_months_compare_with_the_months_before"),
     Switch("a week that is not over is compared with a week", "usage/periods.py", "self.length or ", "",
            f"{_USAGE}test_the_period_before"),
+    Switch("what has no language is told of what is asked about", "usage/checks.py",
+           "replace(question, languages=(),", "replace(question, languages=(), users=(), teams=(), clients=(),",
+           f"{_USAGE}test_what_has_no_language_is_told_of_what_is_asked_about_alone"),
+    Switch("a metric that cannot be given by language is named", "usage/checks.py", 'f"{why}." if single else',
+           'f"{why}." or', f"{_USAGE}test_what_is_not_recorded_by_language_is_refused_by_language"),
+    Switch("what is shown as blank can be asked for", "usage/sql.py", "f\"coalesce({column}, '{BLANK}')\"", "column",
+           f"{_USAGE}test_what_is_shown_as_blank_can_be_asked_for"),
+    Switch("so can rows of nobody", "usage/sql.py", 'f" OR {PERSON} IS NULL" if', '"" if',
+           f"{_USAGE}test_what_is_shown_as_blank_can_be_asked_for"),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from ...upstream.models import ReportRequest
 from ...usage.answers import Answer as Found
 from ...usage.answers import Column
 from ...usage.metrics import BY_NAME
+from ...usage.people import BLANK
 from ...usage.periods import Period, resolve
 from ...usage.question import TIME, Dimension, Question
 from ..app import App
@@ -224,7 +225,7 @@ def _table(found: Found) -> str:
     groups = {index for index, column in enumerate(found.columns) if column.metric is None}
     rows = [
         [
-            "(blank)" if row[index] is None and index in groups else _shown(row[index], found.columns[index])
+            BLANK if row[index] is None and index in groups else _shown(row[index], found.columns[index])
             for index in shown
         ]
         for row in found.rows
