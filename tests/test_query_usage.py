@@ -254,6 +254,70 @@ async def test_weighted_rates_and_unknown_metrics_are_refused_with_what_to_send(
 
 
 @pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("acceptance_rate", "no such metric (did you mean completion_acceptance_rate or autoedit_acceptance_rate?)."),
+        ("acceptances", "mean completion_acceptances, autoedit_acceptances or completion_acceptance_rate?)."),
+        ("suggestions", "(did you mean completion_suggestions or autoedit_suggestions?)."),
+        ("users", "(did you mean active_users, billable_users or average_daily_active_users?)."),
+        ("Chats", "(did you mean chat_events?)."),
+        ("time saved", "(did you mean hours_saved?)."),
+        ("serches", "(did you mean searches?)."),
+        ("lines_of_code", "lines_changed_by_chats_and_commands or lines_changed_by_completions_and_autoedits?)."),
+        ("monthly_active_users", "ask for active_users with group_by month."),
+        ("Weekly Active Users", "ask for active_users with group_by week."),
+        ("DAU", "ask for active_users with group_by day, or for average_daily_active_users."),
+        ("weighted_acceptance_rate", "ask for completion_acceptance_rate."),
+        ("seats", "there is no such metric; send one of: active_users, billable_users,"),
+        ("adoption_rate", "there is no such metric; send one of: active_users, billable_users,"),
+    ],
+)
+async def test_a_metric_that_is_not_there_is_answered_with_those_that_share_its_words(
+    settings: Settings, upstream: Served, name: str, says: str
+) -> None:
+    async with connected(settings) as client:
+        error = await refused(client, "query_usage", metrics=[name])
+    assert says in error["message"]
+    assert name not in error["message"].replace(says, "")
+    assert upstream.sent("GET", "/api/reports/by-") == []
+
+
+async def test_words_of_a_closed_list_are_taken_in_any_spelling(settings: Settings) -> None:
+    async with connected(settings) as client:
+        asked = {"metrics": ["Active users", "CHAT-EVENTS "], "group_by": ["Client"], "period": "Last 7 days"}
+        found = await call(client, "query_usage", **asked)
+        twice = await refused(client, "query_usage", metrics=["searches", "Searches"])
+    assert [column["name"] for column in found["columns"]] == ["client", "active_users", "chat_events"]
+    assert found["start_date"] == str(TODAY - 7 * DAY)
+    assert "named twice" in twice["message"]
+
+
+@pytest.mark.parametrize("period", ["last_60_days", "Q3 2026", "last_fortnight", ""])
+async def test_a_period_that_is_not_there_leads_to_dates(settings: Settings, period: str) -> None:
+    async with connected(settings) as client:
+        error = await refused(client, "query_usage", metrics=["searches"], period=period)
+    assert '"period": send one of yesterday, this_week, last_week, last_7_days,' in error["message"]
+    assert error["message"].endswith(f"for other days start_date and end_date (today: {TODAY} UTC).")
+
+
+async def test_a_trend_is_drawn_down_the_time_or_not_at_all(make_settings: Make, tmp_path: Path) -> None:
+    chats = (5, 1, 9)
+    world = world_of(*(did(ANN, TODAY - (3 - n) * DAY, chats=count) for n, count in enumerate(chats)))
+    question = {"metrics": ["chat_events"], "group_by": ["day"], "period": "last_7_days"}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        for order, drawn in (
+            ({}, True),
+            ({"order_by": "day", "descending": False}, True),
+            ({"descending": True}, False),
+            ({"order_by": "chat_events"}, False),
+            ({"order_by": "chat_events", "descending": False}, False),
+        ):
+            shown = text(await client.call_tool("query_usage", question | order))
+            assert ("| Trend |" in shown) is drawn, order
+            assert ("| █ |" in shown) is drawn, order
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ({"clients": ["Emacs"]}, "server.svelte-web"),

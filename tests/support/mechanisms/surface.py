@@ -8,6 +8,7 @@ _IDS = "test_store.py::test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is
 _UNFORESEEN = "test_secrets.py::test_what_python_itself_would_print_is_one_line_that_says_where"
 _ARGUMENTS = "test_surface.py::test_a_bad_argument_gets_a_sentence_that_helps"
 _HIDDEN = "test_text.py::test_what_cannot_be_seen_is_spelled_out"
+_USAGE = "test_query_usage.py::"
 _BOUNDS = "test_bounds.py::test_rows_that_do_not_fit_are_cut_and_said"
 
 SURFACE = (
@@ -104,6 +105,16 @@ SURFACE = (
     Switch("ids are whole at a terminal", "cli/client.py", "first.no_wrap = True", "first.no_wrap = False", _IDS),
     Switch("where there is no terminal nothing is cut", "cli/client.py", "    if console.is_terminal:\n",
            "    if True:\n", _IDS),
+    Switch("words of a closed list are taken in any spelling", "surface/tools/usage.py", "    word = folded(name)",
+           "    word = name", f"{_USAGE}test_words_of_a_closed_list_are_taken_in_any_spelling"),
+    Switch("a metric is not guessed at", "surface/words.py", "if shared[name] - _SAY_NOTHING", "if shared[name]",
+           f"{_USAGE}test_a_metric_that_is_not_there_is_answered_with_those_that_share_its_words"),
+    Switch("only names that share the most words are nearest", "surface/words.py", "if len(shared[n]) == most",
+           "if True", f"{_USAGE}test_a_metric_that_is_not_there_is_answered_with_those_that_share_its_words"),
+    Switch("a period that is not there leads to dates", "surface/tools/usage.py", "folded(word) not in words",
+           "False", f"{_USAGE}test_a_period_that_is_not_there_leads_to_dates"),
+    Switch("a trend is drawn down the time", "surface/tools/usage.py", " and times == sorted(times)", "",
+           f"{_USAGE}test_a_trend_is_drawn_down_the_time_or_not_at_all"),
     Switch("a prompt with a stray dollar sign is refused", "surface/prompts.py", "if not Template(text).is_valid():",
            "if False:", "test_surface.py::test_a_dollar_sign_in_a_prompt_is_written_twice"),
     Switch("lines are bounded", "cli/lines.py", "if len(line) > LONGEST:", "if False:",

@@ -1,13 +1,12 @@
 """Answer questions about usage: the figures, who is inactive."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import anyio.to_thread
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from ...errors import AnalyticsError, invalid
 from ...exports.models import Export
@@ -23,21 +22,45 @@ from ..call import Call
 from ..text import cell, cut, figure, fitting, plural, size, table
 from ..tool import Answer, Arguments, Day, Figure, Hints, Reply, tool
 from ..waiting import reading, wait_for
+from ..words import either, folded, nearest
 from .exports import Instance
+
+_TITLES = {metric.name: metric.title for metric in BY_NAME.values()}
+_ACTIVE_BY = {  # active users as others call them
+    "dau": "day", "daily_active_users": "day", "wau": "week", "weekly_active_users": "week", "mau": "month",
+    "monthly_active_users": "month",
+}  # fmt: skip
 
 
 def _metric(name: str) -> str:
-    if name in BY_NAME:
-        return name
-    if name == "weighted_car":
+    word = folded(name)
+    if word in BY_NAME:
+        return word
+    if word.startswith("weighted_"):
         raise ValueError("it cannot be recomputed, as its weights are not exported; ask for completion_acceptance_rate")
-    near = difflib.get_close_matches(name, BY_NAME, n=1)
-    raise ValueError(
-        f"there is no such metric; did you mean {near[0]}?" if near else f"send one of: {', '.join(BY_NAME)}"
-    )
+    if word in _ACTIVE_BY:
+        average = ", or for average_daily_active_users" if _ACTIVE_BY[word] == "day" else ""
+        raise ValueError(f"ask for active_users with group_by {_ACTIVE_BY[word]}{average}")
+    near = nearest(name, _TITLES)
+    hint = f" (did you mean {either(near)}?)" if near else f"; send one of: {', '.join(BY_NAME)}"
+    raise ValueError(f"there is no such metric{hint}")
+
+
+def _spelled(word: object) -> object:
+    return folded(word) if isinstance(word, str) else word
+
+
+def _period(word: object) -> object:
+    words = get_args(Period)
+    if isinstance(word, str) and folded(word) not in words:
+        today = datetime.now(UTC).date()
+        raise ValueError(f"send one of {', '.join(words)}; for other days start_date and end_date (today: {today} UTC)")
+    return _spelled(word)
 
 
 MetricName = Annotated[str, AfterValidator(_metric), WithJsonSchema({"type": "string", "enum": [*BY_NAME]})]
+PeriodWord = Annotated[Period, BeforeValidator(_period)]
+Group = Annotated[Dimension, BeforeValidator(_spelled)]
 Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)]
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -46,8 +69,8 @@ class QuestionArguments(Arguments):
     """What is asked."""
 
     metrics: Annotated[list[MetricName], Field(min_length=1, max_length=8, description="Figures wanted")]
-    group_by: Annotated[list[Dimension], Field(max_length=3, description="Up to 3 groups")] = []  # noqa: RUF012 - pydantic copies defaults
-    period: Annotated[Period | None, Field(description="Default last_30_days, ending yesterday")] = None
+    group_by: Annotated[list[Group], Field(max_length=3, description="Up to 3 groups")] = []  # noqa: RUF012 - pydantic copies defaults
+    period: Annotated[PeriodWord | None, Field(description="Default last_30_days, ending yesterday")] = None
     start_date: Annotated[Day | None, Field(description="Instead of period")] = None
     end_date: Annotated[Day | None, Field(description="Last day, inclusive")] = None
     users: Annotated[Names, Field(description="Only these ids, e-mails or usernames")] = []  # noqa: RUF012 - pydantic copies defaults
@@ -215,8 +238,11 @@ def _shown(value: Any, column: Column) -> object:
     return figure(value, column.unit if column.metric else "text")
 
 
-def _by_time_only(found: Found) -> bool:
-    return bool(found.question.group_by) and all(d in TIME for d in found.question.group_by)
+def _in_time(found: Found) -> bool:
+    """Whether the rows are nothing but times, the earliest first, so that a trend can be read down them."""
+    groups = found.question.group_by
+    times = [[str(value or "") for value in row[: len(groups)]] for row in found.rows]
+    return bool(groups) and all(d in TIME for d in groups) and times == sorted(times)
 
 
 def _table(found: Found) -> str:
@@ -230,7 +256,7 @@ def _table(found: Found) -> str:
         ]
         for row in found.rows
     ]
-    if _by_time_only(found):
+    if _in_time(found):
         headers.append("Trend")
         first = len(found.question.group_by)
         for row, bar in zip(rows, _trend([row[first] for row in found.rows]), strict=True):
