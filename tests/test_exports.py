@@ -74,6 +74,10 @@ async def test_an_export_is_what_upstream_sent(
     assert f"| Chats | {chats:,} | events |" in summary
     billable = {row["Instance user ID"] for row in rows if row["Active Sourcegraph User"] == "true"}
     assert f"| Billable users | {len(billable):,} | people |" in summary
+    times = sorted({value for row in rows for header, value in row.items() if header.startswith("Timestamp")})
+    if times:  # a month is not shown as its first day
+        unit, length = ("months", 7) if granularity == "by_user_month" else ("days", 10)
+        assert f"{len(times)} {unit} with data, {times[0][:length]} to {times[-1][:length]}." in summary
 
 
 async def test_a_summary_leaves_out_what_its_export_has_no_column_for(make_settings: Make) -> None:

@@ -317,6 +317,17 @@ async def test_a_trend_is_drawn_down_the_time_or_not_at_all(make_settings: Make,
             assert ("| █ |" in shown) is drawn, order
 
 
+@pytest.mark.parametrize("name", [metric.name for metric in BY_NAME.values()])
+async def test_what_may_be_taken_for_another_figure_is_said_and_only_that(settings: Settings, name: str) -> None:
+    mistaken = ("average_daily_active_users", "active_days", "first_active_date", "last_active_date")
+    async with connected(settings) as client:
+        result = await client.call_tool("query_usage", {"metrics": [name], "period": "last_7_days"})
+    note = f"{BY_NAME[name].title}: {BY_NAME[name].definition}"
+    assert (note in (result.structured_content or {})["notes"], f"- {note}" in text(result)) == (
+        (name in mistaken,) * 2
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -517,14 +517,18 @@ async def test_clients_that_have_gone_do_not_hold_up_those_who_stay(settings: Se
             await call(client, "export_csv", granularity="by_user", refresh=True)
 
 
-async def test_the_catalogue_tells_the_minutes_in_force(
+async def test_the_catalogue_and_a_summary_tell_the_minutes_in_force(
     settings: Settings, make_settings: Callable[..., Settings], upstream: Served
 ) -> None:
     async with connected(settings) as client:
         documented = await read(client, "analytics://metrics")
+        summary = await read(client, (await call(client, "export_csv"))["export"]["summary_uri"])
     changed = make_settings(upstream.url, minutes_per_search=0.75, minutes_per_code_navigation=1)
     async with connected(changed) as client:
         shown = await read(client, "analytics://metrics")
+        changed_summary = await read(client, (await call(client, "export_csv"))["export"]["summary_uri"])
+    assert "Minutes counted per action: search 5, chat 5," in summary
+    assert "Minutes counted per action: search 0.75, chat 5," in changed_summary
     assert "x 5 minutes, accepted completions and auto-edits x 2 minutes" in documented
     (line,) = (line for line in shown.splitlines() if line.startswith("| hours_saved "))
     assert "x 5 minutes" not in line

@@ -131,8 +131,9 @@ def coverage(export: Export) -> str:
     asked = range_words(export.start_date, export.end_date)
     if export.first_day is None:
         return f"Asked: {asked}."
-    unit = "month" if "timestamp_month" in {f.name for f in export.fields} else "day"
-    found = f"{plural(export.days_with_data, unit)} with data, {export.first_day} to {export.last_day}"
+    by_month = "timestamp_month" in {f.name for f in export.fields}
+    first, last = (f"{day:%Y-%m}" if by_month else str(day) for day in (export.first_day, export.last_day))
+    found = f"{plural(export.days_with_data, 'month' if by_month else 'day')} with data, {first} to {last}"
     return f"Asked: {asked}. Found: {found}."
 
 
@@ -154,6 +155,8 @@ def summary_markdown(export: Export, summary: Summary) -> str:
         "## Totals",
         table(("metric", "value", "unit"), ((m.title, figure(v, m.unit), m.unit) for m, v in summary.totals)),
     ]
+    if any(metric.name == "hours_saved" for metric, _ in summary.totals):
+        parts.append(summary.minutes.words)
     for breakdown in summary.breakdowns:
         shown = len(breakdown.rows)
         of = f" ({shown} of {breakdown.groups})" if breakdown.groups > shown else ""

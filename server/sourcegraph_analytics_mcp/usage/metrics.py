@@ -41,6 +41,7 @@ class Metric:
         needs: the export columns without which it cannot be given.
         sql: an aggregate over rows of usage; `{days}` is the number of calendar days of the group.
         additive: whether figures of parts may be added up to the whole.
+        explained: whether answers say its definition, as a reader may take it for something else by its title.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Metric:
     needs: tuple[str, ...]
     sql: str
     additive: bool = False
+    explained: bool = False
 
     def described(self, minutes: Minutes) -> str:
         """The definition; of hours saved with the operator's assumptions where they are not the documented ones."""
@@ -97,9 +99,10 @@ METRICS: tuple[Metric, ...] = (
            (_USER, "active_sourcegraph_user"), f"count(DISTINCT {_USER}) FILTER (active_sourcegraph_user)"),
     Metric("average_daily_active_users", "Average daily users", "people per day",
            "Distinct people of each day, averaged over all calendar days of the range, weekends included.",
-           (_USER, _DAY), f"{_USER_DAYS} * 1.0 / nullif({{days}}, 0)"),
+           (_USER, _DAY), f"{_USER_DAYS} * 1.0 / nullif({{days}}, 0)", explained=True),
     Metric("active_days", "Active days", "days",
-           "User-days: each person's distinct days with activity, added up over people.", (_USER, _DAY), _USER_DAYS),
+           "User-days: each person's distinct days with activity, added up over people.", (_USER, _DAY), _USER_DAYS,
+           explained=True),
     _sum("searches", "Searches", "events", "Searches in the web interface, not by API."),
     _sum("code_navigation_events", "Code navigation", "events", "Find references, go to definition and the like."),
     _sum("code_insight_views", "Code insight views", "events", "Times a code insight was viewed."),
@@ -138,8 +141,8 @@ METRICS: tuple[Metric, ...] = (
            "+ {commands} * coalesce(sum(command_events), 0) + {completions} * coalesce(sum(completion_acceptances), 0) "
            "+ {autoedits} * coalesce(sum(autoedit_acceptances), 0){navigation}) / 60.0 END", additive=True),
     Metric("first_active_date", "First active", "date", "First day with activity in the range.", (_USER, _DAY),
-           f"min({_DAY})"),
+           f"min({_DAY})", explained=True),
     Metric("last_active_date", "Last active", "date", "Last day with activity in the range.", (_USER, _DAY),
-           f"max({_DAY})"),
+           f"max({_DAY})", explained=True),
 )  # fmt: skip
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}

@@ -46,6 +46,7 @@ def notes(
     yield from _partial_buckets(question, today)
     if any(metric.name == "hours_saved" for metric in question.metrics):
         yield minutes.words
+    yield from (f"{m.title}: {m.definition}" for m in question.metrics if m.explained)
     people = [m for m in question.metrics if m.unit == "people"]
     if people and question.group_by:
         yield f"{people[0].title}: each group counts its own people; the total counts everybody once."

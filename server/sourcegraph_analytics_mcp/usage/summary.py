@@ -33,6 +33,7 @@ class Summary:
 
     totals: tuple[tuple[Metric, Any], ...]
     breakdowns: tuple[Breakdown, ...]
+    minutes: Minutes
 
 
 def calendar_days(export: Export) -> int:
@@ -75,7 +76,7 @@ class Summaries:
             if column in have:
                 tables.append(await self._breakdown(export, title, names, column, '"active_users" DESC, 1', _TOP))
         totals = tuple((metric, total[metric.name]) for metric in chosen if total[metric.name] is not None)
-        return Summary(totals, tuple(tables))
+        return Summary(totals, tuple(tables), self._minutes)
 
     async def _breakdown(
         self, export: Export, title: str, names: Sequence[str], group: str, order: str, limit: int

@@ -170,4 +170,6 @@ QUESTIONS = (
            f"{_USAGE}test_what_is_shown_as_blank_can_be_asked_for"),
     Switch("so can rows of nobody", "usage/sql.py", 'f" OR {PERSON} IS NULL" if', '"" if',
            f"{_USAGE}test_what_is_shown_as_blank_can_be_asked_for"),
+    Switch("figures that may be mistaken are explained", "usage/notes.py", "if m.explained", "if False",
+           f"{_USAGE}test_what_may_be_taken_for_another_figure_is_said_and_only_that"),
 )  # fmt: skip
