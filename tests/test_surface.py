@@ -402,6 +402,53 @@ async def test_a_prompts_argument_is_bounded_and_may_be_left_out_only_where_it_h
         parse("dropped_in", front).filled({})
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "meant"),
+    [
+        ("time_saved", {"period": " Last Quarter "}, "saved with Sourcegraph in last_quarter."),
+        ("time_saved", {"period": "   "}, "saved with Sourcegraph in last_quarter."),
+        ("monthly_adoption_report", {"month": "2026-10"}, "report of Sourcegraph for 2026-10."),
+        ("unused_seats", {"days": " 45 "}, "list_inactive_users with days=45 "),
+        ("token_rotation", {"name": "Ann's laptop"}, '"Ann\'s laptop"'),
+    ],
+)
+async def test_a_prompts_argument_is_taken_as_it_is_meant(
+    settings: Settings, name: str, given: dict[str, str], meant: str
+) -> None:
+    async with connected(settings) as client:
+        message = (await client.get_prompt(name, given)).messages[0]
+    assert meant in message.content.model_dump()["text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("time_saved", {"period": "Q3\u202e"}, "'period' cannot be 'Q3\\\\u{202E}'; send last_7_days, last_30_days,"),
+        ("time_saved", {"period": "x" * 900}, f"'{'x' * 40}'; send last_7_days"),
+        ("monthly_adoption_report", {"month": "2026-13"}, "'2026-13'; send last_month, this_month or YYYY-MM."),
+        ("monthly_adoption_report", {"month": "October"}, "'October'; send last_month, this_month or YYYY-MM."),
+        ("unused_seats", {"days": "sixty"}, "or a whole number."),
+        ("unused_seats", {"days": "0"}, "or a whole number."),
+        ("unused_seats", {"days": "６0"}, "or a whole number."),
+    ],
+)
+async def test_a_prompts_argument_that_is_none_of_the_choices_is_told_them(
+    settings: Settings, name: str, given: dict[str, str], says: str
+) -> None:
+    async with connected(settings) as client:
+        with pytest.raises(MCPError) as error:
+            await client.get_prompt(name, given)
+    assert error.value.error.code == -32602
+    assert says in error.value.error.message
+
+
+def test_choices_of_a_dropped_in_prompt_are_given_as_they_are_written() -> None:
+    front = "+++\ntitle = 'x'\ndescription = 'y'\n[arguments.editor]\ndescription = 'which'\nchoices = ['VS Code']\n"
+    assert "In VS Code." in parse("x", f"{front}+++\nIn $editor.").filled({"editor": "vs-code"}).model_dump_json()
+    with pytest.raises(ValueError, match=r"^prompts/x\.md: also can be YYYY-MM or a whole number"):
+        parse("x", f"{front}also = 'any'\n+++\nIn $editor.")
+
+
 async def test_a_missing_argument_and_text_that_is_none_are_refused_in_words(settings: Settings) -> None:
     async with connected(settings) as client:
         missing = await refused(client, "query_export", export_id="0" * 32)

@@ -6,7 +6,8 @@ description = "…"
 [arguments.month]
 description = "…"
 default = "last month"     # without a default the argument is required
-choices = ["a", "b"]       # offered as completions
+choices = ["a", "b"]       # offered as completions; no others are taken, where all are numbers any whole number is
+also = "YYYY-MM"           # a form that is taken besides the choices
 +++
 Text with $month in it; $$ is a dollar sign.
 
@@ -21,14 +22,18 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from string import Template
+from typing import Any
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, GetPromptResult, PromptArgument, PromptMessage, TextContent
 from mcp_types import Prompt as ListedPrompt
 
 from .text import safe
+from .words import either, folded
 
 _LONGEST_ARGUMENT = 1000
+_LONGEST_ECHO = 40
+_FORMS = {"YYYY-MM": r"\d{4}-(0[1-9]|1[0-2])", "a whole number": r"[1-9]\d{0,4}"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,13 @@ class Argument:
     description: str
     default: str | None
     choices: tuple[str, ...]
+    also: str | None = None
+
+    def taken(self, value: str) -> str | None:
+        """A value as it is meant; None where it is none of the choices."""
+        if not self.choices or (self.also is not None and re.fullmatch(_FORMS[self.also], value, re.ASCII)):
+            return value
+        return {folded(choice): choice for choice in self.choices}.get(folded(value))
 
 
 @dataclass(frozen=True)
@@ -68,12 +80,15 @@ class Prompt:
                 )
         values: dict[str, str] = {}
         for name, argument in self.arguments.items():
-            value = given.get(name) or argument.default
+            value = given.get(name, "").strip() or argument.default
             if value is None:
                 raise _refused(f"The argument {name!r} is required: {argument.description}.")
             if len(value) > _LONGEST_ARGUMENT:
                 raise _refused(f"The argument {name!r} is too long.")
-            values[name] = safe(value)
+            if (taken := argument.taken(value)) is None:
+                known = either([*argument.choices, *filter(None, [argument.also])])
+                raise _refused(f"The argument {name!r} cannot be {safe(value)[:_LONGEST_ECHO]!r}; send {known}.")
+            values[name] = safe(taken)
         text = Template(self.text).substitute(values)
         return GetPromptResult(
             description=self.description, messages=[PromptMessage(role="user", content=TextContent(text=text))]
@@ -92,16 +107,17 @@ def parse(name: str, source: str) -> Prompt:
     """Read one prompt file.
 
     Raises:
-        ValueError: for front matter that is missing or incomplete, a `$name` that is no argument, or another `$`.
+        ValueError: for front matter that is missing or incomplete, a form that is not known, a `$name` that is no
+            argument, or another `$`.
     """
     match = re.fullmatch(r"\+\+\+\n(.*?)\n\+\+\+\n(.*)", source, re.DOTALL)
     if match is None:
         raise ValueError(f"prompts/{name}.md must begin with TOML front matter between +++ lines")
     head = tomllib.loads(match[1])
-    arguments = {
-        key: Argument(str(a["description"]), a.get("default"), tuple(a.get("choices", ())))
-        for key, a in head.get("arguments", {}).items()
-    }
+    arguments = {key: _argument(a) for key, a in head.get("arguments", {}).items()}
+    wrong = next((a for a in arguments.values() if a.also not in (None, *_FORMS)), None)
+    if wrong is not None:
+        raise ValueError(f"prompts/{name}.md: also can be {either(list(_FORMS))}")
     text = match[2].strip()
     if not Template(text).is_valid():
         raise ValueError(f"prompts/{name}.md has a $ that begins no name; write $$ for a dollar sign")
@@ -109,6 +125,12 @@ def parse(name: str, source: str) -> Prompt:
     if unknown:
         raise ValueError(f"prompts/{name}.md uses ${min(unknown)}, which is not among its arguments")
     return Prompt(name, str(head["title"]), str(head["description"]), arguments, text)
+
+
+def _argument(given: Mapping[str, Any]) -> Argument:
+    choices = tuple(given.get("choices", ()))
+    numbers = "a whole number" if choices and all(choice.isdecimal() for choice in choices) else None
+    return Argument(str(given["description"]), given.get("default"), choices, given.get("also", numbers))
 
 
 def without_tools(missing: Set[str]) -> dict[str, Prompt]:
