@@ -11,7 +11,7 @@ from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.settings import Settings, SettingsError
 from sourcegraph_analytics_mcp.surface.tools import inactive
 from sourcegraph_analytics_mcp.usage.people import read_seats, read_teams
-from support.client import call, connected, refused
+from support.client import call, connected, refused, text
 from support.upstreams import Exchange, Served, scripted_upstream
 
 pytestmark = pytest.mark.anyio
@@ -56,14 +56,76 @@ async def test_two_coarse_reports_are_enough_and_kept(settings: Settings, upstre
     ]
 
 
-async def test_a_finer_export_of_all_time_tells_the_day(settings: Settings, company: Company) -> None:
-    last = last_days(company)
-    async with connected(settings) as client:
-        await call(client, "export_csv", granularity="by_user_day")
-        answer = await call(client, "list_inactive_users", days=7, limit=1000)
-    assert answer["rows"]
-    assert all(row[3] == last[row[1]].isoformat() for row in answer["rows"])
-    assert [row[3] for row in answer["rows"]] == sorted(row[3] for row in answer["rows"])
+@pytest.mark.parametrize("kept", [(), ("by_user_day",), ("by_user_day_client_language", "by_user_day")])
+async def test_what_was_ever_seen_does_not_depend_on_what_is_kept(
+    kept: tuple[str, ...], make_settings: Make, tmp_path: Path
+) -> None:
+    """It comes from figures by month, and somebody who was called differently in them by the latest of the names."""
+
+    async def answer(exchange: Exchange) -> None:
+        if "granularity=by_user_month" in exchange.target:
+            rows = ["1,zoe@example.com,2024-01", "1,ann@example.com,2024-02", f"2,bo@example.com,{TODAY:%Y-%m}"]
+            await exchange.answer("\n".join(["User ID,Email,Month", *rows, ""]).encode())
+        else:
+            rows = ["1,old@example.com,2024-02-03,,", f"2,bo@example.com,{TODAY},,"]
+            await exchange.answer("\n".join(["User ID,Email,Date,Client,Language", *rows, ""]).encode())
+
+    seats = tmp_path / "seats.csv"
+    seats.write_text("old@example.com\nzoe@example.com\n")
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, seats_file=seats)) as client:
+        for granularity in kept:
+            await call(client, "export_csv", granularity=granularity)
+        found = await call(client, "list_inactive_users")
+    assert found["rows"] == [
+        ["ann@example.com", "1", "lapsed", "2024-02"],
+        ["old@example.com", None, "never seen", None],
+    ]
+    assert (found["seen"], found["seats_freed"]) == (2, 2)
+
+
+@pytest.mark.parametrize("masked", ["names", "pseudonyms"])
+async def test_where_the_data_name_nobody_no_seat_is_called_unused(
+    make_settings: Make, tmp_path: Path, masked: str
+) -> None:
+    seats = tmp_path / "seats.csv"
+    seats.write_text("ann@example.com\nbo\ncy@example.com\n")
+
+    async def answer(exchange: Exchange) -> None:
+        month = "granularity=by_user_month" in exchange.target
+        rows = ["1,,,2026-01", "2,,,2024-02"] if month else [f"1,,,{TODAY}"]
+        await exchange.answer("\n".join([f"User ID,Email,Username,{'Month' if month else 'Date'}", *rows, ""]).encode())
+
+    settings = {"seats_file": seats, "identities": masked}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
+        result = await client.call_tool("list_inactive_users", {})
+    found = result.structured_content
+    assert found is not None
+    assert (found["inactive"], found["never_seen"], found["seats_freed"], found["row_count"]) == (1, None, 1, 1)
+    assert any("which seats were never seen cannot be told" in note for note in found["notes"])
+    assert not any("not on the seat list" in note for note in found["notes"])
+    assert "That could free up to 1 seat." in text(result)
+
+
+@pytest.mark.parametrize(
+    ("listed", "frees"),
+    [("a,c", "That could free up to 1 seat."), ("a,b,c", "That frees 1 seat."), ("a", "That frees 0 seats.")],
+)
+async def test_how_many_people_have_no_seat_by_name_is_said(
+    make_settings: Make, tmp_path: Path, listed: str, frees: str
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        month = "granularity=by_user_month" in exchange.target
+        rows = [f"1,a,{TODAY}", f"2,b,{TODAY}"]
+        await exchange.answer("\n".join([f"User ID,Username,{'Month' if month else 'Date'}", *rows, ""]).encode())
+
+    seats = tmp_path / "seats.csv"
+    seats.write_text("\n".join(listed.split(",")))
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, seats_file=seats)) as client:
+        result = await client.call_tool("list_inactive_users", {})
+    assert frees in text(result)
+    said = "1 of the 2 people ever seen have no seat by name"
+    assert (f"{said}: seats never seen may be theirs." in text(result)) == ("could" in frees)
+    assert (said in text(result)) == ("b" not in listed)
 
 
 async def test_seats_that_never_appear_are_kept_apart(make_settings: Make, upstream: Served, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from mcp import Client
 
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Activity, Company, Person
 from sourcegraph_analytics_mcp.exports.store import Store
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., Settings]
 TODAY = datetime.now(UTC).date()
 DAY = timedelta(days=1)
-ANN, BO = Person("1", "ann@example.com", "ann", None), Person("2", "", "", None)
+ANN, BO, CY = Person("1", "ann@example.com", "ann", None), Person("2", "", "", None), Person("3", "", "", None)
 
 
 def did(person: Person, day: date, client: str = "server.web", language: str = "", **counts: int | None) -> Activity:
@@ -186,6 +187,118 @@ async def test_somebody_whose_email_changed_is_one_person_under_either(make_sett
                 client, "query_usage", metrics=["active_users", "searches"], group_by=["week"], users=[name]
             )
             assert answer["totals"] == [1, 3]
+
+
+KEPT = [{}, {"granularity": "by_user_day"}, {"granularity": "by_user_day_client_language"}]
+
+
+async def shares(client: Client, **asked: Any) -> dict[str, int]:
+    """Searches by the group asked for."""
+    answer = await call(client, "query_usage", metrics=["searches"], **asked)
+    return {row[0]: row[-1] for row in answer["rows"]}
+
+
+@pytest.mark.parametrize("kept", KEPT)
+async def test_names_are_those_of_the_days_asked_about_and_the_latest_is_shown(
+    kept: dict[str, str], make_settings: Make, tmp_path: Path
+) -> None:
+    before, after = (Person("1", f"{name}@example.com", name, None) for name in ("zoe", "ann"))
+    heir = Person("2", "zoe@example.com", "", None)
+    world = world_of(
+        did(before, TODAY - 40 * DAY, searches=1), did(after, TODAY - 3 * DAY, searches=2),
+        did(heir, TODAY - 2 * DAY, searches=4), team_of={"zoe": "Platform", "ann@example.com": "Data"},
+    )  # fmt: skip
+    week, both = {"period": "last_7_days"}, {"start_date": str(TODAY - 50 * DAY), "end_date": str(TODAY - DAY)}
+    by_user, by_team, zoe = {"group_by": ["user"]}, {"group_by": ["team"]}, {"users": ["ZOE@example.com"]}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        if kept:
+            await call(client, "export_csv", **kept)
+        assert await shares(client, **by_user, **week) == {"ann@example.com": 2, "zoe@example.com": 4}
+        assert await shares(client, **by_user, **both) == {"ann@example.com": 3, "zoe@example.com": 4}
+        assert await shares(client, **by_user, **both, users=["zoe"], order_by="user") == {"ann@example.com": 3}
+        assert await shares(client, **by_user, **zoe, **week) == {"zoe@example.com": 4}
+        assert await shares(client, **by_team, **week) == {"Data": 2, "(no team)": 4}
+        assert await shares(client, **by_team, **both) == {"Data": 3, "(no team)": 4}
+        assert await shares(client, **by_team, start_date=str(TODAY - 40 * DAY), end_date=str(TODAY - 9 * DAY)) == {
+            "Platform": 1
+        }
+        compared = await call(
+            client,
+            "query_usage",
+            metrics=["searches"],
+            **by_user,
+            **zoe,
+            compare_to_previous=True,
+            period="last_30_days",
+        )
+    assert sorted(row[:4] for row in compared["rows"]) == [
+        ["ann@example.com", "1", 2, 1],
+        ["zoe@example.com", "2", 4, None],
+    ]
+
+
+async def test_a_row_without_a_day_names_nobody_anew(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        rows = [f"1,ann@example.com,{TODAY - DAY},1", "1,zoe@example.com,,1"]
+        await exchange.answer("\n".join(["User ID,Email,Date,Searches", *rows, ""]).encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        asked = {"metrics": ["active_days", "searches"], "group_by": ["user"], "period": "all_time"}
+        found = await call(client, "query_usage", **asked)
+    assert found["rows"] == [["ann@example.com", "1", 1, 2]]
+
+
+@pytest.mark.parametrize("kept", [{}, {"granularity": "by_user_day_client_language"}])
+async def test_people_of_long_ranges_are_called_alike_whatever_is_kept(
+    kept: dict[str, str], make_settings: Make, tmp_path: Path
+) -> None:
+    """Upstream tells nowhere what figures without days call somebody whose name changed."""
+
+    async def answer(exchange: Exchange) -> None:
+        if "granularity=by_user&" in f"{exchange.target}&":
+            await exchange.answer(b"User ID,Email,Searches\n1,new@example.com,3\n")
+        else:
+            rows = [f"1,{name}@example.com,{TODAY - n * DAY},,,{n}" for n, name in ((2, "old"), (1, "newest"))]
+            await exchange.answer("\n".join(["User ID,Email,Date,Client,Language,Searches", *rows, ""]).encode())
+
+    (tmp_path / "teams.csv").write_text("old@example.com,Data\nnew@example.com,Core\n")
+    settings = {"teams_file": tmp_path / "teams.csv"}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
+        if kept:
+            await call(client, "export_csv", **kept)
+        assert await shares(client, group_by=["team"], period="all_time") == {"Core": 3}
+        assert await shares(client, group_by=["user"], period="all_time") == {"new@example.com": 3}
+        assert await shares(client, group_by=["user"], period="all_time", users=["new@example.com"]) == {
+            "new@example.com": 3
+        }
+        by_day = {"group_by": ["user", "week"], "period": "all_time"}
+        assert await shares(client, **by_day, users=["old@example.com"])
+
+
+@pytest.mark.parametrize(
+    ("people", "listed", "said"),
+    [((BO,), "ann@example.com", True), ((BO, CY), "2", True), ((BO,), "2", False), ((ANN, BO), "2", False)],
+)
+async def test_teams_of_data_that_name_nobody_are_said_to_be_unknown(
+    people: tuple[Person, ...], listed: str, said: bool, make_settings: Make, tmp_path: Path
+) -> None:
+    world = world_of(*(did(person, TODAY - DAY, searches=1) for person in people), team_of={listed: "Data"})
+    async with served(world, make_settings, tmp_path) as (client, _):
+        for asked in ({"group_by": ["team"]}, {"teams": ["Data"]}):
+            answer = await call(client, "query_usage", metrics=["searches"], **asked)
+            assert any("has an e-mail or username" in note for note in answer["notes"]) == said
+        nobody = {"start_date": "2020-01-01", "end_date": "2020-01-31"}
+        empty = await call(client, "query_usage", metrics=["searches"], teams=["Data"], **nobody)
+    assert not any("has an e-mail or username" in note for note in empty["notes"])
+
+
+async def test_days_with_data_are_told_of_short_ranges_whatever_is_kept(settings: Settings, upstream: Served) -> None:
+    async with connected(settings) as client:
+        await call(client, "list_inactive_users")
+        asked = {"metrics": ["searches"], "period": "last_month"}
+        for more in ({}, {"group_by": ["month"]}, {"compare_to_previous": True}, {"group_by": ["user"]}):
+            answer = await call(client, "query_usage", **asked, **more)
+            assert answer["notes"][0].startswith("Days with data: ")
 
 
 @pytest.mark.parametrize("metric", ["searches", "chat_events", "hours_saved"])
@@ -606,12 +719,17 @@ async def test_what_upstream_no_longer_has_a_column_for_is_refused(make_settings
     assert (error["code"], error["next_step"]) == ("unsupported", "Ask without client.")
 
 
-async def test_months_compared_from_monthly_data_say_how_many_there_are(settings: Settings, upstream: Served) -> None:
-    async with connected(settings) as client:
+async def test_months_compared_from_monthly_data_say_how_many_there_are(make_settings: Make, tmp_path: Path) -> None:
+    days = [date(TODAY.year - ago, month, 2) for ago, month in ((2, 5), (2, 6), (1, 3))]
+    async with served(world_of(*(did(ANN, day, searches=1) for day in days)), make_settings, tmp_path) as (
+        client,
+        requests,
+    ):
         await call(client, "export_csv", granularity="by_user_month")
-        answer = await call(client, "query_usage", metrics=["searches"], period="last_month", compare_to_previous=True)
-    assert len(upstream.sent("GET", "/api/reports/by-")) == 1
-    assert any("months with data: 1." in note for note in answer["notes"])
+        answer = await call(client, "query_usage", metrics=["searches"], period="last_year", compare_to_previous=True)
+    assert len(requests) == 1
+    assert f"Months with data: 1, {days[2]:%Y-%m} to {days[2]:%Y-%m}." in answer["notes"]
+    assert any("months with data: 2." in note for note in answer["notes"])
 
 
 async def test_a_quarter_that_is_cut_off_is_said(settings: Settings) -> None:

@@ -67,19 +67,55 @@ class Expected:
     totals: list[Any] = field(default_factory=list)
 
 
-Label = Callable[[Person], str]
+Shown = Callable[[Person], tuple[str, str]]  # the e-mail and the username that upstream shows, blank if none
 
 
-def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str], label: Label) -> Expected:
-    """Work the question out row by row."""
+@dataclass
+class Names:
+    """By user id, of the days asked about alone: every name, the one to show, and the team."""
+
+    every: dict[str, set[str]]
+    label: dict[str, str]
+    team: dict[str, str]
+
+
+def names(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str], shown: Shown) -> Names:
+    """Who is called what: everybody by the latest e-mail, else the latest username; in the team of the latest name."""
+    first, found = since(asked), Names({}, {}, {})
+    usernames: dict[str, str] = {}
+    for row in sorted(rows, key=lambda row: row.day):
+        if (first is None or row.day >= first) and row.day <= asked.end:
+            user, (email, username) = row.person.id, shown(row.person)
+            called = [name.lower() for name in (email, username, user) if name]
+            found.every.setdefault(user, set()).update(called)
+            found.team.update([(user, team_of[name]) for name in called if name in team_of][:1])
+            usernames.update({user: username} if username else {})
+            found.label.update({user: email} if email else {})
+    found.label = {user: found.label.get(user) or usernames.get(user) or user for user in found.every}
+    return found
+
+
+def since(asked: Asked) -> date | None:
+    """The first day that the question is about, what it compares with included; None where it is open."""
+    time = next((d for d in TIME if d in asked.group_by), None)
+    return before(asked, time)[0] if asked.compare and asked.start else asked.start
+
+
+def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str], shown: Shown) -> Expected:
+    """Work the question out row by row.
+
+    Args:
+        team_of: the operator's list, by name in lower case.
+    """
     rows = list(rows)
-    meant = [row for row in rows if picked(asked, row, team_of)]
+    known = names(asked, rows, team_of, shown)
+    meant = [row for row in rows if picked(asked, row, known)]
     start = asked.start or min((row.day for row in rows if row.day <= asked.end), default=asked.today)
     now = [row for row in meant if (asked.start is None or row.day >= asked.start) and row.day <= asked.end]
     time = next((d for d in TIME if d in asked.group_by), None)
 
     def key(row: Activity, shift: bool = False) -> tuple[Any, ...]:
-        return tuple(_part(d, row, team_of, label, shift) for d in asked.group_by)
+        return tuple(_part(d, row, known, shift) for d in asked.group_by)
 
     groups = _grouped(now, key)
     found = Expected()
@@ -179,23 +215,23 @@ def name_of(unit: str, first: date) -> str:
     return f"{first.year:04}-Q{(first.month + 2) // 3}" if unit == "quarter" else first.isoformat()
 
 
-def picked(asked: Asked, row: Activity, team_of: Mapping[str, str]) -> bool:
-    names = {name.lower() for name in (row.person.id, row.person.email, row.person.username) if name}
+def picked(asked: Asked, row: Activity, known: Names) -> bool:
+    user = row.person.id
     return (
-        (not asked.users or bool(names & {u.lower() for u in asked.users}))
-        and (not asked.teams or team_of.get(row.person.id, "(no team)").lower() in {t.lower() for t in asked.teams})
+        (not asked.users or bool(known.every.get(user, set()) & {u.lower() for u in asked.users}))
+        and (not asked.teams or known.team.get(user, "(no team)").lower() in {t.lower() for t in asked.teams})
         and (not asked.clients or (row.client.lower() or "(blank)") in {c.lower() for c in asked.clients})
         and (not asked.languages or (row.language.lower() or "(blank)") in {lang.lower() for lang in asked.languages})
     )
 
 
-def _part(dimension: str, row: Activity, team_of: Mapping[str, str], label: Label, shift: bool) -> Any:
+def _part(dimension: str, row: Activity, known: Names, shift: bool) -> Any:
     if dimension in TIME:
         first = bucket_start(dimension, row.day)
         return bucket_end(dimension, first) + DAY if shift else first
     return {
-        "user": (label(row.person), row.person.id),
-        "team": team_of.get(row.person.id, "(no team)"),
+        "user": (known.label.get(row.person.id), row.person.id),
+        "team": known.team.get(row.person.id, "(no team)"),
         "client": row.client or None,
         "language": row.language or None,
     }[dimension]

@@ -3,7 +3,7 @@
 import csv
 import io
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -62,7 +62,7 @@ _COLUMN_OF = {
 
 @dataclass(frozen=True)
 class World:
-    """A company's data and the way its upstream words it."""
+    """A company's data and the way its upstream words it; `team_of` is the operator's list, by any name."""
 
     company: Company
     team_of: dict[str, str]
@@ -76,14 +76,27 @@ class World:
         people = tuple(_person(number, rng) for number in range(rng.choice((1, 3, 8, 15))))
         first = rng.choice(_ANCHORS)
         days = [first + n * DAY for n in range(rng.choice((1, 9, 40, 75))) if first + n * DAY <= TODAY]
-        rows = [row for day in days for person in people if rng.random() < 0.4 for row in _activities(person, day, rng)]
+        later = {p.id: (rng.choice(days), _renamed(p, people, rng)) for p in people if days and rng.random() < 0.2}
+        rows = [
+            row for day in days for p in people if rng.random() < 0.4
+            for row in _activities(later[p.id][1] if p.id in later and day >= later[p.id][0] else p, day, rng)
+        ]  # fmt: skip
         if rng.random() < 0.05:
             rows = []
         columns = (*_COLUMN_OF.values(), "User Email", "Username", "Active Sourcegraph User", "Client Name", "Language")
         dropped = rng.sample(columns, rng.choice((1, 2, 5))) if rng.random() < 0.25 else []
+        emails = [p.email for p in (*people, *(new for _, new in later.values())) if p.email]
+        # Without days, a name that went from one to another would put its people into either team.
+        teams = _TEAMS if len(set(emails)) == len(emails) else _TEAMS[:1]
+        team_of: dict[str, str] = {}
+        for person in (p for p in people if rng.random() < 0.7):
+            team = rng.choice(teams)
+            either = [person, later.get(person.id, (None, person))[1]]
+            for listed in rng.choice((either, either[:1], either[1:])):  # by whichever name upstream shows
+                team_of.setdefault(_label(listed, dropped).lower(), team)
         return cls(
             company=Company(TODAY, people, tuple(rows), ()),
-            team_of={p.id: rng.choice(_TEAMS) for p in people if rng.random() < 0.7},
+            team_of=team_of,
             missing=frozenset(dropped),
             renamed={k: rng.choice(v) for k, v in _SPELLINGS.items() if rng.random() < 0.25},
             order=rng.randrange(1 << 30) if rng.random() < 0.4 else 0,
@@ -104,18 +117,29 @@ class World:
             writer.writerow([row[index] for index in places] + [f'"{number},\n' for _ in more])
         return out.getvalue().encode()
 
-    def label(self, person: Person) -> str:
-        email = "" if "User Email" in self.missing else person.email
-        username = "" if "Username" in self.missing else person.username
-        return email or username or person.id
+    def shown(self, person: Person) -> tuple[str, str]:
+        """The e-mail and the username that upstream shows."""
+        return _shown(person, self.missing)
 
     def teams_csv(self) -> str:
-        """Who is in which team, told by whichever name upstream shows."""
         out = io.StringIO()
-        csv.writer(out).writerows(
-            [self.label(p), self.team_of[p.id]] for p in self.company.people if p.id in self.team_of
-        )
+        csv.writer(out).writerows(self.team_of.items())
         return out.getvalue()
+
+
+def _shown(person: Person, missing: Collection[str]) -> tuple[str, str]:
+    return "" if "User Email" in missing else person.email, "" if "Username" in missing else person.username
+
+
+def _label(person: Person, missing: Collection[str]) -> str:
+    email, username = _shown(person, missing)
+    return email or username or person.id
+
+
+def _renamed(person: Person, people: Sequence[Person], rng: random.Random) -> Person:
+    """The same person under another name, which may be one that somebody else has or had."""
+    email = rng.choice((f"Other{person.id}@Example.com", rng.choice(people).email, ""))
+    return replace(person, email=email, username=person.username if rng.random() < 0.7 else f"a {person.id}")
 
 
 def _person(number: int, rng: random.Random) -> Person:
@@ -165,7 +189,10 @@ def question(world: World, rng: random.Random) -> tuple[dict[str, Any], Asked]:
 def _filter(arguments: dict[str, Any], world: World, rng: random.Random) -> None:
     if rng.random() < 0.2:
         people = rng.sample(world.company.people, min(2, len(world.company.people)))
-        arguments["users"] = [rng.choice([n for n in (p.id, p.email, p.username.upper()) if n]) for p in people]
+        called = {p.id: [n for n in (p.id, p.email, p.username.upper()) if n] for p in people}
+        for row in world.company.activities:
+            called.setdefault(row.person.id, []).extend({row.person.email} - {"", *called.get(row.person.id, [])})
+        arguments["users"] = [rng.choice(called[p.id]) for p in people]
     if rng.random() < 0.15:
         teams = [*dict.fromkeys(world.team_of.values()), "(no team)", *(_TEAMS if rng.random() < 0.2 else ())]
         arguments["teams"] = rng.sample(teams, 1)
@@ -252,35 +279,24 @@ def refusal(world: World, asked: Asked) -> set[str]:
 
 def perhaps_refused(world: World, asked: Asked) -> set[str]:
     """The codes with which it may be refused, because of what the days asked about hold."""
-    first = (
-        reference.before(asked, next((d for d in reference.TIME if d in asked.group_by), None))[0]
-        if asked.compare
-        else asked.start
-    )
+    first = reference.since(asked)
     rows = [r for r in world.company.activities if (not first or r.day >= first) and r.day <= asked.end]
+    known = reference.names(asked, rows, world.team_of, world.shown)
     now = [r for r in rows if not asked.start or r.day >= asked.start]
     codes: set[str] = set()
     for name, values in (("client", asked.clients), ("language", asked.languages)):
         if rows and not {v.lower() for v in values} <= {getattr(r, name).lower() or "(blank)" for r in rows}:
             codes.add("invalid_argument")
-    shown = {n.lower() for r in rows for n in (r.person.id, *_shown_names(world, r.person)) if n}
-    if rows and not {u.lower() for u in asked.users} <= shown:
+    if rows and not {u.lower() for u in asked.users} <= set().union(*known.every.values()):
         codes.add("invalid_argument")
     if asked.languages or "language" in asked.group_by:
         for column in {name for m in asked.metrics for name in _HEADERS.get(m, ())}:
             whatever = replace(asked, languages=())
-            asked_about = [r for r in now if reference.picked(whatever, r, world.team_of)]
+            asked_about = [r for r in now if reference.picked(whatever, r, known)]
             counted = [r for r in asked_about if r.counts[COUNTS.index(reference.SUMS[column])]]
             if counted and not any(r.language for r in counted):
                 codes.add("unsupported")
     return codes
-
-
-def _shown_names(world: World, person: Person) -> tuple[str, ...]:
-    return (
-        "" if "User Email" in world.missing else person.email,
-        "" if "Username" in world.missing else person.username,
-    )
 
 
 class Disagreement(AssertionError):
@@ -301,7 +317,7 @@ def judge(world: World, arguments: dict[str, Any], asked: Asked, result: Any) ->
         return False
     if must:
         raise Disagreement(f"not refused with {must}: {arguments}")
-    wanted = reference.expected(asked, world.company.activities, world.team_of, world.label)
+    wanted = reference.expected(asked, world.company.activities, world.team_of, world.shown)
     answer = result.structured_content
     _same_row(wanted.totals, _totals(answer, asked), arguments, "totals")
     if asked.group_by:
@@ -319,19 +335,35 @@ def _same_groups(asked: Asked, arguments: dict[str, Any], wanted: reference.Expe
     width = len(asked.group_by) + ("user" in asked.group_by)
     named = {_name(asked.group_by, key): figures for key, figures in wanted.groups.items()}
     shown = {tuple(row[:width]): row[width:] for row in answer["rows"]}
+    if _perhaps_coarse(asked):
+        named, shown = _unlabelled(asked, named), _unlabelled(asked, shown)
     if answer["row_count"] != len(named) or len(answer["rows"]) != min(arguments["limit"], len(named)):
         raise Disagreement(f"{answer['row_count']} groups instead of {len(named)}: {arguments}")
     for key, figures in shown.items():
         if key not in named:
             raise Disagreement(f"there is no group {key}: {arguments}")
         _same_row(named[key], figures, arguments, str(key))
-    _right_page(asked, arguments, named, [tuple(row[:width]) for row in answer["rows"]])
+    _right_page(asked, arguments, named, list(shown))
+
+
+def _perhaps_coarse(asked: Asked) -> bool:
+    """Whether figures without days may be asked for, in which this upstream names people in no order."""
+    first = reference.since(asked)
+    return first is None or (asked.end - first).days >= 100
+
+
+def _unlabelled(asked: Asked, groups: dict[tuple[Any, ...], Any]) -> dict[tuple[Any, ...], Any]:
+    """The groups of people by their user ids alone."""
+    place = _places(asked).get("user")
+    return groups if place is None else {(*key[:place], "", *key[place + 1 :]): group for key, group in groups.items()}
 
 
 def _right_page(asked: Asked, arguments: dict[str, Any], named: dict[Any, list[Any]], shown: Sequence[Any]) -> None:
     """The rows shown are the ones that the order puts first."""
     by_time = [d for d in asked.group_by if d in reference.TIME]
     order = arguments.get("order_by")
+    if order == "user" and _perhaps_coarse(asked):
+        return
     if order is None and by_time:
         place = _places(asked)[by_time[0]]
         values = sorted(key[place] for key in named)[-arguments["limit"] :]

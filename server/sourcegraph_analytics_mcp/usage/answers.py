@@ -19,7 +19,8 @@ from .notes import Coverage, notes
 from .people import Teams
 from .periods import Range
 from .question import TIME, Dimension, Need, Question
-from .sql import Source, Terms, build, within
+from .source import Source, Terms, within
+from .sql import build
 
 Fetch = Callable[[ReportRequest], Awaitable[Export]]
 _TITLES: dict[Dimension, str] = {
@@ -108,14 +109,15 @@ class Answers:
         split = self._checks.by_language(question)
         apart = split if question.languages else ()  # the filter hides what has no language, so it is asked apart
         terms = self._terms(today)
-        sums = await self._checks.unsplit(apart, question, now, terms, tables) if apart else {}
-        statement = build(question, now, before, terms, () if apart else split)
+        sums = await self._checks.unsplit(apart, question, sources, terms, tables) if apart else {}
+        teams = await self._checks.teams(question, sources, tables, terms)
+        statement = build(question, sources, terms, () if apart else split)
         found = await self._questions.ask(tables, statement.sql, statement.parameters)
         partly = tuple(languages(question, split, sums or found[0], self._minutes))
         seen = await self._coverage(question.range, exports[-1], now, tables)
         earlier = question.earlier
         seen_before = await self._coverage(earlier, exports[0], before, tables) if before and earlier else None
-        said = (*notes(question, exports, (seen, seen_before), today, self._minutes), *partly)
+        said = (*notes(question, exports, (seen, seen_before), today, self._minutes), *partly, *teams)
         return _shaped(question, found, exports, seen, said, today)
 
     def _terms(self, today: date) -> Terms:

@@ -13,7 +13,8 @@ from ..exports.models import Export
 from .metrics import Minutes
 from .people import BLANK, NO_TEAM, Teams
 from .question import Question
-from .sql import Source, Terms, build, within
+from .source import Source, Terms, asked_about
+from .sql import build
 
 Tables = Mapping[str, Sequence[Path]]
 _MOST_LISTED = 15
@@ -57,7 +58,7 @@ class Checks:
             (question.languages, "language", "language"),
         ):
             if values:
-                sql = f"SELECT DISTINCT {column} AS v FROM {_asked_about(question, sources, column)} ORDER BY 1"
+                sql = f"SELECT DISTINCT {column} AS v FROM {asked_about(question, sources, column)} ORDER BY 1"
                 there = [row["v"] for row in await self._questions.ask(tables, sql)]
                 if there:
                     self._known(values, [BLANK if value is None else value for value in there], what)
@@ -78,7 +79,7 @@ class Checks:
 
     async def _users(self, question: Question, sources: Sequence[Source], tables: Tables) -> None:
         columns = [c for c in (PERSON, *NAMES) if c in sources[-1].columns]
-        rows = _asked_about(question, sources, *columns)
+        rows = asked_about(question, sources, ", ".join(columns))
         any_row = f"SELECT 1 AS one FROM {rows}"
         any_of = " OR ".join(f"list_contains(?, lower({column}))" for column in columns)
         named = ", ".join(f"lower({column})" for column in columns)
@@ -96,6 +97,24 @@ class Checks:
                 f"Name them by {names}; group_by user shows who is there.",
             )
 
+    async def teams(self, question: Question, sources: Sequence[Source], tables: Tables, terms: Terms) -> Sequence[str]:
+        """Say it where teams cannot be told, as the data name nobody by what the operator's file does."""
+        if not question.about_teams:
+            return ()
+        names = [name for name in NAMES if name in sources[-1].columns]
+        named = " OR ".join(f"{name} IS NOT NULL" for name in names) or "false"
+        sql = (
+            f"SELECT count_if({named}) AS named, count_if(NOT list_contains(?, lower({PERSON}))) AS unlisted "
+            f"FROM {asked_about(question, sources, ', '.join([PERSON, *names]))}"
+        )
+        found = (await self._questions.ask(tables, sql, [list(terms.team_keys)]))[0]
+        if found["named"] or not found["unlisted"]:
+            return ()
+        return (
+            "Nobody in this data has an e-mail or username, so people are put into teams by user id alone; who is not "
+            "listed by it in SRC_ANALYTICS_TEAMS_FILE is in no team.",
+        )
+
     def by_language(self, question: Question) -> tuple[str, ...]:
         """The columns of which it must be known how much comes without a language."""
         if "language" not in question.group_by and not question.languages:
@@ -103,22 +122,12 @@ class Checks:
         return tuple(sorted({c for m in question.metrics for c in m.columns(self._minutes)} & _COUNTS))
 
     async def unsplit(
-        self, names: Sequence[str], question: Question, source: Source, terms: Terms, tables: Tables
+        self, names: Sequence[str], question: Question, sources: Sequence[Source], terms: Terms, tables: Tables
     ) -> dict[str, Any]:
         """Their sums over all that is asked about in any language, and what of them has none."""
-        whole = replace(question, languages=(), group_by=(), compare=False, order_by=None)
-        statement = build(whole, source, None, terms, names)
+        whole = replace(question, languages=(), group_by=(), order_by=None)
+        statement = build(whole, sources, terms, names)
         return (await self._questions.ask(tables, statement.sql, statement.parameters))[0]
-
-
-def _asked_about(question: Question, sources: Sequence[Source], *columns: str) -> str:
-    """Those columns of the rows in the range, and in the one that it is compared with, as a table of SQL."""
-    of_each = sources if len(sources) > 1 else [sources[0]] * len(question.ranges)
-    picked = ", ".join(columns)
-    rows = [
-        f"SELECT {picked} FROM {s.table} WHERE {within(s, r)}" for s, r in zip(of_each, question.ranges, strict=True)
-    ]
-    return f"({' UNION ALL '.join(rows)})"
 
 
 def languages(question: Question, names: Sequence[str], sums: Mapping[str, Any], minutes: Minutes) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..exports.engine.questions import Questions
 from ..exports.identities import NAMES
 from ..exports.models import Export
 from ..upstream.models import ReportRequest
+from .names import latest
 from .notes import Coverage
 from .periods import Range
 from .question import SHORT, Need
@@ -25,11 +26,13 @@ class Inactive:
     """People and seats without activity in the last days.
 
     Args:
-        lapsed: user label, user id, and the day (or month) of the last activity; the longest gone first.
-        never_seen: seats of the operator's list that no activity belongs to; None without a list.
+        lapsed: user label, user id, and the month of the last activity; the longest gone first.
+        never_seen: seats of the operator's list that no activity belongs to; None without a list, and where that cannot
+            be told.
         seen: people with any activity at all, service accounts left out.
+        unmatched: how many of them are called like no seat; None without a list.
         service_accounts: how many were left out; None where upstream does not tell who they are.
-        without_seat: how many of the lapsed are not on the operator's seat list.
+        without_seat: how many of the lapsed are called like no seat; 0 where seats cannot be told.
         covered: which of the last days have data; None where they are too many to be told.
     """
 
@@ -38,10 +41,10 @@ class Inactive:
     lapsed: tuple[tuple[str, str, str], ...]
     never_seen: tuple[str, ...] | None
     seen: int
+    unmatched: int | None
     service_accounts: int | None
     without_seat: int
     covered: Coverage | None
-    by_month: bool
     exports: tuple[Export, ...]
 
 
@@ -61,7 +64,7 @@ async def find_inactive(
     """
     window = Range(today - timedelta(days=days - 1), today, over=False)
     recent = await data(_need(instance, "by_user_day" if days <= SHORT else "by_user", window))
-    ever = await data(_need(instance, "by_user_month", Range(None, None, over=False)))
+    ever = await data(replace(_need(instance, "by_user_month", Range(None, None, over=False)), alone=True))
     shown = questions.pseudonyms.of if questions.pseudonyms else str
     label = (lambda row: str(row["id"])) if questions.pseudonyms else _label
     services = _service_accounts(await registry(), shown)
@@ -70,33 +73,35 @@ async def find_inactive(
     if ever_seen and not active:
         raise _silence(window)
     everybody = [row for row in ever_seen if row["id"] not in (services or ())]
-    by_month = "timestamp_month" in {field.name for field in ever.fields}
     gone = sorted((row for row in everybody if row["id"] not in active), key=lambda row: (row["last"], row["id"]))
-    # A user id's pseudonym depends on its case; e-mails and usernames are compared in lower case.
-    held = {seat: {shown(seat.lower()), shown(seat)} for seat in seats or ()}
+    held = _held(seats or (), shown)
     holders = set[str]().union(*held.values())
+    # Seats that nobody can be found by are not unused, but unknown.
+    told = seats is not None and any(row["called"] or not holders.isdisjoint(_names(row)) for row in ever_seen)
     seen_as = set[str]().union(*map(_names, ever_seen))
+    unused = [seat for seat in held if held[seat].isdisjoint(seen_as)]
     return Inactive(
         start=window.start or today,
         end=today,
-        lapsed=tuple((label(row), row["id"], row["last"][: 7 if by_month else 10]) for row in gone),
-        never_seen=None
-        if seats is None
-        else tuple(
-            shown(seat.lower()) if questions.pseudonyms else seat for seat in held if held[seat].isdisjoint(seen_as)
-        ),
+        lapsed=tuple((label(row), row["id"], row["last"]) for row in gone),
+        never_seen=tuple(shown(s.lower()) if questions.pseudonyms else s for s in unused) if told else None,
         seen=len(everybody),
+        unmatched=None if seats is None else sum(holders.isdisjoint(_names(row)) for row in everybody),
         service_accounts=None if services is None else len(services),
-        without_seat=sum(holders.isdisjoint(_names(row)) for row in gone) if seats is not None else 0,
+        without_seat=sum(holders.isdisjoint(_names(row)) for row in gone) if told else 0,
         covered=await _covered(recent, window, questions),
-        by_month=by_month,
         exports=(recent, ever),
     )
 
 
+def _held(seats: tuple[str, ...], shown: Callable[[str], str]) -> dict[str, set[str]]:
+    """How each seat may be written in the data: a pseudonym depends on the case of an id, names are in lower case."""
+    return {seat: {shown(seat.lower()), shown(seat)} for seat in seats}
+
+
 def _need(instance: str, granularity: Any, days: Range) -> Need:
     request = ReportRequest(instance_url=instance, granularity=granularity, start_date=days.start, end_date=days.end)
-    return Need(request, (days,), granularity)
+    return Need(request, (days,))
 
 
 def _time(export: Export) -> str | None:
@@ -140,12 +145,12 @@ def _silence(window: Range) -> AnalyticsError:
 
 def _ever_sql(export: Export) -> str:
     names = {field.name for field in export.fields}
-    email = "max(user_email)" if "user_email" in names else "NULL"
-    handle = "max(username)" if "username" in names else "NULL"
+    email, handle = (latest(name, "timestamp_month") if name in names else "NULL" for name in NAMES)
     called = ", ".join(f"list(DISTINCT lower({name}))" for name in NAMES if name in names) or "[NULL]"
     return (
-        f"SELECT instance_user_id AS id, {email} AS email, {handle} AS handle, flatten([{called}]) AS called, "
-        f"coalesce(CAST(max({_time(export)}) AS VARCHAR), '') AS last "
+        f"SELECT instance_user_id AS id, {email} AS email, {handle} AS handle, "
+        f"list_filter(flatten([{called}]), lambda name: name IS NOT NULL) AS called, "
+        "coalesce(strftime(max(timestamp_month), '%Y-%m'), '') AS last "
         "FROM t WHERE instance_user_id IS NOT NULL GROUP BY 1"
     )
 
@@ -156,7 +161,7 @@ def _label(row: dict[str, Any]) -> str:
 
 def _names(row: dict[str, Any]) -> set[str]:
     """Every name that somebody ever had, in lower case; e-mails and usernames change."""
-    return {str(row["id"]).lower(), *filter(None, row["called"])}
+    return {str(row["id"]).lower(), *row["called"]}
 
 
 def _service_accounts(registry: str | None, shown: Callable[[str], str]) -> set[str] | None:

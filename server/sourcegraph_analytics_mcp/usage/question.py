@@ -16,6 +16,8 @@ SHORT = 100  # days of a range whose data is asked for by day, so that answers c
 _FINENESS: dict[Granularity, int] = {
     "by_user": 0, "by_user_month": 1, "by_user_day": 2, "by_user_day_client_language": 3,
 }  # fmt: skip
+# What these call somebody whose name changed is upstream's choice; by day, each row has the name of its day.
+_NAMED_APART: tuple[Granularity, ...] = ("by_user", "by_user_month")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +71,22 @@ class Question:
         return self
 
     @property
-    def granularity(self) -> Granularity:
-        """What is asked for: the coarsest that can answer; of a short range by day, which tells the days with data."""
-        short = all(r.days is not None and r.days <= SHORT for r in self.ranges)
-        return "by_user_day" if short and _FINENESS[self.coarsest] < _FINENESS["by_user_day"] else self.coarsest
+    def about_teams(self) -> bool:
+        return bool(self.teams) or "team" in self.group_by
 
     @property
-    def coarsest(self) -> Granularity:
-        """The coarsest granularity that can answer it."""
+    def about_people(self) -> bool:
+        """Whether the answer depends on what people are called."""
+        return bool(self.users) or "user" in self.group_by or self.about_teams
+
+    @property
+    def granularity(self) -> Granularity:
+        """The coarsest that can answer it; of a short range by day, which tells the days with data."""
+        short = all(r.days is not None and r.days <= SHORT for r in self.ranges)
+        return "by_user_day" if short and _FINENESS[self._coarsest] < _FINENESS["by_user_day"] else self._coarsest
+
+    @property
+    def _coarsest(self) -> Granularity:
         if self.clients or self.languages or {"client", "language"} & set(self.group_by):
             return "by_user_day_client_language"
         if {"day", "week"} & set(self.group_by) or any("timestamp_date" in m.needs for m in self.metrics):
@@ -116,7 +126,7 @@ class Question:
             start_date=ranges[0].start,
             end_date=ranges[-1].end,
         )
-        return Need(request, ranges, self.coarsest)
+        return Need(request, ranges, alone=self.about_people and self.granularity in _NAMED_APART)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +134,18 @@ class Need:
     """A report that would answer a question, and the ranges that will be cut out of it.
 
     Args:
-        coarsest: what a kept export may be at the coarsest.
+        alone: whether no other granularity will do, though it be finer.
     """
 
     request: ReportRequest
     ranges: tuple[Range, ...]
-    coarsest: Granularity
+    alone: bool = False
 
     def met_by(self, export: Export, today: date) -> bool:
         """Whether an export holds what it takes, and can be cut down to the ranges."""
         request = self.request
-        finer = _FINENESS[export.granularity] >= _FINENESS[self.coarsest]
-        if export.instance_url != request.instance_url or not finer:
+        finer = _FINENESS[export.granularity] - _FINENESS[request.granularity]
+        if export.instance_url != request.instance_url or finer < 0 or (finer and self.alone):
             return False
         start, until = request.start_date, request.end_date or today
         starts = export.start_date is None or (start is not None and export.start_date <= start)

@@ -4,15 +4,14 @@ Everything that is put into the text is ours (column names, dates, aggregates); 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import date
-from typing import Any
 
 from ..exports.identities import PERSON
-from .metrics import Metric, Minutes
+from .metrics import Metric
+from .names import asked_for_names, labelled, labelled_late, labels, people
 from .people import BLANK, NO_TEAM
 from .periods import Range
 from .question import TIME, Dimension, Question
+from .source import Source, Statement, Terms, within
 
 _BUCKET = {
     "day": "{t}",
@@ -28,57 +27,17 @@ _SUM_UP = {"active_sourcegraph_user": "bool_or"}  # what is not a number
 _COUNTED = ("people", "people per day", "days")  # of nobody there is 0, not nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The rows of one range: a table, the column that tells when (None for by_user), and which columns there are.
-
-    Args:
-        named: whether people are shown by e-mail or username; else by what stands for their user id.
-    """
-
-    table: str
-    time: str | None
-    columns: frozenset[str]
-    first_day: date | None
-    named: bool = True
-
-
-@dataclass(slots=True)
-class Statement:
-    """SQL with its parameters in order."""
-
-    sql: str = ""
-    parameters: list[Any] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a statement is built with besides the question: assumptions, teams, and today."""
-
-    minutes: Minutes
-    team_keys: tuple[str, ...]
-    team_names: tuple[str, ...]
-    today: date
-
-
-def within(source: Source, days: Range) -> str:
-    """The condition that a row lies in a range."""
-    if source.time is None:
-        return "true"
-    start = days.start.replace(day=1) if days.start and source.time == "timestamp_month" else days.start
-    lower = f"{source.time} >= DATE '{start}'" if start else "true"
-    upper = f"{source.time} <= DATE '{days.end}'" if days.end else "true"
-    return f"{lower} AND {upper}"
-
-
-def build(question: Question, now: Source, before: Source | None, terms: Terms, split: Sequence[str] = ()) -> Statement:
+def build(question: Question, sources: Sequence[Source], terms: Terms, split: Sequence[str] = ()) -> Statement:
     """The whole statement: the totals' row first (`total` is 1), then the ordered page of groups.
 
     Args:
+        sources: of each range its own, the earlier first; or one for all.
         split: columns whose sums come along, as `all_…` and, of rows without a language, as `blank_…`.
     """
     statement = Statement()
-    ctes = _aggregate("n", question, now, question.range, terms, statement, split=split)
+    now, before = sources[-1], sources[0] if question.compare else None
+    ctes = people(question, sources, terms, statement)
+    ctes += _aggregate("n", question, now, question.range, terms, statement, split=split)
     earlier = question.earlier
     if before is not None and earlier is not None:
         days = earlier if not question.buckets_compared else Range(earlier.start, question.range.end, over=True)
@@ -91,41 +50,14 @@ def build(question: Question, now: Source, before: Source | None, terms: Terms, 
         kind = "LEFT" if question.buckets_compared else "FULL"
         joined = f"FROM n {kind} JOIN b ON {same}"
     extra = "".join(f", n.all_{name}, n.blank_{name}" for name in split)
-    labels = "".join(f", {_either(g, before)} AS {g}" for g in (*groups, *_labels(question)))
+    keys = "".join(f", {_either(g, before)} AS {g}" for g in (*groups, *labels(question)))
     order = f"ORDER BY total DESC, {_order(question, groups)}"
     statement.sql = (
-        f"WITH {ctes}, answer AS (SELECT {_either('total', before)} AS total{labels}, {columns}{extra} {joined}), "
+        f"WITH {ctes}, answer AS (SELECT {_either('total', before)} AS total{keys}, {columns}{extra} {joined}), "
         f"page AS (SELECT *, count(*) OVER () AS matched FROM answer {order} LIMIT {question.limit + 1}) "
-        f"{_labelled(now) if _labelled_late(question) else 'SELECT * FROM page'} {order}"
+        f"{labelled(question, now) if labelled_late(question) else 'SELECT * FROM page'} {order}"
     )
     return statement
-
-
-def _labelled_late(question: Question) -> bool:
-    """Whether only the people of the page need a name to show: nothing is chosen, ordered or compared by names."""
-    by_name = question.users or question.teams or "team" in question.group_by or question.order_by == "user"
-    return "user" in question.group_by and not question.compare and not by_name
-
-
-def _labelled(source: Source) -> str:
-    """The page with its people's names, which are looked up for these alone."""
-    return (
-        f"SELECT page.*, user_label FROM page LEFT JOIN (SELECT {PERSON}, {_label(source)} AS user_label "
-        f"FROM (SELECT {_names(source)} FROM {source.table} WHERE {PERSON} IN (SELECT g_user FROM page)) AS k "
-        f"GROUP BY 1) AS named ON named.{PERSON} = page.g_user"
-    )
-
-
-def _names(source: Source) -> str:
-    """What a person is called in a row."""
-    email = "user_email" if "user_email" in source.columns else "NULL::VARCHAR"
-    username = "username" if "username" in source.columns else "NULL::VARCHAR"
-    return f"{PERSON}, {email} AS email, {username} AS handle"
-
-
-def _label(source: Source) -> str:
-    """The name to show of a person's rows `k`."""
-    return f"coalesce(max(k.email), max(k.handle), k.{PERSON})" if source.named else f"k.{PERSON}"
 
 
 def blanks(columns: Sequence[str]) -> list[str]:
@@ -139,10 +71,6 @@ def _either(column: str, before: Source | None) -> str:
 
 def _key(dimension: Dimension) -> str:
     return f"g_{dimension}"
-
-
-def _labels(question: Question) -> list[str]:
-    return ["user_label"] if "user" in question.group_by and not _labelled_late(question) else []
 
 
 def _aggregate(
@@ -159,10 +87,9 @@ def _aggregate(
     """One range grouped, with the ungrouped totals beside, as common table expressions."""
     where = _row_filters(question, source, days, statement)
     base = f"base_{name} AS ({_few_rows(question, source, terms, where, split, shifted=shifted)})"
-    people = _people(name, question, source, terms, statement)
-    label = ", user_label" if _labels(question) else ""
+    label = ", user_label" if labels(question) else ""
     team = f", {_COLUMN['team']} AS {_key('team')}" if "team" in question.group_by else ""
-    join = f" LEFT JOIN people_{name} USING ({PERSON})" if people else ""
+    join = f" LEFT JOIN people USING ({PERSON})" if asked_for_names(question) else ""
     meant = _people_filters(question, statement)
     rows = f"rows_{name} AS (SELECT base_{name}.*{team}{label} FROM base_{name}{join} WHERE {meant})"
     groups = [_key(d) for d in question.group_by]
@@ -172,7 +99,7 @@ def _aggregate(
     figures = [f"{m.filled(terms.minutes, span)} AS {m.name}" for m in question.metrics]
     shown = "".join(f", {g}" for g in groups) + (", any_value(user_label) AS user_label" if label else "")
     selected = f"{total} AS total{shown}, {', '.join([*figures, *blanks(split)])}"
-    return f"{base}, {people}{rows}, {name} AS (SELECT {selected} FROM rows_{name}{sets})"
+    return f"{base}, {rows}, {name} AS (SELECT {selected} FROM rows_{name}{sets})"
 
 
 def _few_rows(
@@ -184,40 +111,9 @@ def _few_rows(
     keys += ["language"] if split else []
     if source.time is None or "timestamp_date" in needed:  # column by column, as others may be called what is ours
         return f"SELECT {', '.join([*sorted(needed | {PERSON}), *keys])} FROM {source.table} WHERE {where}"
-    keys += [PERSON] if PERSON in needed or _about_people(question) else []
+    keys += [PERSON] if PERSON in needed or asked_for_names(question) else []
     sums = [f"{_SUM_UP.get(column, 'sum')}({column}) AS {column}" for column in sorted(needed - {PERSON})]
     return f"SELECT {', '.join([*keys, *sums])} FROM {source.table} WHERE {where} GROUP BY ALL"
-
-
-def _about_people(question: Question) -> bool:
-    """Whether it takes to know who somebody is, besides counting them."""
-    return bool(_labels(question) or "team" in question.group_by or question.users or question.teams)
-
-
-def _people(name: str, question: Question, source: Source, terms: Terms, statement: Statement) -> str:
-    """One line per person: a name to show and a team; people may be meant by any name they ever had in the data."""
-    if not _about_people(question):
-        return ""
-    teams = "team" in question.group_by or bool(question.teams)
-    known = f"known_{name} AS (SELECT DISTINCT {_names(source)} FROM {source.table})"
-    team, meant, lookup, join = "", "", "", ""
-    if teams:
-        statement.parameters += [list(terms.team_keys), list(terms.team_names)]
-        lookup = f"team_{name} AS (SELECT unnest(?::VARCHAR[]) AS person, unnest(?::VARCHAR[]) AS team), "
-        join = "".join(
-            f" LEFT JOIN team_{name} AS by_{c} ON by_{c}.person = lower(k.{c})"
-            for c in ("email", "handle", "instance_user_id")
-        )
-        team = ", coalesce(max(by_email.team), max(by_handle.team), max(by_instance_user_id.team)) AS team"
-    if question.users:
-        names = [[user.lower() for user in question.users]] * 3
-        statement.parameters += names
-        tested = " OR ".join(f"list_contains(?, lower(k.{c}))" for c in ("instance_user_id", "email", "handle"))
-        meant = f", bool_or(coalesce({tested}, false)) AS meant"
-    return (
-        f"{known}, {lookup}people_{name} AS (SELECT k.{PERSON}, {_label(source)} AS user_label{meant}{team} "
-        f"FROM known_{name} AS k{join} GROUP BY 1), "
-    )
 
 
 def _expression(dimension: Dimension, source: Source, shifted: bool) -> str:

@@ -8,6 +8,8 @@ _ATTACKS = f"{_SQL}test_attacks_are_refused_and_leave_everything_as_it_was"
 _PEOPLE = "test_identities.py::"
 _SPILLED = "test_engine.py::test_what_a_question_has_no_memory_for_ends_with_its_process"
 _USAGE = "test_query_usage.py::"
+_NAMES = f"{_USAGE}test_names_are_those_of_the_days_asked_about_and_the_latest_is_shown"
+_EVER = "test_inactive.py::test_what_was_ever_seen_does_not_depend_on_what_is_kept"
 
 QUESTIONS = (
     Switch("SQL is judged first", "exports/engine/sandbox.py", "        check(connection, sql)", "        pass",
@@ -143,14 +145,32 @@ QUESTIONS = (
            "union(*map(_names, everybody))",
            "test_inactive.py::test_a_seat_of_an_active_service_account_is_not_free"),
     Switch("people are known by every e-mail they had", "usage/inactive.py",
-           '{str(row["id"]).lower(), *filter(None, row["called"])}', '{str(row[k]).lower() for k in ("id", "email")}',
+           '{str(row["id"]).lower(), *row["called"]}', '{str(row[k]).lower() for k in ("id", "email")}',
            "test_inactive.py::test_a_seat_under_an_older_or_newer_email_is_used"),
     Switch("days of a group lie in each of its time buckets", "usage/sql.py", "least({', '.join(ends)},",
            "least({ends[0]},", f"{_USAGE}test_people_per_day_count_the_days_that_lie_in_every_time_bucket"),
     Switch("who did nothing did least", "usage/sql.py", '"ASC NULLS FIRST" if', '"ASC NULLS LAST" if',
            f"{_USAGE}test_who_did_nothing_comes_first_where_the_least_is_asked_for"),
-    Switch("a filter is checked in the days asked about", "usage/checks.py", " WHERE {within(s, r)}", "",
-           f"{_USAGE}test_a_filter_means_the_same_whatever_is_kept"),
+    Switch("a filter is checked in the days asked about", "usage/source.py", " WHERE {within(s, r)}", "",
+           f"{_USAGE}test_a_filter_means_the_same_whatever_is_kept {_NAMES}"),
+    Switch("the latest name counts", "usage/names.py", "row(coalesce({day}, {_NO_DAY}), {value})", "{value}",
+           f"{_NAMES} {_EVER}"),
+    Switch("a row without a day is not the latest", "usage/names.py", "coalesce({day}, {_NO_DAY})", "{day}",
+           f"{_USAGE}test_a_row_without_a_day_names_nobody_anew"),
+    Switch("figures without days name people alike", "usage/question.py", " or (finer and self.alone)", "",
+           f"{_USAGE}test_people_of_long_ranges_are_called_alike_whatever_is_kept {_EVER}"),
+    Switch("who was ever seen comes from one granularity", "usage/inactive.py", "alone=True", "alone=False", _EVER),
+    Switch("short ranges are answered by day", "usage/question.py", "finer < 0", "finer < -9",
+           f"{_USAGE}test_days_with_data_are_told_of_short_ranges_whatever_is_kept"),
+    Switch("teams that cannot be told are no teams", "usage/checks.py",
+           'if found["named"] or not found["unlisted"]:', "if True:",
+           f"{_USAGE}test_teams_of_data_that_name_nobody_are_said_to_be_unknown"),
+    Switch("seats that cannot be told are not unused", "usage/inactive.py",
+           'and any(row["called"] or not holders.isdisjoint(_names(row)) for row in ever_seen)', "",
+           "test_inactive.py::test_where_the_data_name_nobody_no_seat_is_called_unused"),
+    Switch("a seat may be held under another name", "surface/tools/inactive.py",
+           " and not (found.never_seen and found.unmatched)", "",
+           "test_inactive.py::test_how_many_people_have_no_seat_by_name_is_said"),
     Switch("days with data are those of the range", "usage/answers.py", "return asked and not early and not late",
            "return asked", f"{_USAGE}test_days_with_data_are_those_of_the_range_whatever_upstream_sends"),
     Switch("a blank day is no day", "usage/metrics.py", " AND {_DAY} IS NOT NULL THEN", " THEN",

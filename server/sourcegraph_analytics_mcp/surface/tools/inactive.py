@@ -69,7 +69,7 @@ def _reply(found: Inactive, arguments: InactiveArguments) -> Reply:
             {"name": "user", "title": "User", "unit": "text"},
             {"name": "user_id", "title": "User ID", "unit": "text"},
             {"name": "status", "title": "Status", "unit": "text"},
-            {"name": "last_seen", "title": "Last seen", "unit": "month" if found.by_month else "date"},
+            {"name": "last_seen", "title": "Last seen", "unit": "month"},
         ],
         rows=page,
         row_count=len(rows),
@@ -93,7 +93,8 @@ def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
     head = f"{people} of {found.seen:,} ever seen had no activity {when}"
     if found.never_seen:
         head += f"; {plural(len(found.never_seen), 'seat')} of the seat list were never seen"
-    frees = "That could free up to" if found.never_seen is None else "That frees"
+    sure = found.never_seen is not None and not (found.never_seen and found.unmatched)
+    frees = "That frees" if sure else "That could free up to"
     parts = [f"{head}. {frees} {plural(answer.seats_freed, 'seat')}. As of {answer.as_of[:16].replace('T', ' ')} UTC."]
     if answer.rows:
         shown = [(user, status, last) for user, _, status, last in answer.rows]
@@ -106,12 +107,16 @@ def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
 
 def _notes(found: Inactive) -> list[str]:
     notes = ["Activity means a row in the usage data; people who never had one are not in it.", *_days_notes(found)]
-    if found.by_month:
-        notes.append("Last seen is a month, as it comes from monthly figures.")
+    notes.append("Last seen is a month, as it comes from monthly figures.")
     if found.service_accounts is None:
         notes.append("Upstream does not tell which users are service accounts, so some may be among them.")
     elif found.service_accounts:
         notes.append(f"{plural(found.service_accounts, 'service account')} left out.")
+    if found.unmatched is not None and found.never_seen is None:
+        notes.append("The data name nobody who is on the seat list, so which seats were never seen cannot be told.")
+    elif found.unmatched:
+        theirs = ": seats never seen may be theirs" if found.never_seen else ""
+        notes.append(f"{found.unmatched:,} of the {found.seen:,} people ever seen have no seat by name{theirs}.")
     if found.without_seat:
         notes.append(f"{found.without_seat} of the lapsed are not on the seat list.")
     return notes

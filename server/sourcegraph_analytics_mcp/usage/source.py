@@ -1,0 +1,70 @@
+"""What a statement is made from: the rows of each range, and what is assumed of people and minutes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from .metrics import Minutes
+from .periods import Range
+from .question import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The rows of one range: a table, the column that tells when (None for by_user), and which columns there are.
+
+    Args:
+        named: whether people are shown by e-mail or username; else by what stands for their user id.
+    """
+
+    table: str
+    time: str | None
+    columns: frozenset[str]
+    first_day: date | None
+    named: bool = True
+
+
+Picked = str | Callable[[Source, Range], str]
+
+
+@dataclass(slots=True)
+class Statement:
+    """SQL with its parameters in order."""
+
+    sql: str = ""
+    parameters: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a statement is built with besides the question: assumptions, teams, and today."""
+
+    minutes: Minutes
+    team_keys: tuple[str, ...]
+    team_names: tuple[str, ...]
+    today: date
+
+
+def within(source: Source, days: Range) -> str:
+    """The condition that a row lies in a range."""
+    if source.time is None:
+        return "true"
+    start = days.start.replace(day=1) if days.start and source.time == "timestamp_month" else days.start
+    lower = f"{source.time} >= DATE '{start}'" if start else "true"
+    upper = f"{source.time} <= DATE '{days.end}'" if days.end else "true"
+    return f"{lower} AND {upper}"
+
+
+def asked_about(question: Question, sources: Sequence[Source], picked: Picked) -> str:
+    """The rows in the range, and in the one that it is compared with, as a table of SQL.
+
+    Args:
+        sources: of each range its own, the earlier first; or one for all.
+        picked: which columns; or what tells them of a source and a range.
+    """
+    of_each = sources if len(sources) > 1 else [sources[0]] * len(question.ranges)
+    pairs = zip(of_each, question.ranges, strict=True)
+    columns = picked if callable(picked) else lambda *_: picked
+    rows = [f"SELECT {columns(s, r)} FROM {s.table} WHERE {within(s, r)}" for s, r in pairs]
+    return f"({' UNION ALL '.join(rows)})"
