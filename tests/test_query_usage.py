@@ -134,6 +134,16 @@ async def test_any_kept_export_that_covers_the_question_is_used(settings: Settin
     assert len(upstream.sent("GET", "/api/reports/by-")) == 2
 
 
+async def test_what_is_downloaded_is_little_more_than_what_is_asked_for(settings: Settings, upstream: Served) -> None:
+    week, old = str(TODAY - 7 * DAY), str(TODAY - 50 * DAY)
+    months = {"group_by": ["month"], "start_date": "2024-01-01", "end_date": str(TODAY)}
+    async with connected(settings) as client:
+        for asked in ({"period": "last_7_days"}, {"start_date": week}, {"start_date": old, "end_date": old}, months):
+            await call(client, "query_usage", metrics=["searches"], **asked)
+    sent = [dict(r.query) for r in upstream.sent("GET", "/api/reports/by-")]
+    assert [(q.get("startDate"), q.get("endDate")) for q in sent] == [(week, str(TODAY)), (old, old), (None, None)]
+
+
 async def test_a_shorter_or_coarser_export_is_not_used(settings: Settings, upstream: Served) -> None:
     start = (TODAY - 5 * DAY).isoformat()
     async with connected(settings) as client:

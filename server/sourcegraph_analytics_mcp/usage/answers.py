@@ -135,7 +135,7 @@ class Answers:
             for export in sorted(usable, key=lambda export: export.row_count):
                 with suppress(AnalyticsError):  # one that is damaged is downloaded again
                     return await anyio.to_thread.run_sync(self._store.get, export.id)
-        return await fetch(need.request)
+        return await fetch(need.download(today))
 
     async def _coverage(self, days: Range, export: Export, source: Source, tables: dict[str, Any]) -> Coverage | None:
         """Which days of the range have data; None where the data has no time."""

@@ -141,6 +141,20 @@ class Need:
     ranges: tuple[Range, ...]
     alone: bool = False
 
+    def download(self, today: date) -> ReportRequest:
+        """What to ask upstream for: a bit more where that is likely to answer the next questions, too.
+
+        Figures by month are few, so all of them; those by day until today, where that at most doubles the days.
+        """
+        start, end = self.request.start_date, self.request.end_date
+        if self.request.granularity == "by_user_month":
+            return self.request.model_copy(update={"start_date": None, "end_date": None})
+        if self.request.granularity != "by_user_day" or start is None or end is None:
+            return self.request
+        until = (today - start).days + 1
+        near = until <= min(SHORT, 2 * ((end - start).days + 1))
+        return self.request.model_copy(update={"end_date": today}) if near else self.request
+
     def met_by(self, export: Export, today: date) -> bool:
         """Whether an export holds what it takes, and can be cut down to the ranges."""
         request = self.request
