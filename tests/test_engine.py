@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 from mcp import Client
 
 import sourcegraph_analytics_mcp
-from sourcegraph_analytics_mcp.exports.engine import child
+from sourcegraph_analytics_mcp.exports.engine import child, process
 from sourcegraph_analytics_mcp.exports.engine.ingest import Ingest
 from sourcegraph_analytics_mcp.exports.engine.native import disk_refusal
 from sourcegraph_analytics_mcp.exports.engine.questions import Questions
@@ -70,6 +71,77 @@ async def test_a_conversion_whose_process_dies_is_begun_again(make_settings: Mak
         export = (await call(client, "export_csv", granularity="by_user"))["export"]
     assert export["row_count"] == 1000
     assert len(fake.exchanges) == 1
+
+
+async def test_the_process_of_a_cut_report_has_ended_before_its_files_go(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go on writing into the next attempt."""
+    writing: list[list[int]] = []
+    remove = shutil.rmtree
+
+    def rmtree(path: Any, *arguments: Any, **more: Any) -> None:
+        if Path(path).name == "parts":
+            writing.append(engines())
+        remove(path, *arguments, **more)
+
+    async def answer(exchange: Exchange) -> None:
+        await (half(exchange) if exchange.number == 1 else exchange.answer(BODY))
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert (export["row_count"], writing) == (1000, [[]])
+
+
+@pytest.mark.parametrize(
+    "above",
+    ["language=xx", "instance_user_id=7", "timestamp_date=2026-11-20", "a [1]", "*", "it's", "n\udcff"],
+    ids=["a column", "a count of people", "a day", "brackets", "a star", "a quote", "no UTF-8"],
+)
+async def test_the_path_of_the_data_directory_says_nothing_about_the_data(
+    make_settings: Make, tmp_path: Path, above: str
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(
+            b"Instance user ID,User Email,Timestamp Date,Client Name,Language,Searches\n"
+            b"1,a@x,2026-11-18,VSCode.cody,Go,3\n2,b@x,2026-11-19,VSCode.cody,SQL,4\n"
+        )
+
+    shown = []
+    for identities in ("names", "pseudonyms"):
+        home = tmp_path / above / identities
+        async with scripted_upstream(answer) as fake:
+            settings = make_settings(fake.url, data_dir=home, identities=identities)
+            async with connected(settings) as client:
+                export = (await call(client, "export_csv"))["export"]
+                asked = {"metrics": ["active_users", "searches"], "group_by": ["day", "language"]}
+                found = await call(client, "query_usage", **asked, start_date="2026-11-18", end_date="2026-11-19")
+                sql = "SELECT count(DISTINCT instance_user_id), min(timestamp_date), min(language) FROM usage"
+                queried = await call(client, "query_export", export_id=export["id"], sql=sql)
+                names = await call(client, "query_export", export_id=export["id"], sql="SELECT * FROM usage LIMIT 1")
+        assert export["active_users"] == 2
+        assert found["rows"] == [["2026-11-18", "Go", 1, 3], ["2026-11-19", "SQL", 1, 4]]
+        assert queried["rows"] == [[2, "2026-11-18", "Go"]]
+        shown.append(len(names["columns"]))
+    assert shown == [6, 5]
+
+
+async def test_an_answer_that_is_too_large_is_said_and_the_next_question_is_answered(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"metrics": ["searches"], "period": "all_time"}
+    async with connected(settings) as client:
+        before = await call(client, "query_usage", **asked)
+        with monkeypatch.context() as small:
+            small.setattr(process, "_LONGEST_ANSWER", 1000)
+            figures = ["searches", "chat_events", "command_events", "completion_suggestions", "active_users"]
+            error = await refused(
+                client, "query_usage", metrics=figures, period="all_time", group_by=["user", "day"], limit=1000
+            )
+        after = await call(client, "query_usage", **asked)
+    assert (error["code"], "Ask for less" in error["next_step"]) == ("result_too_large", True)
+    assert after["totals"] == before["totals"]
 
 
 async def test_an_export_without_an_engine_fails_and_leaves_nothing(
@@ -474,9 +546,9 @@ def test_an_engine_ends_when_nobody_speaks_to_it_any_more(tmp_path: Path, begun:
     request: dict[str, dict[str, Any]] = {
         "nothing": {},
         "a question": {"do": "query", "tables": {}, "sql": "SELECT 1 AS one", "parameters": [], "mask": None},
-        "a conversion": {"do": "ingest", "source": str(tmp_path / "export.csv"), "granularity": "by_user"},
+        "a conversion": {"do": "ingest", "source": "export.csv", "granularity": "by_user"},
     }
-    places = {"parts": str(tmp_path / "parts"), "scratch": str(tmp_path / "parts")}
+    places = {"place": str(tmp_path), "parts": "parts", "scratch": "parts"}
     line = json.dumps(request[begun] | places) + "\n" if begun != "nothing" else ""
     ended = subprocess.run(
         [sys.executable, "-I", "-S", str(SCRIPT), PATH],

@@ -204,7 +204,7 @@ class Downloads:
         async with ingestion(staging.csv, staging.parts, download.request.granularity) as conversion:
 
             async def receive(report: Report) -> dict[str, object]:
-                staging.clear()
+                await conversion.clear()
                 self._store.room_for(report.length and report.length * (_SHRINKS if report.packed else 1))
                 return await _store_report(report, download, staging, conversion)
 
@@ -254,6 +254,7 @@ async def _store_report(
 
 
 def _private_file(staging: Staging) -> BinaryIO:
+    staging.csv.unlink(missing_ok=True)  # of an attempt before
     descriptor = os.open(staging.csv, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     return cast(BinaryIO, os.fdopen(descriptor, "wb", buffering=0))
 

@@ -21,12 +21,6 @@ class Staging(Held):
         self.parts = folder / "parts"
         private_folder(self.parts)
 
-    def clear(self) -> None:
-        """Start again from nothing."""
-        self.csv.unlink(missing_ok=True)
-        shutil.rmtree(self.parts)
-        private_folder(self.parts)
-
 
 def remove_abandoned(place: Path) -> None:
     """Remove the directories in a place whose maker no longer holds its lock.

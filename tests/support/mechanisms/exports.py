@@ -12,6 +12,7 @@ _PURGED = f"{_STORE}test_what_is_deleted_at_the_terminal_has_gone_wherever_it_wa
 _UNSEEN = f"{_STORE}test_a_data_directory_that_cannot_be_looked_at_stops_no_start_and_is_said"
 _CLOSED = f"{_STORE}test_a_directory_that_cannot_be_searched_stops_no_start_and_is_said"
 _TOKENS = "test_tokens.py::"
+_PATH = "test_engine.py::test_the_path_of_the_data_directory_says_nothing_about_the_data"
 _SLOW = f"{_STORE}test_a_question_never_looks_at_a_slow_disk_while_others_wait"
 _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
 
@@ -96,12 +97,26 @@ EXPORTS = (
            "_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)", "_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)",
            "test_engine.py::test_a_conversion_that_the_disk_refuses_says_so"),
     Switch("a conversion that dies begins again", "exports/engine/conversion.py",
-           "await anyio.to_thread.run_sync(_emptied, self._parts)", "raise unreadable()",
+           "        await self.clear()\n", "        raise unreadable()\n",
            "test_engine.py::test_a_conversion_whose_process_dies_is_begun_again"),
     Switch("a conversion of a second attempt begins again", "exports/engine/conversion.py", "        if self._ordered:",
            "        if False:", f"{_DOWNLOADS}test_a_cut_body_is_fetched_again_from_its_first_byte"),
-    Switch("a second attempt begins with nothing", "exports/downloads.py", "staging.clear()", "pass",
+    Switch("a second attempt begins with nothing", "exports/downloads.py", "staging.csv.unlink(missing_ok=True)",
+           "pass",
            f"{_DOWNLOADS}test_a_cut_body_is_fetched_again_from_its_first_byte"),
+    Switch("who writes has ended before what it wrote goes", "exports/engine/conversion.py",
+           "            await self.end()\n            await anyio.to_thread.run_sync(_emptied, self._parts)\n",
+           "            await anyio.to_thread.run_sync(_emptied, self._parts)\n            await self.end()\n",
+           "test_engine.py::test_the_process_of_a_cut_report_has_ended_before_its_files_go"),
+    Switch("a directory's name is no column", "exports/engine/native.py", ", hive_partitioning = false", "",
+           _PATH),
+    Switch("the engine works in the data directory", "exports/engine/questions.py",
+           "str(file.absolute().relative_to(self._home))", "str(file)", _PATH),
+    Switch("a conversion works beside its files", "exports/engine/conversion.py",
+           '"source": source.name, "parts": parts.name', '"source": str(source), "parts": str(parts)', _PATH),
+    Switch("an answer beyond what is read is said", "exports/engine/process.py",
+           "            raise too_much() from None", "            raise",
+           "test_engine.py::test_an_answer_that_is_too_large_is_said_and_the_next_question_is_answered"),
     Switch("there must be room", "exports/downloads.py", "self._store.room_for(report.length and",
            "(lambda *a: 0)(report.length and",
            f"{_DOWNLOADS}test_a_report_that_cannot_fit_is_refused_before_it_is_downloaded"),

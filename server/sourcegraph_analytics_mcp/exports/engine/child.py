@@ -34,7 +34,7 @@ def _confine() -> None:
 
 
 def _connection(scratch: str) -> Any:
-    from sourcegraph_analytics_mcp.exports.engine.native import duckdb
+    from sourcegraph_analytics_mcp.exports.engine.native import duckdb, text
 
     connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
     for setting in (
@@ -48,12 +48,8 @@ def _connection(scratch: str) -> Any:
         "TimeZone = 'UTC'",
     ):
         connection.execute(f"SET {setting}")
-    connection.execute("SET temp_directory = " + _literal(scratch))
+    connection.execute("SET temp_directory = " + text(scratch))
     return connection
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _ingest(request: dict[str, Any], lines: IO[str]) -> dict[str, Any]:
@@ -72,11 +68,13 @@ def _ingest(request: dict[str, Any], lines: IO[str]) -> dict[str, Any]:
 
 def _query(request: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """Answer one of our own statements over the Parquet parts of some exports, each visible under a name."""
+    from sourcegraph_analytics_mcp.exports.engine.native import rows_in
+
     if "connection" not in state:
         state["connection"] = _connection(request["scratch"])
     cursor = state["connection"].cursor()
     for name, files in request["tables"].items():
-        source = f"read_parquet([{', '.join(map(_literal, files))}])"
+        source = rows_in(files)
         columns = _columns(cursor, source, request["mask"])
         cursor.execute(f'CREATE OR REPLACE TEMP VIEW "{name}" AS SELECT {columns} FROM {source}')
     result = cursor.execute(request["sql"], request["parameters"])
@@ -101,6 +99,7 @@ def _sandbox(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _done(request: dict[str, Any], lines: IO[str], state: dict[str, Any]) -> dict[str, Any]:
+    os.chdir(request["place"])  # all names are of files in it, whatever characters its own path holds
     match request["do"]:
         case "ingest":
             return _ingest(request, lines)

@@ -18,13 +18,21 @@ _log = logging.getLogger(__name__)
 
 
 class Ingestion:
-    """A conversion that follows a download. Should its process die, another begins again."""
+    """A conversion that follows a download. Should its process die, another begins again.
+
+    Args:
+        source: the CSV file.
+        parts: where the Parquet parts go, beside it; it exists.
+    """
 
     _STEP = 1 << 20  # bytes; the child hears of every whole mebibyte
 
     def __init__(self, source: Path, parts: Path, granularity: Granularity) -> None:
         self._parts = parts
-        self._order = {"do": "ingest", "source": str(source), "parts": str(parts), "granularity": granularity}
+        place = str(source.parent.absolute())
+        self._order = {
+            "do": "ingest", "place": place, "source": source.name, "parts": parts.name, "granularity": granularity
+        }  # fmt: skip
         self._child: Child | None = None
         self._ordered = False
         self._told = 0
@@ -34,11 +42,15 @@ class Ingestion:
         self._child = await start_child()
         self._ordered = False
 
-    async def begin(self) -> None:
-        """Begin with a file that is there and has nothing in it yet."""
+    async def clear(self) -> None:
+        """Leave nothing of an attempt before: first its process goes, which would go on writing, then what it wrote."""
         if self._ordered:
             await self.end()
+            await anyio.to_thread.run_sync(_emptied, self._parts)
             await self.start()
+
+    async def begin(self) -> None:
+        """Begin with a file that is there and has nothing in it yet."""
         self._ordered = True
         self._told = 0
         assert self._child is not None
@@ -71,7 +83,7 @@ class Ingestion:
             return await self._finish(size)
         except EngineFailed as failed:
             _log.warning("A conversion is begun again: %s", failed)
-        await anyio.to_thread.run_sync(_emptied, self._parts)
+        await self.clear()
         await self.begin()
         try:
             return await self._finish(size)

@@ -16,8 +16,8 @@ from isal.isal_zlib import crc32
 
 from ...errors import AnalyticsError
 from ..columns import BY_NAME, Field, changed, expected, key_columns, recognise
-from .native import duckdb
-from .parquet import convert, text
+from .native import duckdb, rows_in
+from .parquet import convert
 from .source import Seen, Source
 from .strict import BadCsv, Read, records, rewrite
 from .syncing import Syncing
@@ -138,11 +138,14 @@ class Ingest:
         self._total.controls += read.controls
 
     def _convert(self, start: int, end: int, number: int) -> Read:
-        part = self._parts / f"{number:05}.parquet"
+        part = self._part(number)
         read, crc = self._converted(start, end, number, part)
         self._syncing.soon(part)
         read.check = (end - start, crc, crc32(part.read_bytes()))
         return read
+
+    def _part(self, number: int) -> Path:
+        return self._parts / f"{number:05}.parquet"
 
     def _converted(self, start: int, end: int, number: int, part: Path) -> tuple[Read, int]:
         with self._attempt(number, "fast") as (segment, made):
@@ -204,9 +207,10 @@ class Ingest:
             else "NULL, NULL, 0, 0"
         )
         self._connection.execute(f"SET threads = {_AT_ONCE}")
+        parts = [self._part(number) for number in range(len(self._segments))]
         users, nameless, repeated, first, last, days, dayless = self._connection.execute(
             f"SELECT count(DISTINCT instance_user_id), count(*) FILTER (instance_user_id IS NULL), {self._repeated()}, "
-            f"{when} FROM read_parquet({text(str(self._parts / '*.parquet'))})"
+            f"{when} FROM {rows_in(parts)}"
         ).fetchall()[0]
         if nameless:
             self._total.unparsed["instance_user_id"] += nameless

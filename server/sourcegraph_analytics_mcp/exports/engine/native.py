@@ -2,14 +2,31 @@
 
 import errno
 import os
+from collections.abc import Iterable
 
 try:
     import _duckdb as duckdb
 except ImportError:  # pragma: no cover - should the engine ever keep it elsewhere, its package has the same names
     import duckdb  # type: ignore[no-redef]
 
-__all__ = ["disk_refusal", "duckdb"]
+__all__ = ["disk_refusal", "duckdb", "rows_in", "text"]
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def text(literal: str) -> str:
+    """A text as SQL spells it."""
+    return "'" + literal.replace("'", "''") + "'"
+
+
+def rows_in(files: Iterable[object]) -> str:
+    """SQL for the rows of some Parquet files, with the columns that are in them.
+
+    Args:
+        files: by their names in the directory that the process works in: the engine takes `*` and `[` for patterns, and
+            no name that is not UTF-8.
+    """
+    listed = ", ".join(text(str(file)) for file in files)
+    return f"read_parquet([{listed}], hive_partitioning = false)"  # else a directory `language=de` would be the column
 
 
 def disk_refusal(error: Exception) -> OSError | None:

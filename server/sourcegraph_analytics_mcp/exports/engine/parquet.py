@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..columns import Field, Kind
-from .native import disk_refusal, duckdb
+from .native import disk_refusal, duckdb, text
 from .strict import FIRST_YEAR, LAST_YEAR
 
 _READ_AS: dict[Kind, str] = {
@@ -85,8 +85,3 @@ def _in_range(field: Field, extremes: Mapping[str, str]) -> bool:
 def name(identifier: str) -> str:
     """An identifier as SQL spells it."""
     return '"' + identifier.replace('"', '""') + '"'
-
-
-def text(literal: str) -> str:
-    """A text as SQL spells it."""
-    return "'" + literal.replace("'", "''") + "'"

@@ -54,10 +54,13 @@ class Child:
 
         Raises:
             EngineFailed: when the process has gone.
-            AnalyticsError: when the process says that the data is at fault.
+            AnalyticsError: when the process says that the data is at fault; `result_too_large` for a line of more than
+                64 MiB, after which nothing more can be heard.
         """
         try:
             line = await self._output.receive_until(b"\n", _LONGEST_ANSWER)
+        except anyio.DelimiterNotFound:
+            raise too_much() from None
         except (anyio.IncompleteRead, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             raise EngineFailed("the engine's process has ended") from None
         answer: dict[str, Any] = json.loads(line)
@@ -73,6 +76,13 @@ class Child:
             with suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.aclose()
+
+
+def too_much() -> AnalyticsError:
+    """What was asked for is more than an answer can ever show."""
+    message = f"What was asked for is more than {_LONGEST_ANSWER >> 20} MB of figures and names."
+    step = "Ask for less at once: fewer days, fewer groups, a filter; or export_csv, whose rows stay on disk."
+    return AnalyticsError("result_too_large", message, step)
 
 
 async def start_child() -> Child:

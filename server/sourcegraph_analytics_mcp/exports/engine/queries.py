@@ -39,7 +39,7 @@ class Sandbox:
         shared: anyio.CapacityLimiter | None = None,
     ) -> None:
         self._questions = questions
-        self._scratch = scratch
+        self._scratch = scratch.absolute()
         self._seconds = seconds
         self._memory_mb = memory_mb
         self._places = anyio.CapacityLimiter(self._AT_ONCE)
@@ -77,7 +77,7 @@ class Sandbox:
                 raise disk_error(error) from None
             return [file.name for file in files]
         listed = ", ".join(f'"{name}"' for name in columns)
-        target = str(folder / "masked.parquet").replace("'", "''")
+        target = self._questions.name(folder / "masked.parquet")
         await self._questions.ask({"t": files}, f"COPY (SELECT {listed} FROM t) TO '{target}' (FORMAT parquet)")
         return ["masked.parquet"]
 
@@ -86,7 +86,8 @@ class Sandbox:
     ) -> dict[str, Any]:
         request = {
             "do": "sandbox",
-            "files": [str(folder / name) for name in names],
+            "place": str(folder),
+            "files": list(names),
             "columns": list(columns),
             "sql": sql,
             "limit": limit,

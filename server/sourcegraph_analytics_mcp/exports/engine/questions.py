@@ -20,12 +20,14 @@ class Questions:
     """A warm engine process that answers our own statements, one at a time.
 
     Args:
-        scratch: directory in which each process has a place for what does not fit into memory.
+        scratch: directory in which each process has a place for what does not fit into memory; it lies in the data
+            directory.
         pseudonyms: if given, the tables show people by these alone.
     """
 
     def __init__(self, scratch: Path, pseudonyms: Pseudonyms | None = None) -> None:
         self._scratch = scratch
+        self._home = scratch.parent.absolute()
         self.pseudonyms = pseudonyms
         self._child: Child | None = None
         self._place: Held | None = None  # the child's, which may hold anything that it read
@@ -42,7 +44,8 @@ class Questions:
         """
         request = {
             "do": "query",
-            "tables": {name: [str(file) for file in files] for name, files in tables.items()},
+            "place": str(self._home),
+            "tables": {name: [self.name(file) for file in files] for name, files in tables.items()},
             "sql": sql,
             "parameters": list(parameters),
             "mask": self.pseudonyms.key if self.pseudonyms else None,
@@ -55,6 +58,10 @@ class Questions:
             gone = any(not file.exists() for files in tables.values() for file in files)
             raise (_deleted() if gone else _failed()) from failed
         return [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]
+
+    def name(self, file: Path) -> str:
+        """What a statement calls a file in the data directory."""
+        return str(file.absolute().relative_to(self._home))
 
     async def _begun(self) -> Child:
         """The process that is there, else a new one."""
@@ -72,7 +79,7 @@ class Questions:
         try:
             child = await self._begun()
             assert self._place is not None
-            await child.tell(request | {"scratch": str(self._place.folder)})
+            await child.tell(request | {"scratch": self.name(self._place.folder)})
             answer = await child.hear()
             finished = True
             return cast(dict[str, Any], answer["done"])
