@@ -9,18 +9,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
-from mcp import MCPError
+from mcp import Client, MCPError
 from mcp_types import ResourceLink
 
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.reports import report
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
-from sourcegraph_analytics_mcp.exports import downloads
+from sourcegraph_analytics_mcp.exports import downloads, refreshes
 from sourcegraph_analytics_mcp.exports.engine.questions import Questions
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
@@ -313,6 +314,69 @@ async def test_a_background_export_that_fails_says_so_once_to_whoever_asks_next(
             while (await call(client, "export_csv", granularity="by_user"))["export"]["status"] == "running":
                 pass
         assert len(fake.exchanges) == 2
+
+
+async def test_a_refresh_that_runs_on_ends_with_its_own_export_and_the_next_is_another(make_settings: Make) -> None:
+    asked = {"granularity": "by_user", "refresh": True}
+    finish = anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        await finish.wait()
+        await exchange.answer(f"Instance user ID,Searches\n1,{exchange.number}\n".encode())
+
+    async def complete(client: Client) -> dict[str, Any]:
+        with anyio.fail_after(60):
+            while (export := (await call(client, "export_csv", **asked))["export"])["status"] == "running":
+                while (await call(client, "list_exports"))["exports"][0]["status"] == "running":
+                    pass
+        return dict(export)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, answer_within=0.2)) as client:
+        running = (await call(client, "export_csv", **asked))["export"]
+        assert running["status"] == "running"
+        finish.set()
+        first, second = await complete(client), await complete(client)
+    assert (first["id"], first["reused"], second["reused"]) == (running["id"], False, False)
+    assert (second["id"] != first["id"], len(fake.exchanges)) == (True, 2)
+
+
+async def test_a_wish_for_new_data_that_nobody_repeats_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are the oldest of many; who asks then wants what is new by then."""
+    now = [0.0]
+    monkeypatch.setattr(refreshes, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    wishes = refreshes.Refreshes()
+    asked = [[ReportRequest(instance_url=f"{n}.example", granularity="by_user")] for n in range(66)]
+    first = wishes.since(asked[0])
+    assert wishes.since(asked[0]) == first
+    now[0] = 3601.0
+    second = wishes.since(asked[0])
+    assert second > first
+    for other in asked[1:65]:
+        wishes.since(other)
+    assert wishes.since(asked[0]) > second
+
+
+@pytest.mark.parametrize("part", ["", "/rows", "/data.csv", "query_export"])
+async def test_an_export_that_is_deleted_while_it_is_read_was_deleted_whoever_reads(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    get = Store.get
+
+    def deleted_once_found(store: Store, export_id: str) -> Any:
+        found = get(store, export_id)
+        store.delete(export_id)
+        return found
+
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+        monkeypatch.setattr(Store, "get", deleted_once_found)
+        if part == "query_export":
+            said = (await refused(client, part, export_id=export, sql="SELECT 1 FROM usage"))["code"]
+        else:
+            with pytest.raises(MCPError, match=r"\[not_found\] The export was deleted while it was read") as failed:
+                await read(client, f"analytics://exports/{export}{part}")
+            said = str(failed.value).partition("]")[0].rpartition("[")[2]
+    assert said == "not_found"
 
 
 async def test_what_failed_long_ago_is_tried_again(

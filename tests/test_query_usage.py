@@ -720,6 +720,69 @@ async def test_limits_of_the_store_take_no_report_that_a_question_still_needs(
     assert [export["id"] for export in left] == [newest]
 
 
+async def test_a_sweep_of_another_process_takes_no_report_that_a_question_still_needs(make_settings: Make) -> None:
+    """Nor one that the hourly sweep of all callers makes, beside the server of this one."""
+    another: list[Store] = []
+
+    async def answer(exchange: Exchange) -> None:
+        another[0].prepare()
+        await exchange.answer(b"Instance user ID,Searches\n1,3\n")
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url, max_store_bytes=1)
+        another.append(Store(settings.home, settings.retention_days, settings.max_store_bytes))
+        async with connected(settings) as client:
+            days = {"start_date": str(TODAY - 120 * DAY), "end_date": str(TODAY - DAY)}
+            found = await call(client, "query_usage", metrics=["searches"], compare_to_previous=True, **days)
+            assert (len(fake.exchanges), found["rows"][0][:2]) == (2, [3, 3])
+            left = (await call(client, "list_exports"))["exports"]
+    assert [export["id"] for export in left] == found["export_ids"][1:]
+
+
+async def test_a_new_download_is_what_the_next_question_rests_on(make_settings: Make) -> None:
+    body = b"Instance user ID,Timestamp Date,Client Name,Language,Searches\n" + f"1,{TODAY - DAY},web,,3\n".encode()
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(body if exchange.number == 1 else body + f"2,{TODAY - DAY},web,,40\n".encode())
+
+    asked = {"metrics": ["searches"]}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        first = await call(client, "query_usage", **asked)
+        newer = (await call(client, "export_csv", refresh=True))["export"]["id"]
+        later = await call(client, "query_usage", **asked)
+    assert (first["totals"], later["totals"], later["export_ids"]) == ([3], [43], [newer])
+
+
+async def test_a_refresh_that_takes_several_calls_ends_with_what_was_downloaded_for_it(make_settings: Make) -> None:
+    """However many of its reports were there when a call had to be answered; and the next one is another."""
+    begun, finish = anyio.Event(), anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.number == 2:
+            begun.set()
+            await finish.wait()
+        await exchange.answer(f"Instance user ID,Searches\n1,{exchange.number}\n".encode())
+
+    days = {"start_date": str(TODAY - 120 * DAY), "end_date": str(TODAY - DAY)}
+    asked = {"metrics": ["searches"], "compare_to_previous": True, "refresh": True, **days}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, answer_within=0.5)) as client:
+        while not begun.is_set():
+            assert (await refused(client, "query_usage", **asked))["code"] == "busy"
+        finish.set()
+        found = await answered(client, **asked)
+        assert (found["rows"][0][:2], len(fake.exchanges)) == ([2, 1], 2)
+        again = await answered(client, **asked)
+    assert (again["rows"][0][:2], len(fake.exchanges)) == ([4, 3], 4)
+
+
+async def answered(client: Client, **asked: Any) -> Any:
+    """The answer, once it is no longer that the data is being downloaded."""
+    with anyio.fail_after(60):
+        while (result := await client.call_tool("query_usage", asked)).is_error:
+            assert "[busy]" in text(result)
+    return result.structured_content
+
+
 async def test_what_upstream_no_longer_has_a_column_for_is_refused(make_settings: Make) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(b"Instance user ID,Timestamp Date,Searches\n1,2026-01-01,3\n")

@@ -199,6 +199,132 @@ async def test_an_export_without_its_metadata_is_none(settings: Settings, damage
     assert not Path(export["path"]).parent.exists()
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("moment", ["2026-01-02T03:04:05", "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"])
+async def test_an_export_whose_moment_is_none_cannot_be_read_and_stops_no_start(
+    settings: Settings, moment: str
+) -> None:
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    meta = Path(export["path"]).parent / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"created_at": moment}))
+    async with connected(settings) as client:
+        assert (await call(client, "export_csv", granularity="by_user"))["export"]["id"] != export["id"]
+        checks = (await call(client, "check_connection"))["checks"]
+    assert "1 more cannot be read" in checks[-1]["detail"]
+
+
+@pytest.mark.anyio
+async def test_an_old_export_that_cannot_be_removed_is_said_and_stops_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(settings) as client:
+        kept = Path((await call(client, "export_csv", granularity="by_user"))["export"]["path"]).parent
+    meta = json.loads((kept / "meta.json").read_text())
+    (kept / "meta.json").write_text(json.dumps(meta | {"created_at": "2026-01-01T00:00:00Z"}))
+    rename = Path.rename
+
+    def stays(path: Path, target: Any) -> Path:
+        if path == kept:
+            raise OSError(errno.EPERM, "immutable")
+        return rename(path, target)
+
+    with monkeypatch.context() as immutable:
+        immutable.setattr(Path, "rename", stays)
+        async with connected(settings) as client:
+            await call(client, "export_csv", granularity="by_user_month")
+            await call(client, "query_usage", metrics=["searches"], refresh=True)
+            stuck = (await call(client, "check_connection"))["checks"][-1]
+    async with connected(settings) as client:
+        free = (await call(client, "check_connection"))["checks"][-1]
+    assert (stuck["ok"], "; 1 export past its time cannot be removed" in stuck["detail"]) == (True, True)
+    assert "cannot be removed" not in free["detail"]
+    assert not kept.exists()
+
+
+@pytest.mark.anyio
+async def test_a_store_that_cannot_be_swept_spoils_no_answer(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is committed is kept, and a question has its answer, whatever the sweep behind it meets."""
+
+    def fails(store: Store, *_: Any, **__: Any) -> bool:
+        raise AnalyticsError("store_corrupt", "The data directory cannot be used.")
+
+    async with connected(settings) as client:
+        await call(client, "export_csv", granularity="by_user")
+        monkeypatch.setattr(Store, "prepare", lambda _: False)
+        monkeypatch.setattr(Store, "settle", fails)
+        monkeypatch.setattr(Store, "sweep", fails)
+        await call(client, "query_usage", metrics=["searches"])
+        assert len((await call(client, "list_exports"))["exports"]) == 2
+
+
+@pytest.mark.anyio
+async def test_a_sweep_that_fails_for_one_caller_goes_on_for_the_others(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    homes = [settings.home / "callers" / name for name in ("a", "b", "c")]
+    for home in homes:
+        (home / "exports").mkdir(parents=True)
+    swept: list[Path] = []
+    all_swept = anyio.Event()
+
+    def odd(store: Store) -> bool:
+        swept.append(store.home)
+        if store.home == homes[-1]:
+            anyio.from_thread.run_sync(all_swept.set)
+        raise RuntimeError("nobody foresaw it")
+
+    monkeypatch.setattr(Store, "prepare", odd)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sweep_callers, settings)
+        with anyio.fail_after(30):
+            await all_swept.wait()
+        tasks.cancel_scope.cancel()
+    assert swept == homes
+
+
+@pytest.mark.parametrize("step", ["its lock", "the directory in it"])
+def test_a_stage_that_the_disk_refuses_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    store = Store(tmp_path, 1, 1)
+    store.prepare()
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    rename, mkdir = Path.rename, Path.mkdir
+
+    def full(work: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def refuse(path: Path, *arguments: Any, **more: Any) -> Any:
+            if path.name == name:
+                raise OSError(errno.ENOSPC, "full")
+            return work(path, *arguments, **more)
+
+        return refuse
+
+    monkeypatch.setattr(Path, "rename", full(rename, ".lock-to-be" if step == "its lock" else ""))
+    monkeypatch.setattr(Path, "mkdir", full(mkdir, "parts" if step != "its lock" else ""))
+    with pytest.raises(AnalyticsError) as refusal:
+        store.stage()
+    assert refusal.value.code == "store_full"
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_two_may_make_the_first_data_directory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mkdir = Path.mkdir
+    parent = tmp_path / "new"
+
+    def after_another(path: Path, *arguments: Any, **more: Any) -> None:
+        if path == parent and not parent.exists():
+            mkdir(path)
+        mkdir(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "mkdir", after_another)
+    Store(parent / "data", 1, 1).prepare()
+    assert (parent / "data" / "exports").is_dir()
+
+
 def csv_gone(folder: Path) -> None:
     (folder / "export.csv").unlink()
 

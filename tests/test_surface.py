@@ -336,12 +336,13 @@ async def test_a_new_export_is_announced_to_modern_listeners(settings: Settings)
                 break
 
 
-@pytest.mark.parametrize("swept_by", ["the hour", "check_connection"])
+@pytest.mark.parametrize("swept_by", ["the hour", "check_connection", "export_csv", "query_usage"])
 async def test_exports_that_time_removes_are_announced(
-    settings: Settings, swept_by: str, monkeypatch: pytest.MonkeyPatch
+    make_settings: Callable[..., Settings], upstream: Served, swept_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with connected(settings) as client:
+    async with connected(make_settings(upstream.url)) as client:
         kept = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+    settings = make_settings(upstream.url, access_token="sams_at_unknown.token")  # nothing new is added
     old, folder = "0" * 32, settings.home / "exports"
 
     def age() -> None:
@@ -356,6 +357,9 @@ async def test_exports_that_time_removes_are_announced(
         age()
         if swept_by == "check_connection":
             await call(client, "check_connection")
+        elif swept_by != "the hour":
+            asked = {"metrics": ["searches"]} if swept_by == "query_usage" else {}
+            assert (await client.call_tool(swept_by, asked | {"refresh": True})).is_error
         with anyio.fail_after(10):
             async for event in events:
                 assert type(event).__name__ == "ResourcesListChanged"

@@ -22,8 +22,7 @@ def private_folder(folder: Path) -> None:
     Raises:
         OSError: for a link or a file in its place, and for a directory of another user or of all users.
     """
-    if not folder.parent.exists():
-        folder.parent.mkdir(parents=True, mode=0o700)
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
@@ -48,15 +47,26 @@ class Held:
 
     Args:
         folder: where; it is made.
+        inside: the directories in it, which are made, too.
+
+    Raises:
+        OSError: when the disk refuses; then nothing of it is left.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *inside: Path) -> None:
         self.folder = folder
+        self._lock = -1
         private_folder(folder)
-        unlocked = folder / ".lock-to-be"  # it gets its name locked, so that nobody can find it free
-        self._lock = os.open(unlocked, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unlocked.rename(folder / ".lock")
+        try:
+            unlocked = folder / ".lock-to-be"  # it gets its name locked, so that nobody can find it free
+            self._lock = os.open(unlocked, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unlocked.rename(folder / ".lock")
+            for each in inside:
+                private_folder(each)
+        except OSError:
+            self.close()
+            raise
 
     @classmethod
     def within(cls, parent: Path, kind: str) -> Self:

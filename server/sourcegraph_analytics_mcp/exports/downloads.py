@@ -118,9 +118,9 @@ class Downloads:
         """Downloads that are not done, newest first."""
         return sorted(self._running.values(), key=lambda download: download.started_at, reverse=True)
 
-    def kept(self, request: ReportRequest) -> Export | None:
-        """An export of the same request to this upstream in the same hour."""
-        for export in self._store.of_this_hour(self._upstream):
+    def kept(self, request: ReportRequest, since: datetime | None = None) -> Export | None:
+        """An export of the same request to this upstream in the same hour, or since the time that is given."""
+        for export in self._store.fresh(self._upstream, since):
             if export.request == request:
                 with suppress(AnalyticsError, OSError):  # one that is damaged is downloaded again
                     whole = self._store.get(export.id)

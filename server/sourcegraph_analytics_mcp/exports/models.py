@@ -1,14 +1,23 @@
 """An export as it is kept and described."""
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from ..upstream.models import Granularity, ReportRequest
 from .columns import Field as Column
 
+
+def _utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("there is no such moment in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 FORMAT: Literal[1] = 1  # of the metadata file; a newer one is left alone
 
 
@@ -32,7 +41,7 @@ class Export(BaseModel):
     granularity: Granularity
     start_date: date | None
     end_date: date | None
-    created_at: datetime
+    created_at: Moment
     row_count: int
     byte_count: int
     sha256: str

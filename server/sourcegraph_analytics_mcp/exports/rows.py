@@ -11,8 +11,8 @@ from typing import BinaryIO
 from .cells import records
 from .columns import Field
 from .identities import PERSON, Pseudonyms, hidden
+from .missing import damaged, lost
 from .models import Export
-from .store import damaged
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?\Z")
 
@@ -41,10 +41,10 @@ def page(export: Export, offset: int, limit: int) -> list[list[str]]:
     Reading starts at the segment that holds the first row, so a page costs the same anywhere in a file.
 
     Raises:
-        AnalyticsError: `store_corrupt` when what is there is not what was written.
+        AnalyticsError: `store_corrupt` when what is there is not what was written, `not_found` when it was deleted.
     """
     first, found = 0, list[list[str]]()
-    with export.csv.open("rb") as file:
+    with _opened(export) as file:
         for (at, rows), check in zip(export.segments, export.checks, strict=True):
             if first + rows > offset and len(found) < limit:
                 text = _proved(file, at, check).decode("utf-8", errors="replace")
@@ -52,6 +52,13 @@ def page(export: Export, offset: int, limit: int) -> list[list[str]]:
                 found += itertools.islice(records(text, strict=False), begin, begin + limit - len(found))
             first += rows
     return found
+
+
+def _opened(export: Export) -> BinaryIO:
+    try:
+        return export.csv.open("rb")
+    except OSError:
+        raise lost(export) from None
 
 
 def _proved(file: BinaryIO, at: int, check: tuple[int, int, int]) -> bytes:

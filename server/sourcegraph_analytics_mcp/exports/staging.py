@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from ..files import Held, private_folder
+from ..files import Held
 
 DOOMED = "deleted-"  # begins the name of what was moved here to be removed
 
@@ -15,11 +15,10 @@ class Staging(Held):
     """A directory in which one export is being made."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
         self.id = folder.name
         self.csv = folder / "export.csv"
         self.parts = folder / "parts"
-        private_folder(self.parts)
+        super().__init__(folder, self.parts)
 
 
 def remove_abandoned(place: Path) -> None:

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +25,9 @@ from pydantic import ValidationError
 from ..disk import Disk
 from ..errors import AnalyticsError
 from ..files import disk_error, private_folder, private_home, sync, write_private
+from .missing import lost, unknown
 from .models import Export
+from .readers import Readers
 from .staging import DOOMED, Staging, age, remove_abandoned
 
 _ROOM_FOR_UNKNOWN = 256 << 20  # bytes
@@ -52,8 +54,9 @@ class Store:
         self._retention_days = retention_days
         self._max_bytes = max_bytes
         self._disk = Disk()
-        self._readers = 0  # calls that need several exports at once
-        self._spared = False  # whether a sweep left something for their sake
+        self.readers = Readers(home)  # calls that need several exports at once
+        self._spared = False  # whether the last sweep left something for their sake
+        self.stuck = 0  # exports that the last sweep could not remove
         self._proved: set[str] = set()  # whose data this process has seen to be what was written
         self._proved_csv: set[str] = set()  # the same for their CSV
         self._known: dict[str, Export | None] = {}  # metadata never changes, so it is read once; None is unreadable
@@ -122,7 +125,8 @@ class Store:
             raise disk_error(error) from error
         self._proved.add(staging.id)
         self._proved_csv.add(staging.id)
-        self.sweep(keep=staging.id)
+        with suppress(AnalyticsError):  # logged by then; the export is kept all the same
+            self.sweep(keep=staging.id)
         return self.get(staging.id)
 
     def exports(self) -> list[Export]:
@@ -136,14 +140,16 @@ class Store:
     def _shows(self, export: Export) -> bool:
         return not self._instances or export.instance_url in self._instances
 
-    def of_this_hour(self, upstream: str) -> list[Export]:
-        """Those of one upstream that are as good as new, newest first: its data refresh on the hour.
+    def fresh(self, upstream: str, since: datetime | None = None) -> list[Export]:
+        """Those of one upstream that are as good as new, newest first: of this hour, as its data refresh on the hour.
 
         Args:
             upstream: the address that they came from.
+            since: for who wants newer ones: those made since then, in whatever hour.
         """
         hour = _hour(datetime.now(UTC))
-        return [e for e in self.exports() if e.upstream == upstream and _hour(e.created_at) == hour]
+        ours = [e for e in self.exports() if e.upstream == upstream]
+        return [e for e in ours if (_hour(e.created_at) == hour if since is None else e.created_at >= since)]
 
     async def listed(self) -> list[Export]:
         """The same for who must not wait for a slow disk."""
@@ -157,11 +163,9 @@ class Store:
         """
         export = self._read(export_id) if _ID.match(export_id) else None
         if export is None or not self._shows(export):
-            raise AnalyticsError(
-                "not_found", "There is no export with that id.", "list_exports shows those that are kept."
-            )
+            raise unknown()
         if not _whole(export) or not self._unchanged(export):
-            raise damaged()
+            raise lost(export)
         return export
 
     def _unchanged(self, export: Export) -> bool:
@@ -212,43 +216,51 @@ class Store:
 
     def sweep(self, keep: str | None = None) -> bool:
         """Delete exports that are too old, then the oldest beyond the size limit; never the one named by `keep`, nor
-        what a call may be reading.
+        what a call may be reading. One that cannot be removed is counted, and stays.
 
         Returns:
             Whether any went.
         """
-        total, gone = 0, False
+        with self.readers.nobody() as unread:
+            doomed = [*self._doomed(keep, unread), *self._long_unreadable()]
+            gone = [self._swept(name) for name in doomed]
+        self.stuck = gone.count(None)
+        return any(gone)
+
+    def _doomed(self, keep: str | None, unread: bool) -> Iterator[str]:
+        """The exports that are to go, newest first.
+
+        Args:
+            unread: whether nobody reads, so that the newest may go, too.
+        """
+        total = 0
         now = datetime.now(UTC)
+        self._spared = False
         for export in self._all():
-            total += export.stored_bytes
             too_old = (now - export.created_at) / timedelta(days=1) > self._retention_days
-            if export.id == keep or not (too_old or total > self._max_bytes):
-                continue
-            if self._readers > 0 and now - export.created_at < _IN_USE:
+            if export.id == keep or not (too_old or total + export.stored_bytes > self._max_bytes):
+                total += export.stored_bytes
+            elif not unread and now - export.created_at < _IN_USE:
                 self._spared = True
-                continue
-            gone |= self._remove(export.id)
-            total -= export.stored_bytes
+                total += export.stored_bytes
+            else:
+                yield export.id
+
+    def _long_unreadable(self) -> Iterator[str]:
         for name in self.unreadable():
             if age(self._exports / name) / 86_400 > self._retention_days:  # its metadata say nothing
-                gone |= self._remove(name)
-        return gone
+                yield name
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Sweep nothing new meanwhile: a question of several reports must not lose the first to the second."""
-        self._readers += 1
+    def _swept(self, name: str) -> bool | None:
+        """Whether an export went; None for one that cannot be removed, which must not stop what is new."""
         try:
-            yield
-        finally:
-            self._readers -= 1
+            return self._remove(name)
+        except AnalyticsError:  # logged by then
+            return None
 
     def settle(self) -> bool:
-        """Sweep what was spared while it was read, now that nobody reads, but never the newest; whether any went."""
-        if self._readers or not self._spared:
-            return False
-        self._spared = False
-        newest = next(iter(self._all()), None)
+        """Sweep what was spared while it was read, but never the newest; whether any went."""
+        newest = next(iter(self._all()), None) if self._spared else None
         return newest is not None and self.sweep(keep=newest.id)
 
     def unreadable(self) -> list[str]:
@@ -272,14 +284,6 @@ class Store:
                 return self._known[name]
         self._known.pop(name, None)
         return None
-
-
-def damaged() -> AnalyticsError:
-    return AnalyticsError(
-        "store_corrupt",
-        "The files of that export are damaged or missing.",
-        "Delete it with delete_export, then export again.",
-    )
 
 
 def _parse(folder: Path) -> Export | None:

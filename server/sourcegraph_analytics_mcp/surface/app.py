@@ -1,5 +1,6 @@
 """The parts of a running server, put together once per connection or HTTP application."""
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from anyio.abc import TaskStatus
 from ..access.credentials import Configured
 from ..access.secret_store import SecretStore
 from ..access.tokens import TokenDesk
-from ..errors import AnalyticsError
+from ..errors import UNFORESEEN, AnalyticsError
 from ..exports.downloads import Downloads
 from ..exports.engine.queries import Sandbox
 from ..exports.engine.questions import Questions
 from ..exports.identities import Pseudonyms
+from ..exports.refreshes import Refreshes
 from ..exports.store import Store
 from ..redaction import Redactor
 from ..settings import Settings
@@ -35,6 +37,7 @@ from .text import cell
 
 _LONGEST_NAME = 60  # characters of a name in a sentence
 _HOUR = 3600.0  # seconds
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class App:
     tokens: TokenDesk
     store: Store
     downloads: Downloads
+    refreshes: Refreshes
     questions: Questions
     sandbox: Sandbox
     summaries: Summaries
@@ -113,6 +117,7 @@ async def open_app(
     sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, shared.places)
     minutes = assumed(settings)
     teams = read_teams(settings.teams_file) if settings.teams_file else None
+    shown = partial(cell, widest=_LONGEST_NAME)
     seats = read_seats(settings.seats_file) if settings.seats_file else None  # here, as a task group wraps its error
     try:
         async with anyio.create_task_group() as tasks:
@@ -128,10 +133,11 @@ async def open_app(
                 desk,
                 store,
                 downloads,
+                refreshes := Refreshes(),
                 questions,
                 sandbox,
                 Summaries(questions, minutes),
-                Answers(store, questions, settings.url, minutes, teams, partial(cell, widest=_LONGEST_NAME)),
+                Answers(store, refreshes, questions, settings.url, minutes, teams, shown),
                 seats,
                 notices,
                 Redactor(credentials.known),
@@ -158,10 +164,13 @@ def assumed(settings: Settings) -> Minutes:
 
 async def _sweep(store: Store) -> bool:
     """Remove what is too old or abandoned, and whether exports went; nothing is made where nothing was kept."""
-    if store.there:
-        with suppress(AnalyticsError):  # logged by then, and said by whatever needs the store
-            return await anyio.to_thread.run_sync(store.prepare)
-    return False
+    try:
+        return store.there and await anyio.to_thread.run_sync(store.prepare)
+    except AnalyticsError:  # logged by then, and said by whatever needs the store
+        return False
+    except UNFORESEEN:  # a bug, or an odd file, must not end the server, nor the sweep of others
+        _log.exception("A sweep failed in a way nobody foresaw")
+        return False
 
 
 async def _sweep_now_and_hourly(store: Store, notices: Notices, *, task_status: TaskStatus[None]) -> None:

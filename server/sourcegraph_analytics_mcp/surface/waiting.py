@@ -1,11 +1,12 @@
 """Wait for a download as long as clients do, saying how far it is, and keep what it brought while it is needed."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import anyio.to_thread
 
+from ..errors import AnalyticsError
 from ..exports.downloads import Download
 from ..exports.models import Export
 from .app import App
@@ -43,10 +44,21 @@ async def wait_for(app: App, download: Download, call: Call) -> Export | None:
 @asynccontextmanager
 async def reading(app: App) -> AsyncIterator[None]:
     """Lose no export of a call that needs several; when it is done, the store is within its limits again."""
+    leave = await anyio.to_thread.run_sync(app.store.readers.enter)
     try:
-        with app.store.reading():
-            yield
+        yield
     finally:
-        with anyio.CancelScope(shield=True):
+        leave()
+        with anyio.CancelScope(shield=True), suppress(AnalyticsError):  # logged by then; the call has its answer
             if await anyio.to_thread.run_sync(app.store.settle):
                 await app.notices.exports_changed()
+
+
+async def prepare(app: App) -> None:
+    """Prepare the store for what is new, and announce what went for it.
+
+    Raises:
+        AnalyticsError: `store_full` or `store_corrupt` when the data directory cannot be used.
+    """
+    if await anyio.to_thread.run_sync(app.store.prepare):
+        await app.notices.exports_changed()

@@ -11,6 +11,7 @@ import anyio.to_thread
 from ..errors import AnalyticsError
 from ..exports.engine.questions import Questions
 from ..exports.models import Export
+from ..exports.refreshes import Refreshes
 from ..exports.store import Store
 from ..upstream.models import ReportRequest
 from .checks import Checks, check_columns, languages
@@ -74,6 +75,7 @@ class Answers:
     def __init__(
         self,
         store: Store,
+        refreshes: Refreshes,
         questions: Questions,
         upstream: str,
         minutes: Minutes,
@@ -81,6 +83,7 @@ class Answers:
         shown: Callable[[str], str],
     ) -> None:
         self._store = store
+        self._refreshes = refreshes
         self._questions = questions
         self._upstream = upstream
         self._minutes = minutes
@@ -98,7 +101,11 @@ class Answers:
         """
         question = question.checked()
         self._checks.before_data(question)
-        exports = [await self.data(need, fetch, today, refresh=refresh) for need in question.needs]
+        reports = [need.request for need in question.needs]
+        since = self._refreshes.since(reports) if refresh else None
+        exports = [await self.data(need, fetch, today, since) for need in question.needs]
+        if refresh:
+            self._refreshes.answered(reports)
         for export in exports:
             check_columns(question, export, self._minutes)
         named = self._questions.pseudonyms is None
@@ -127,12 +134,14 @@ class Answers:
             team_of = {pseudonyms.of(person): team for person, team in (team_of | self._teams.by_id).items()}
         return Terms(self._minutes, tuple(team_of), tuple(team_of.values()), today)
 
-    async def data(self, need: Need, fetch: Fetch, today: date, *, refresh: bool = False) -> Export:
-        """An export of this upstream in this hour that meets a need: the smallest that is kept, else a new one."""
-        if not refresh:
-            kept = await anyio.to_thread.run_sync(self._store.of_this_hour, self._upstream)
-            usable = [export for export in kept if need.met_by(export, today)]
-            for export in sorted(usable, key=lambda export: export.row_count):
+    async def data(self, need: Need, fetch: Fetch, today: date, since: datetime | None = None) -> Export:
+        """An export of this upstream that meets a need: the newest that is kept, else a new one.
+
+        Args:
+            since: what must not be older; None for this hour.
+        """
+        for export in await anyio.to_thread.run_sync(self._store.fresh, self._upstream, since):
+            if need.met_by(export, today):
                 with suppress(AnalyticsError):  # one that is damaged is downloaded again
                     return await anyio.to_thread.run_sync(self._store.get, export.id)
         return await fetch(need.download(today))

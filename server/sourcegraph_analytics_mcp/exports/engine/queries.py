@@ -11,6 +11,7 @@ import anyio.to_thread
 
 from ...errors import AnalyticsError
 from ...files import Held, disk_error
+from ..missing import deleted, gone
 from .process import EngineFailed, start_child
 from .questions import Questions
 
@@ -49,7 +50,8 @@ class Sandbox:
         """Run one query over the rows in some Parquet files, visible as the table `usage`.
 
         Raises:
-            AnalyticsError: `sql_rejected`, `sql_timeout`, `sql_memory`, `sql_failed`, or `busy`.
+            AnalyticsError: `sql_rejected`, `sql_timeout`, `sql_memory`, `sql_failed`, `busy`, or `not_found` when the
+                files were deleted meanwhile.
         """
         if self._places.statistics().tasks_waiting >= self._WAITING:
             raise AnalyticsError(
@@ -74,7 +76,7 @@ class Sandbox:
                 for file in files:
                     await anyio.to_thread.run_sync(shutil.copyfile, file, folder / file.name)
             except OSError as error:
-                raise disk_error(error) from None
+                raise (deleted() if gone(files) else disk_error(error)) from None
             return [file.name for file in files]
         listed = ", ".join(f'"{name}"' for name in columns)
         target = self._questions.name(folder / "masked.parquet")

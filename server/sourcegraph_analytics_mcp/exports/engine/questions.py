@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import anyio.to_thread
 from ...errors import AnalyticsError
 from ...files import Held, disk_error
 from ..identities import Pseudonyms
+from ..missing import deleted, gone
 from .process import Child, EngineFailed, start_child
 
 _log = logging.getLogger(__name__)
@@ -55,8 +57,7 @@ class Questions:
                 answer = await self._exchange(request)
         except EngineFailed as failed:
             _log.warning("A question ended: %s", failed)
-            gone = any(not file.exists() for files in tables.values() for file in files)
-            raise (_deleted() if gone else _failed()) from failed
+            raise (deleted() if gone(chain(*tables.values())) else _failed()) from failed
         return [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]
 
     def name(self, file: Path) -> str:
@@ -96,12 +97,6 @@ class Questions:
                 await child.end()
             if place is not None:
                 await anyio.to_thread.run_sync(place.close)
-
-
-def _deleted() -> AnalyticsError:
-    return AnalyticsError(
-        "not_found", "The export was deleted while it was read.", "Ask again, or export again.", retryable=True
-    )
 
 
 def _failed() -> AnalyticsError:

@@ -15,6 +15,7 @@ from ..call import Call
 from ..nameless import nameless
 from ..text import cell, plural, safe_data, size, table
 from ..tool import Answer, Arguments, Cell, Day, Hints, Reply, tool
+from ..waiting import prepare
 from .exports import Instance, check_order
 
 _MOST_TEXT = 20_000  # characters
@@ -140,8 +141,7 @@ async def _cookie(app: App, call: Call) -> Check:
 
 async def _store(app: App) -> Check:
     try:
-        if await anyio.to_thread.run_sync(app.store.prepare):
-            await app.notices.exports_changed()
+        await prepare(app)
         exports = await anyio.to_thread.run_sync(app.store.exports)
         unreadable = len(await anyio.to_thread.run_sync(app.store.unreadable))
     except AnalyticsError as error:
@@ -149,4 +149,5 @@ async def _store(app: App) -> Check:
     held = size(sum(export.stored_bytes for export in exports))
     where = f", in {app.store.home}" if app.shows_paths else ""
     more = f"; {unreadable} more cannot be read (damaged, or of a newer version)" if unreadable else ""
+    more += f"; {plural(app.store.stuck, 'export')} past its time cannot be removed" if app.store.stuck else ""
     return Check(name="store", ok=True, detail=f"{plural(len(exports), 'export')}, {held}{where}{more}")

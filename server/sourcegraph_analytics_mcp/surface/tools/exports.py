@@ -7,8 +7,9 @@ import anyio.to_thread
 from mcp_types import ContentBlock, ResourceLink
 from pydantic import Field
 
-from ...errors import AnalyticsError, invalid
+from ...errors import invalid
 from ...exports.downloads import Download
+from ...exports.missing import unknown
 from ...exports.models import Export
 from ...upstream.models import FINEST, Granularity, ReportRequest
 from .. import exports_text
@@ -17,7 +18,7 @@ from ..call import Call
 from ..exports_text import ExportEntry
 from ..text import fitting, plural, size, table
 from ..tool import Answer, Arguments, Day, Hints, Reply, tool
-from ..waiting import wait_for
+from ..waiting import prepare, wait_for
 
 Instance = Annotated[str | None, Field(min_length=1, max_length=260, description="Instance host, if not the default")]
 ExportId = Annotated[str, Field(min_length=1, max_length=64, description="Id from export_csv or list_exports")]
@@ -42,13 +43,18 @@ async def export_csv(app: App, arguments: ExportArguments, call: Call) -> Reply:
     """Download a usage report as CSV and keep it for tables and questions; the rows stay on disk.
     For a figure, ask query_usage instead. Long exports go on in the background: call again to wait."""
     request = _request(app, arguments)
-    kept = None if arguments.refresh else await anyio.to_thread.run_sync(app.downloads.kept, request)
-    if kept is not None:
-        return _complete(app, kept, reused=True)
-    await anyio.to_thread.run_sync(app.store.prepare)
-    download = app.downloads.start(request)
-    export = await wait_for(app, download, call)
-    return _running(download) if export is None else _complete(app, export, reused=False)
+    since = app.refreshes.since([request]) if arguments.refresh else None
+    export = await anyio.to_thread.run_sync(app.downloads.kept, request, since)
+    reused = export is not None and since is None
+    if export is None:
+        await prepare(app)
+        download = app.downloads.start(request)
+        export = await wait_for(app, download, call)
+        if export is None:
+            return _running(download)
+    if since is not None:
+        app.refreshes.answered([request])
+    return _complete(app, export, reused=reused)
 
 
 def _request(app: App, arguments: ExportArguments) -> ReportRequest:
@@ -157,7 +163,7 @@ class DeleteExportAnswer(Answer):
 async def delete_export(app: App, arguments: DeleteExportArguments, call: Call) -> Reply:
     """Delete the local copy of an export. Upstream keeps its data, so it can be exported again."""
     if not await anyio.to_thread.run_sync(app.store.delete, arguments.export_id):
-        raise AnalyticsError("not_found", "There is no export with that id.", "list_exports shows those that are kept.")
+        raise unknown()
     await app.notices.exports_changed()
     return Reply("The export was deleted, every copy of it.",
                  DeleteExportAnswer(export_id=arguments.export_id, deleted=True))  # fmt: skip

@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, get_args
 
-import anyio.to_thread
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from ...errors import AnalyticsError, invalid
@@ -21,7 +20,7 @@ from ..app import App
 from ..call import Call
 from ..text import cell, cut, figure, fitting, plural, size, table
 from ..tool import Answer, Arguments, Day, Figure, Hints, Reply, tool
-from ..waiting import reading, wait_for
+from ..waiting import prepare, reading, wait_for
 from ..words import either, folded, nearest
 from .exports import Instance
 
@@ -159,7 +158,7 @@ def fetching(app: App, call: Call) -> Any:
     """How an answer gets data that is not kept: a shared download, waited for as long as clients wait."""
 
     async def fetch(request: ReportRequest) -> Export:
-        await anyio.to_thread.run_sync(app.store.prepare)
+        await prepare(app)
         download = app.downloads.start(request)
         export = await wait_for(app, download, call)
         if export is None:
