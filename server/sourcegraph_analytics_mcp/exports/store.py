@@ -3,6 +3,7 @@
     <home>/exports/<id>/{meta.json, export.csv, parts/*.parquet}
     <home>/staging/<id>/   being made; a kernel lock tells whether its maker lives
     <home>/scratch/<any>/  what an engine's process has no memory for, locked likewise
+    <home>/.reading        locked by whoever reads several exports, so that no sweep takes one meanwhile
 
 An export is made in staging, synced, and renamed into place; it is removed by renaming it out again. There is no
 catalogue beside the directories, so there is none that could disagree with them.
