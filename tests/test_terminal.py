@@ -30,7 +30,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SRC_ANALYTICS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     handlers, mask = logging.root.handlers[:], os.umask(0o077)
+    core = resource.getrlimit(resource.RLIMIT_CORE)
     yield tmp_path
+    resource.setrlimit(resource.RLIMIT_CORE, core)
     os.umask(mask)
     logging.root.handlers[:] = handlers
 
@@ -48,6 +50,16 @@ def test_a_revoke_asks_the_person_at_the_terminal(
     shown = capsys.readouterr().out
     assert "Revoke access token" in shown
     assert says in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("command", [["--version"], ["--demo", "token", "list"], ["serve", "--http", "nowhere"]])
+def test_a_crash_leaves_no_image_of_memory(command: list[str]) -> None:
+    """Which would hold the token and the cookie. Raised again it can be: whoever debugs needs no other shell."""
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    assert most != 0, "the system lets nobody leave one, so this proves nothing"
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+    run(command)
+    assert resource.getrlimit(resource.RLIMIT_CORE) == (0, most)
 
 
 def test_a_secret_that_is_not_kept_here_cannot_be_shown(capsys: pytest.CaptureFixture[str]) -> None:

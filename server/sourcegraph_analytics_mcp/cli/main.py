@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..settings import Settings, SettingsError
@@ -13,6 +14,7 @@ _NAME = "sourcegraph-analytics-mcp"
 def run(arguments: Sequence[str]) -> int:
     """Run one command; the exit status is 0 for success, 1 for a failure that was explained, 2 for bad usage."""
     os.umask(0o077)  # whatever this process writes is for this user alone
+    _leave_no_core()
     try:
         if not arguments or set(arguments) <= {"--demo", "--read-only"}:  # what clients start; no parser needed
             flags = {flag.removeprefix("--").replace("-", "_"): True for flag in arguments}
@@ -28,6 +30,14 @@ def run(arguments: Sequence[str]) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
+
+
+def _leave_no_core() -> None:
+    """Have no memory written to the disk when this process crashes, as there are secrets in it."""
+    with suppress(ImportError, ValueError, OSError):  # there is none on Windows; some systems take no limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def serve(settings: Settings) -> int:
