@@ -18,6 +18,7 @@ from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, 
 from sourcegraph_analytics_mcp.settings import Settings
 from support.upstreams import Served, serve_company
 
+_HEARD = ("sourcegraph_analytics_mcp", "uvicorn.error")
 _HOOKS = ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarning"))
 
 
@@ -25,11 +26,13 @@ _HOOKS = ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarnin
 def reporting() -> Iterator[None]:
     """Put back how the process reports, which a command sets once and for all; another test may look at it."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
+    levels = [(logger, logger.level) for logger in map(logging.getLogger, (None, *_HEARD))]
     hooks = [(place, name, getattr(place, name)) for place, name in _HOOKS]
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
+    for logger, level in levels:
+        logger.setLevel(level)
     for place, name, hook in hooks:
         setattr(place, name, hook)
 

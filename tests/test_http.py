@@ -797,6 +797,29 @@ def test_it_ends_on_a_signal_and_logs_no_credential(tmp_path: Path) -> None:
     assert "Finished server process" in server.log[-1]
 
 
+def test_the_log_at_its_most_talkative_is_ours_and_holds_no_answer(tmp_path: Path) -> None:
+    """Answers to older clients are streamed, by a library that would log each of them whole."""
+    server = Served(tmp_path, "--demo", log_level="DEBUG")
+    known = [("authorization", f"Bearer {server.credential}"), ("mcp-protocol-version", "2025-11-25")]
+
+    def send(method: str, params: dict[str, Any], *session: tuple[str, str]) -> httpx2.Response:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        return server.send(json.dumps(body).encode(), [*known, *session])
+
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+    session = ("mcp-session-id", send("initialize", client).headers["mcp-session-id"])
+    asked = {"name": "query_usage", "arguments": {"metrics": ["searches"], "group_by": ["user"], "limit": 3}}
+    rows = message(send("tools/call", asked, session))["result"]["structuredContent"]["rows"]
+    server.end()
+    names = [cell for row in rows for cell in row if isinstance(cell, str) and "@" in cell]
+    assert len(names) == 3
+    assert [name for name in names if name in "".join(server.log)] == []
+    below = [line.split()[2:4] for line in server.log if " DEBUG " in line or " INFO " in line]
+    assert ["INFO", "sourcegraph_analytics_mcp.surface.events"] in below
+    ours = ("sourcegraph_analytics_mcp", "uvicorn.error")
+    assert [line for line in below if not line[1].startswith(ours)] == []
+
+
 def test_an_interrupt_is_an_ordinary_end(tmp_path: Path) -> None:
     server = Served(tmp_path, "--demo")
     server.process.send_signal(signal.SIGINT)

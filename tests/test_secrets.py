@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from mcp import MCPError
@@ -21,6 +21,7 @@ from sourcegraph_analytics_mcp.demo.upstream import Upstream
 from sourcegraph_analytics_mcp.redaction import Redactor
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, read
+from support.client import text as text_of
 from support.upstreams import Exchange, scripted_upstream
 
 pytestmark = pytest.mark.anyio
@@ -176,6 +177,105 @@ async def test_a_secret_that_markdown_escapes_or_a_cut_shortens_is_masked(
         said.append(await read(client, f"analytics://exports/{export}/rows"))
     assert all("[secret]" in text for text in said)
     assert [text for text in said if "Cook" in text or "0123456789" in text] == []
+
+
+@pytest.mark.parametrize("cookie", ['Quo"ted%2Fword+25%25/and%more"\'of-the-kind', COOKIE])
+async def test_a_secret_that_is_quoted_or_spelled_for_addresses_is_masked(
+    make_settings: Callable[..., Settings], cookie: str
+) -> None:
+    """As it is, as part of an address in either case, as what an address that it is part of says; each to its end."""
+    address = quote(cookie, safe="")
+    lower = re.sub("%..", lambda found: found[0].lower(), address)
+    spelled = [cookie, address, lower, quote(cookie), unquote(cookie)]
+
+    async def echo(exchange: Exchange) -> None:
+        if "credits" in exchange.target:
+            await exchange.answer(json.dumps(spelled).encode(), content_type="application/json")
+        else:
+            quoted = [text.replace('"', '""') for text in spelled]
+            rows = "".join(f'{n},"x {text}",1\n' for n, text in enumerate(quoted))
+            await exchange.answer(f"Instance user ID,Username,Searches\n{rows}".encode())
+
+    async with (
+        scripted_upstream(echo) as fake,
+        connected(make_settings(fake.url, access_token=TOKEN, cas_cookie=cookie)) as client,
+    ):
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+        assert (await call(client, "get_credits"))["credits"] == ["[secret]"] * len(spelled)
+        rows = (await call(client, "query_export", export_id=export, sql="SELECT username FROM usage"))["rows"]
+        assert rows == [["x [secret]"]] * len(spelled)
+        assert (await read(client, f"analytics://exports/{export}/rows")).count("| x [secret] |") == len(spelled)
+        assert (await read(client, f"analytics://exports/{export}/data.csv")).count(',"x [secret]",') == len(spelled)
+
+
+async def test_masked_keys_are_told_apart_so_that_no_figure_is_lost(make_settings: Callable[..., Settings]) -> None:
+    given = {"sams_at_A.b": 1, "sams_at_C.d": {TOKEN: 2}, "[secret] 2": 3, "sams_at_E.f": 4, "left": 5}
+    shown = {"[secret]": 1, "[secret] 3": {"[secret]": 2}, "[secret] 2": 3, "[secret] 4": 4, "left": 5}
+
+    async def echo(exchange: Exchange) -> None:
+        await exchange.answer(json.dumps(given).encode(), content_type="application/json")
+
+    async with scripted_upstream(echo) as fake, connected(make_settings(fake.url)) as client:
+        result = await client.call_tool("get_credits", {})
+    assert result.structured_content == {"credits": shown}
+    assert json.dumps(shown) in text_of(result).replace("\\", "")
+
+
+async def test_where_a_new_secret_is_revealed_no_other_is(make_settings: Callable[..., Settings]) -> None:
+    new = 'New"Secret`of/another-form+0123456789'
+
+    async def echo(exchange: Exchange) -> None:
+        if exchange.method == "POST":
+            name = f"{TOKEN} and {COOKIE} and {new}"
+            made = {"id": "1", "displayName": name, "createdAt": "2026-01-01T00:00:00Z", "secret": new}
+            await exchange.answer(json.dumps(made).encode(), "201 Created", "application/json")
+        elif "access-tokens" in exchange.target:
+            await exchange.answer(b'{"tokens": []}', content_type="application/json")
+        else:
+            await exchange.answer(b"{}", content_type="application/json")
+
+    async with (
+        scripted_upstream(echo) as fake,
+        connected(make_settings(fake.url, access_token=TOKEN, cas_cookie=COOKIE, secret_delivery="reveal")) as client,
+    ):
+        result = await client.call_tool("create_token", {})
+    assert result.structured_content is not None
+    assert result.structured_content["secret"] == new
+    assert result.structured_content["token"]["display_name"] == "[secret] and [secret] and [secret]"
+    assert text_of(result).endswith(f"Secret: `{new}`")
+    assert text_of(result).count(new) == 1
+    assert leaks(result.model_dump_json()) == []
+
+
+async def test_a_secret_that_was_just_made_is_masked_whatever_its_form(
+    make_settings: Callable[..., Settings], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it is not the one in use, and in the log, which a library may give what a client sent."""
+    new = "Another/form+0123456789abcdefg"
+
+    async def echo(exchange: Exchange) -> None:
+        if exchange.method == "POST":
+            made = {"id": "1", "displayName": new, "createdAt": "2026-01-01T00:00:00Z", "secret": new}
+            await exchange.answer(json.dumps(made).encode(), "201 Created", "application/json")
+        elif "access-tokens" in exchange.target:
+            await exchange.answer(b'{"tokens": []}', content_type="application/json")
+        else:
+            await exchange.answer(json.dumps([new]).encode(), content_type="application/json")
+
+    settings = make_settings("http://127.0.0.1:9", access_token=TOKEN)
+    configure_log(settings)
+    async with (
+        scripted_upstream(echo) as fake,
+        connected(make_settings(fake.url, access_token=TOKEN, cas_cookie=COOKIE)) as client,
+    ):
+        created = await call(client, "create_token")
+        assert created["token"]["display_name"] == "[secret]"
+        assert (await call(client, "get_credits"))["credits"] == ["[secret]"]
+        logging.getLogger("anything").warning("refused %s", new)
+    flush_log()
+    logged = capfd.readouterr().err
+    assert "refused [secret]" in logged
+    assert "0123456789abcdefg" not in logged
 
 
 @pytest.mark.parametrize("secret", [TOKEN, COOKIE])

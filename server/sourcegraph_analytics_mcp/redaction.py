@@ -1,25 +1,29 @@
 """The one redactor: masks the secrets we know, letter by letter, and whatever looks like a token of upstream's.
 
 Real tokens hold a dot after `sams_at_` (documented examples): a mask of word characters would leak their second half.
-Text may come escaped, with backslashes in front of letters, or cut: so neither hides a secret.
+Text may come escaped, with backslashes in front of letters, as part of an address (`%2B`), or cut: none of it hides a
+secret. What SQL makes of a secret, like its letters backwards, is nothing that could be known here.
 """
 
 import re
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
+from urllib.parse import unquote
 
 _TOKEN = re.compile(r"sams_at_(?:\\*[A-Za-z0-9._~+/=-])+")
 _MASK = "[secret]"
 _SHORTEST = 12  # characters; less of a secret's beginning may be anything
 _ESCAPED = re.compile(r"[^A-Za-z0-9]")
+LEARNT: set[str] = set()  # every secret that this process came to know, for the log, which all callers share
 
 
 class _Secret:
-    """A secret, and how to find what a cut left of it, with or without backslashes."""
+    """A secret, and how to find what a cut left of it, with or without backslashes and as addresses have it."""
 
     def __init__(self, secret: str) -> None:
         head, self._tail = secret[:_SHORTEST], secret[_SHORTEST:]
-        self._head = re.compile(r"\\*".join(map(re.escape, head)))
+        self._head = re.compile(r"\\*".join(map(_spelled, head)))
         self.sign = max(_ESCAPED.split(head), key=len)  # a piece of it that no spelling changes
 
     def masked(self, text: str) -> str:
@@ -31,14 +35,48 @@ class _Secret:
 
     def _end(self, text: str, at: int) -> int:
         """Where the secret ends whose beginning ends there."""
+        ends = {at}  # several, as `%25` may be a sign of percent or three letters
         for letter in self._tail:
-            there = at
-            while letter != "\\" and text.startswith("\\", there):
-                there += 1
-            if not text.startswith(letter, there):
+            after = {end for begin in ends for end in _after(text, begin, letter)}
+            if not after:
                 break
-            at = there + 1
-        return at
+            ends = after
+        return max(ends)
+
+
+def _after(text: str, at: int, letter: str) -> Iterator[int]:
+    """Where a letter ends that may stand there, however it is spelled."""
+    while letter != "\\" and text.startswith("\\", at):
+        at += 1
+    if text.startswith(letter, at):
+        yield at + 1
+    if text[at : at + 3].upper() == _in_address(letter):
+        yield at + 3
+
+
+def _spelled(letter: str) -> str:
+    """A pattern for a letter as it is, or as addresses have it."""
+    return re.escape(letter) if letter.isalnum() else f"(?:{re.escape(letter)}|(?i:{_in_address(letter)}))"
+
+
+def _in_address(letter: str) -> str:
+    return f"%{ord(letter):02X}"
+
+
+def told_apart(names: Iterable[str], shown: Callable[[str], str]) -> dict[str, str]:
+    """What each of some different names is shown as, with a number where two would be shown as the same."""
+    told = {name: shown(name) for name in names}
+    taken = {name for name, spelled in told.items() if name == spelled}
+    used = Counter[str]()
+    for name, spelled in told.items():
+        if name == spelled:
+            continue
+        used[spelled] += 1
+        while (numbered := spelled if used[spelled] == 1 else f"{spelled} {used[spelled]}") in taken:
+            used[spelled] += 1
+        taken.add(numbered)
+        told[name] = numbered
+    return told
 
 
 class Redactor:
@@ -50,6 +88,7 @@ class Redactor:
 
     def __init__(self, known: Collection[str]) -> None:
         self._known = known
+        self._count = 0  # of the known that were made
         self._made: list[_Secret] = []
 
     def text(self, text: str) -> str:
@@ -66,13 +105,17 @@ class Redactor:
         return self._masked(value) if there else value
 
     def _secrets(self) -> list[_Secret]:
-        if len(self._made) != len(self._known):
-            self._made = [_Secret(secret) for secret in sorted(self._known, key=len, reverse=True)]
+        if self._count != len(self._known):
+            known = tuple(self._known)  # which may grow under another thread
+            plain = {text for text in map(unquote, known) if len(text) >= _SHORTEST}  # of one that holds %2B
+            self._made = [_Secret(secret) for secret in sorted({*known, *plain}, key=len, reverse=True)]
+            self._count = len(known)
         return self._made
 
     def _masked(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return {self.text(key): self._masked(item) for key, item in value.items()}
+            told = told_apart(value, self.text)
+            return {told[key]: self._masked(item) for key, item in value.items()}
         return [self._masked(item) for item in value] if isinstance(value, list) else value

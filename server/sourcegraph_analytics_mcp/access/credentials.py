@@ -10,6 +10,7 @@ import anyio.to_thread
 from pydantic import SecretStr
 
 from ..errors import AnalyticsError
+from ..redaction import LEARNT
 from ..settings import Settings, SettingsError, header_safe
 from .secret_store import SecretStore, StoredToken, fingerprint
 
@@ -72,9 +73,14 @@ class Configured:
                 "Call create_token (needs the session cookie), or make one on the page /access-tokens of Sourcegraph "
                 "Analytics and set it as SRC_ANALYTICS_ACCESS_TOKEN.",
             )
-        self.known.add(found.get_secret_value())
+        self.learn(found)
         await self._warn_in_time()
         return found.get_secret_value()
+
+    def learn(self, secret: SecretStr) -> None:
+        """Have a secret masked from now on: in what leaves here, and in the log, which is everybody's."""
+        self.known.add(secret.get_secret_value())
+        LEARNT.add(secret.get_secret_value())
 
     def taken(self, secret: str) -> None:
         """Remember that upstream took an access token."""

@@ -154,6 +154,7 @@ class TokenDesk:
         try:
             token = await self._analytics.create_token(request)
             header_safe(token.secret.get_secret_value())
+            self._credentials.learn(token.secret)
         except Failed as failed:
             if failed.outcome not in _LOST:
                 raise failed.error from None

@@ -15,12 +15,14 @@ from queue import Queue
 from typing import Any
 
 from ..errors import origin
-from ..redaction import Redactor
+from ..redaction import LEARNT, Redactor
 from ..settings import Settings
 
 _SESSION = re.compile(r"(?<=\bsession )([0-9a-f]{8})[0-9a-f]{24}\b", re.IGNORECASE)  # whole, it is as good as a key
 _MOST_WAITING = 1000  # lines
 _LAST_LINES_WITHIN = 0.5  # seconds for a log that nobody reads
+# Who may say anything below WARNING; other libraries log addresses, headers and whole answers.
+_HEARD = ("sourcegraph_analytics_mcp", "uvicorn.error")
 _log = logging.getLogger(__name__)
 _to_stderr = partial(os.write, 2)  # with no buffer, whose lock a thread that is held up would keep
 
@@ -85,12 +87,14 @@ class _Aside(QueueHandler):
 
 
 def configure_log(settings: Settings, write: Callable[[bytes], int] = _to_stderr) -> None:
-    """Send the log to stderr; libraries that log addresses or headers are held at WARNING."""
+    """Send the log to stderr: what we say from the level that is set on, and warnings of everybody."""
     handler = _Aside(write)
-    handler.setFormatter(_OneLine(Redactor(settings.secrets)))
-    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
-    for name in ("httpx", "httpcore", "mcp", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    LEARNT.update(settings.secrets)
+    handler.setFormatter(_OneLine(Redactor(LEARNT)))
+    level = logging.getLevelNamesMapping()[settings.log_level]
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    for name in _HEARD:
+        logging.getLogger(name).setLevel(level)
 
 
 def log_the_unforeseen() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from mcp_types import CallToolResult, ContentBlock, InputRequiredResult, TextContent, ToolAnnotations
 from mcp_types import Tool as ListedTool
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError, WithJsonSchema
 
 from ..errors import AnalyticsError, invalid
 from ..redaction import Redactor
@@ -64,20 +64,22 @@ class Reply:
 
     Args:
         rows: how many rows of data the answer stands for, for the log.
-        reveals: whether a secret in it is meant to be there.
+        reveals: a secret that is meant to be there, as the field `secret`; whatever else looks like one is masked.
     """
 
     text: str
     data: Answer
     extra: list[ContentBlock] = field(default_factory=list)
     rows: int = 0
-    reveals: bool = False
+    reveals: SecretStr | None = None
 
     def result(self, redactor: Redactor) -> CallToolResult:
         """The answer as the protocol has it, with nothing in it that must not leave."""
         text, data = self.text, safe_data(self.data.model_dump(mode="json"))
-        if not self.reveals:
-            text, data = redactor.text(text), redactor.data(data)
+        text, data = redactor.text(text), redactor.data(data)
+        if self.reveals is not None:
+            secret = self.reveals.get_secret_value()
+            text, data = f"{text}\n\nSecret: `{secret}`", data | {"secret": secret}
         return CallToolResult(content=[TextContent(text=text), *self.extra], structured_content=data)
 
 

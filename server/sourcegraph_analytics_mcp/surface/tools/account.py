@@ -37,7 +37,7 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
     check_order(arguments.start_date, arguments.end_date)
     instance = app.settings.resolve_instance(arguments.instance_url)
     given = await app.analytics.credits(instance, arguments.start_date, arguments.end_date)
-    given = _sayable(nameless(given) if app.masked else given)
+    given = _sayable(app.redactor.data(nameless(given) if app.masked else given))  # so that text and data say the same
     text = _as_text(given)
     length = max(len(text), len(json.dumps(safe_data(given), ensure_ascii=False)))
     if length > _MOST_TEXT:

@@ -85,12 +85,13 @@ async def create_token(app: App, arguments: CreateTokenArguments, call: Call) ->
     reveal = app.settings.secret_delivery == "reveal"  # noqa: S105
     answer = CreateTokenAnswer(
         token=entry,
-        secret=token.secret.get_secret_value() if reveal else None,
+        secret=None,
         secret_fingerprint=created.stored.fingerprint,
         secret_stored_in=_place(app, created),
         notes=notes,
     )
-    return Reply(await _told(app, answer, created) + _noted(notes), answer, reveals=reveal)
+    told = await _told(app, answer, created) + _noted(notes)
+    return Reply(told, answer, reveals=token.secret if reveal else None)
 
 
 def _expiry(arguments: CreateTokenArguments) -> datetime | None:
@@ -119,11 +120,8 @@ async def _told(app: App, answer: CreateTokenAnswer, created: Created) -> str:
     use = "this server uses it from now on" if source == "secret store" else f"this server goes on using {source}"
     end = answer.token.expires_at or "never"
     name = answer.token.display_name or "(no name)"
-    shown = f" Secret: {answer.secret}" if answer.secret else ""
     facts = [("id", answer.token.id), ("name", name), ("expires", end), ("fingerprint", answer.secret_fingerprint)]
-    return (
-        f"The token was created; its secret is in {answer.secret_stored_in}; {use}.{shown}\n\n{table(('', ''), facts)}"
-    )
+    return f"The token was created; its secret is in {answer.secret_stored_in}; {use}.\n\n{table(('', ''), facts)}"
 
 
 class ListTokensArguments(Arguments):
