@@ -558,6 +558,21 @@ async def test_a_new_column_that_is_called_like_another_spelling_is_kept_as_one_
     assert "kept as text: column_4_timestamp_month, day, user_id, email." in " ".join(export["warnings"])
 
 
+async def test_a_cell_of_spaces_is_blank_whatever_its_column(make_settings: Make) -> None:
+    head = b"Instance user ID,Active Sourcegraph User,Timestamp Date,Searches,Combined CAR\n"
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(head + b"1, ,2026-01-05,  ,\t\n2,yes, ,3,0.5\n")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user_day"))["export"]
+        sql = (
+            "SELECT count(active_sourcegraph_user), count(timestamp_date), sum(searches), sum(combined_car) FROM usage"
+        )
+        assert (await call(client, "query_export", export_id=export["id"], sql=sql))["rows"] == [[1, 1, 3, 0.5]]
+    assert [warning for warning in export["warnings"] if "cells of" in warning] == []
+
+
 async def test_a_column_without_a_name_is_kept_as_one_that_nobody_documented(make_settings: Make) -> None:
     """A comma at the end of each line is no reason to refuse a year of figures, which it does not change."""
 

@@ -1,22 +1,25 @@
 """With IDENTITIES=pseudonyms no name, e-mail or user id leaves the server, and the figures are the same."""
 
+import hashlib
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import anyio
 import pytest
 from mcp import Client
-from mcp_types import PromptReference, ResourceTemplateReference
+from mcp_types import PromptReference, ResourceLink, ResourceTemplateReference
 
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Activity, Company, Person
 from sourcegraph_analytics_mcp.demo.reports import report
 from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.exports.identities import Pseudonyms
 from sourcegraph_analytics_mcp.settings import Settings
-from support.client import call, connected, read, refused
+from support.client import call, connected, read, refused, text
 from support.upstreams import Exchange, scripted_upstream
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +53,7 @@ async def upstream(exchange: Exchange) -> None:
         asked = parse_qs(urlsplit(exchange.target).query)
         (granularity,) = asked.get("granularity", ["by_user_day_client_language"])
         head, *lines = "".join(report(company(), granularity, None, None)).splitlines()
-        body = "\n".join([f"{head},Manager", *(f"{line},planted boss" for line in lines)])
+        body = "\n".join([f"{head},Notes of planted0@corp.example", *(f"{line},planted boss" for line in lines)])
         await exchange.answer(body.encode())
 
 
@@ -105,9 +108,9 @@ async def test_nobody_is_named_anywhere(
         async with connected(make_settings(fake.url, **people_files)) as client:
             named, plain = await everything(client)
 
-    for text in (*said, capfd.readouterr().err):
-        assert not [word for word in PLANTED if word in text.lower()]
-    assert all(any(word in text.lower() for text in named) for word in PLANTED)  # the search would have found them
+    for told in (*said, capfd.readouterr().err):
+        assert not [word for word in PLANTED if word in told.lower()]
+    assert all(any(word in told.lower() for told in named) for word in PLANTED)  # the search would have found them
 
     assert sorted(row[2:] for row in found["users"]["rows"]) == sorted(row[2:] for row in plain["users"]["rows"])
     assert sorted(found["teams"]["rows"]) == sorted(plain["teams"]["rows"])
@@ -115,8 +118,72 @@ async def test_nobody_is_named_anywhere(
     for figure in ("inactive", "seen", "never_seen", "seats_freed"):
         assert found["inactive"][figure] == plain["inactive"][figure]
     assert found["inactive"]["inactive"] == 1
-    assert {"user_email", "username", "manager"}.isdisjoint(c["name"] for c in found["sql"]["columns"])
-    assert found["export"]["export"]["path"] is None
+    assert {"user_email", "username"}.isdisjoint(c["name"] for c in found["sql"]["columns"])
+    export = found["export"]["export"]
+    assert export["path"] is None
+    assert "Columns that are not documented: 1; they are hidden here" in " ".join(export["warnings"])
+    assert export["columns"] == plain["export"]["export"]["columns"][:-1]
+
+
+async def test_a_guess_of_a_name_can_be_proved_by_no_hash_and_no_length_of_an_export(make_settings: Make) -> None:
+    """The file that they are of names people: whoever knows all of it but one name could try names until they fit."""
+    given_up = anyio.Event()
+
+    async def slowly(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 32\r\n\r\nInstance user ID,Searches\n")
+        await given_up.wait()
+        await exchange.send(b"Uid,2\n")
+
+    heard: list[str] = []
+
+    async def report(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(f"{progress} {message}")
+
+    async with scripted_upstream(slowly) as fake:
+        settings = make_settings(fake.url, identities="pseudonyms", answer_within="1")
+        async with connected(settings) as client:
+            begun = await client.call_tool("export_csv", {"granularity": "by_user"}, progress_callback=report)
+            running = (await call(client, "list_exports"))["exports"]
+            given_up.set()
+            done = begun
+            while '"running"' in done.model_dump_json():
+                done = await client.call_tool("export_csv", {"granularity": "by_user"})
+            kept = (await call(client, "list_exports"))["exports"]
+            export = done.structured_content["export"]
+            said = [begun.model_dump_json(), done.model_dump_json(), *heard]
+            said += [(await client.list_resources(cache_mode="refresh")).model_dump_json()]
+            said += [await read(client, uri) for uri in ("analytics://exports", export["summary_uri"])]
+    assert [entry["status"] for entry in (*running, *kept)] == ["running", "complete"]
+    for entry in (begun.structured_content["export"], export, *running, *kept):
+        assert (entry["byte_count"], entry["sha256"]) == (None, None)
+    assert all(not link.size for link in done.content if isinstance(link, ResourceLink))
+    (file,) = settings.home.rglob("export.csv")
+    assert [told for told in said if hashlib.sha256(file.read_bytes()).hexdigest() in told] == []
+    assert [told for told in said if re.search(r"\d (bytes|kB)", told)] == []
+    assert heard
+
+
+async def test_a_cell_that_is_no_value_of_its_kind_is_hidden_as_it_may_name_somebody(make_settings: Make) -> None:
+    head = "Instance user ID,Active Sourcegraph User,Timestamp Date,Searches,Combined CAR"
+    odd = ("planted flag", "planted day", "planted count", "planted ratio")
+    plain = ("yes", "2026-01-05", "3", "0.5")
+    mixed = [[o if place == at else p for place, (o, p) in enumerate(zip(odd, plain, strict=True))] for at in range(4)]
+    body = "\n".join([head, *(f"u{n},{','.join(cells)}" for n, cells in enumerate([*mixed, list(plain), [" "] * 4]))])
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(f"{body}\n".encode())
+
+    said: dict[str, list[str]] = {}
+    async with scripted_upstream(answer) as fake:
+        for identities in ("names", "pseudonyms"):
+            async with connected(make_settings(fake.url, identities=identities)) as client:
+                export = (await call(client, "export_csv", granularity="by_user_day"))["export"]
+                said[identities] = [await read(client, f"{export['summary_uri']}{p}") for p in ("/rows", "/data.csv")]
+    assert all(told.count("planted") == len(odd) for told in said["names"])
+    for told in said["pseudonyms"]:
+        assert "planted" not in told
+        assert told.count("(hidden)") == len(odd)
+        assert told.count("2026-01-05") == told.count("0.5") == len(odd)
 
 
 async def test_a_person_keeps_one_pseudonym_across_tools_exports_and_restarts(
@@ -214,14 +281,26 @@ async def test_without_a_place_for_the_key_nothing_is_shown(make_settings: Make,
         ({"userId": 4711, "ids": [4712], "paid": 3, "paidUsers": 4},
          {"userId": "(hidden)", "ids": ["(hidden)"], "paid": 3, "paidUsers": 4}),
         ({"byUser": {"a@x.example": 5, "planted": 7, "c d": 9}},
-         {"byUser": {"(hidden)": 5, "(hidden 2)": 7, "(hidden 3)": 9}}),
-        ({"totals": {"o'p@x.example": 1, "U1": 2, "used": 3}}, {"totals": {"(hidden)": 1, "(hidden 2)": 2, "used": 3}}),
+         {"byUser": {"(hidden)": 5, "(hidden) 2": 7, "(hidden) 3": 9}}),
+        ({"totals": {"o'p@x.example": 1, "U1": 2, "used": 3}}, {"totals": {"(hidden)": 1, "(hidden) 2": 2, "used": 3}}),
         ({"users": [{"name": "planted", "used": 1.5, "trial": False, "end": None}]},
          {"users": [{"name": "(hidden)", "used": 1.5, "trial": False, "end": None}]}),
         ({"from": "2026-01-31", "until": "2026-02-01T00:00:00.5Z", "month": "2026-01", "note": "2026-01-31 planted"},
          {"from": "2026-01-31", "until": "2026-02-01T00:00:00.5Z", "month": "2026-01", "note": "(hidden)"}),
-        ({"consumption": {"alice": 3, "bob-smith": 4}}, {"consumption": {"(hidden)": 3, "(hidden 2)": 4}}),
+        ({"consumption": {"alice": 3, "bob-smith": 4}}, {"consumption": {"(hidden)": 3, "(hidden) 2": 4}}),
         ({"topUsers": [{"alice": 3, "creditsUsed": 4}]}, {"topUsers": [{"(hidden)": 3, "creditsUsed": 4}]}),
+        ({"user": 4711, "owner": 4712, "created_by": 4713, "member": 4714.5, "users": [4715], "by": 4716},
+         {"user": "(hidden)", "owner": "(hidden)", "created_by": "(hidden)", "member": "(hidden)",
+          "users": ["(hidden)"], "by": "(hidden)"}),
+        ({"userid": 4711, "instance user id": 4712, "USER_ID_2": 4713, "uid": 4714},
+         {f"(hidden){n}": "(hidden)" for n in ("", " 2", " 3", " 4")}),
+        ({"userId": {"number": 4711}, "user": {"value": 4712}, "active_users": [4713], "users": {"list": [4714]}},
+         {"userId": {"(hidden)": "(hidden)"}, "user": {"(hidden)": "(hidden)"}, "active_users": ["(hidden)"],
+          "users": {"(hidden)": ["(hidden)"]}}),
+        ({"user_count": 12, "activeUsers": 3, "total_users": 15, "seats": 20, "credits_per_user": 2.5, "by_month": 4},
+         {"user_count": 12, "activeUsers": 3, "total_users": 15, "seats": 20, "credits_per_user": 2.5, "by_month": 4}),
+        ({"owner": {"used": 5}, "account": {"balance": 7}, "users": {"total": 9}, "series": [1, 2]},
+         {"owner": {"(hidden)": 5}, "account": {"balance": 7}, "users": {"(hidden)": 9}, "(hidden)": [1, 2]}),
         ("planted", "(hidden)"),
         ([["planted", 1]], [["(hidden)", 1]]),
     ],
@@ -238,4 +317,5 @@ async def test_credits_show_what_can_name_nobody_and_lose_no_figure(
         async with connected(make_settings(fake.url)) as client:
             assert (await call(client, "get_credits"))["credits"] == given
     assert result.structured_content == {"credits": shown}
+    assert ("What may name somebody is (hidden), numbers too." in text(result)) is ("(hidden)" in json.dumps(shown))
     assert not [word for word in ("planted", "U1", "471", "@", "c d") if word in result.model_dump_json()]

@@ -18,6 +18,7 @@ from .columns import BY_NAME
 
 PERSON = "instance_user_id"
 NAMES = ("user_email", "username")
+HIDDEN = "(hidden)"  # what stands where something may name somebody
 _SHOWN = 20  # hex digits of a pseudonym: 80 bits
 
 

@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 from .cells import records
 from .columns import Field
-from .identities import PERSON, Pseudonyms, hidden
+from .engine.strict import value_of
+from .identities import HIDDEN, PERSON, Pseudonyms, hidden
 from .missing import damaged, lost
 from .models import Export
 
@@ -32,7 +33,13 @@ class Shown:
         if self._pseudonyms is None:
             return list(cells)
         of = self._pseudonyms.of
-        return [of(cells[i]) if self._fields[i].name == PERSON else cells[i] for i in self._places]
+        shown = ((cells[i], self._fields[i]) for i in self._places)
+        return [of(cell) if field.name == PERSON else _harmless(cell, field) for cell, field in shown]
+
+
+def _harmless(cell: str, field: Field) -> str:
+    """A cell of a column that names nobody: what is no value of its kind may do so all the same."""
+    return cell if value_of(cell, field.kind) is not None else HIDDEN
 
 
 def page(export: Export, offset: int, limit: int) -> list[list[str]]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 from typing import Literal
 
+from ..exports.columns import UNDOCUMENTED
 from ..exports.downloads import Download
 from ..exports.models import Export, grain_words, range_words
 from ..usage.summary import Breakdown, Summary
@@ -24,7 +25,7 @@ class ExportEntry(Answer):
     end_date: date | None
     created_at: str
     row_count: int
-    byte_count: int
+    byte_count: int | None
     progress: float | None = None
     sha256: str | None = None
     columns: tuple[str, ...] = ()
@@ -40,8 +41,14 @@ def uri(export_id: str, part: str = "") -> str:
     return f"analytics://exports/{export_id}{part}"
 
 
-def complete(export: Export, *, reused: bool = False, with_path: bool = True) -> ExportEntry:
-    """An export as answers describe it; the file itself names people, so it is not named where they are masked."""
+def complete(export: Export, *, reused: bool = False, with_path: bool = False, masked: bool = False) -> ExportEntry:
+    """An export as answers describe it.
+
+    Args:
+        with_path: whether to name the file itself.
+        masked: whether people are shown by pseudonym: the file names them, so that who guesses a name could prove it
+            by the file's length or hash; what nobody documented may name them, too.
+    """
     return ExportEntry(
         id=export.id,
         status="complete",
@@ -51,19 +58,19 @@ def complete(export: Export, *, reused: bool = False, with_path: bool = True) ->
         end_date=export.end_date,
         created_at=_moment(export.created_at),
         row_count=export.row_count,
-        byte_count=export.byte_count,
-        sha256=export.sha256,
-        columns=tuple(field.header[:_LONGEST_HEADER] for field in export.fields),
+        byte_count=None if masked else export.byte_count,
+        sha256=None if masked else export.sha256,
+        columns=tuple(f.header[:_LONGEST_HEADER] for f in export.fields if f.known or not masked),
         active_users=export.active_users,
         reused=reused,
-        warnings=warnings(export),
+        warnings=warnings(export, masked=masked),
         summary_uri=uri(export.id),
         csv_uri=uri(export.id, "/data.csv"),
         path=str(export.csv) if with_path else None,
     )
 
 
-def running(download: Download) -> ExportEntry:
+def running(download: Download, *, masked: bool) -> ExportEntry:
     request = download.request
     return ExportEntry(
         id=download.id,
@@ -74,8 +81,8 @@ def running(download: Download) -> ExportEntry:
         end_date=request.end_date,
         created_at=_moment(download.started_at),
         row_count=max(download.rows - 1, 0),
-        byte_count=download.received,
-        progress=download.fraction,
+        byte_count=None if masked else download.received,
+        progress=download.fraction if download.fraction is None else round(download.fraction, 3),
     )
 
 
@@ -83,9 +90,12 @@ def _moment(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def warnings(export: Export) -> tuple[str, ...]:
+def warnings(export: Export, *, masked: bool) -> tuple[str, ...]:
     """What a reader of the figures must know: about the data, and about days that are not over."""
-    return (*export.warnings, *_coverage(export))
+    unknown = sum(not field.known for field in export.fields)
+    unnamed = f"{UNDOCUMENTED}: {unknown:,}; they are hidden here, as their names and cells may name people."
+    told = (unnamed if masked and warning.startswith(UNDOCUMENTED) else warning for warning in export.warnings)
+    return (*told, *_coverage(export))
 
 
 def _coverage(export: Export) -> Iterator[str]:
@@ -120,10 +130,11 @@ def _made(entry: ExportEntry) -> str:
     return f"{made}, running" + (f" {entry.progress:.0%}" if entry.progress is not None else "")
 
 
-def sentence(export: Export) -> str:
+def sentence(export: Export, *, masked: bool) -> str:
     """An export in one sentence."""
     rows, people = plural(export.row_count, "row"), plural(export.active_users, "person", "people")
-    return f"{export.title}: {rows} about {people}, {size(export.byte_count)}, as of {_spoken(export.created_at)}."
+    length = "" if masked else f", {size(export.byte_count)}"
+    return f"{export.title}: {rows} about {people}{length}, as of {_spoken(export.created_at)}."
 
 
 def coverage(export: Export) -> str:
@@ -147,10 +158,10 @@ def breakdown_table(breakdown: Breakdown) -> str:
     return table(("", *(metric.title for metric in breakdown.metrics)), rows)
 
 
-def summary_markdown(export: Export, summary: Summary) -> str:
+def summary_markdown(export: Export, summary: Summary, *, masked: bool) -> str:
     """An export summarised as Markdown tables, a few hundred tokens long."""
-    parts = [f"# {export.title}", f"{sentence(export)} {coverage(export)}"]
-    parts += [f"Note: {safe(warning)}" for warning in warnings(export)]
+    parts = [f"# {export.title}", f"{sentence(export, masked=masked)} {coverage(export)}"]
+    parts += [f"Note: {safe(warning)}" for warning in warnings(export, masked=masked)]
     parts += [
         "## Totals",
         table(("metric", "value", "unit"), ((m.title, figure(v, m.unit), m.unit) for m, v in summary.totals)),

@@ -28,7 +28,7 @@ def listed(settings: Settings) -> str:
     """What is kept, newest first, as one table."""
     kept = sorted((e for store in stores(settings) for e in store.exports()), key=lambda e: e.created_at, reverse=True)
     head = f"{plural(len(kept), 'export')} kept.{unreadable(settings)}"
-    return f"{head}\n\n{recent_table(complete(export, with_path=False) for export in kept)}" if kept else head
+    return f"{head}\n\n{recent_table(complete(export) for export in kept)}" if kept else head
 
 
 def unreadable(settings: Settings) -> str:

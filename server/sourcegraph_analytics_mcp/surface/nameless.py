@@ -3,7 +3,9 @@
 import re
 from typing import Any
 
-_HIDDEN = "(hidden)"
+from ..exports.identities import HIDDEN
+from ..redaction import told_apart
+
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^A-Za-z_-]+")
 # What a field may be called; any other key may be a username.
 _WORDS = frozenset({
@@ -22,37 +24,87 @@ _WORDS = frozenset({
 })  # fmt: skip
 _MOMENT = re.compile(r"\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?)?\Z", re.ASCII)
 _OF_PEOPLE = re.compile(r"by|.*(user|owner|member|person|people|mail|login)", re.IGNORECASE)
-_ID = re.compile(r"((?i:u?id)|.*([_-]id|I[dD]))s?\Z")
+# Whose number may be somebody's: of these, and of whatever ends in an id.
+_SOMEBODY = re.compile(
+    r"user|owner|member|person|people|mail|login|account|approver|assignee|author(?!i)|contact|creator|customer|"
+    r"developer|employee|engineer|holder|identi|request[eo]r|seat",
+    re.IGNORECASE,
+)
+_ID = re.compile(r"(?!(pre|un)?paids?\Z|(in)?valid\Z).*(id|by)s?\Z")
+_PLURAL = re.compile(r"people|.*s")
+# What makes a number of people a figure, as the last word of its name.
+_FIGURES = frozenset({
+    "active", "adjusted", "allocated", "allocation", "amount", "available", "average", "avg", "balance", "billable",
+    "consumed", "consumption", "cost", "count", "counts", "credit", "credits", "days", "granted", "hours", "inactive",
+    "left", "licensed", "limit", "max", "mean", "median", "min", "overage", "paid", "percent", "percentage",
+    "purchased", "quota", "rate", "ratio", "remaining", "seat", "seats", "spent", "sum", "total", "totals", "usage",
+    "used",
+})  # fmt: skip
 
 
-def nameless(value: Any, key: str = "") -> Any:
-    """The numbers, booleans, dates and field names of a JSON-like value; everything else in it is spelled as hidden.
+def nameless(value: Any, key: str = "", *, within: bool = False) -> Any:
+    """The figures, booleans, dates and field names of a JSON-like value; everything else in it is spelled as hidden.
 
     Args:
-        key: what it is the value of; an object that maps people to something has names for keys, an id may be a number.
+        key: what it is the value of; an object that maps people to something has names for keys, a number may be an id.
+        within: whether that is part of what describes one person, or of an id.
     """
     if isinstance(value, dict):
-        return _fields(value, keyed_by_people=bool(_OF_PEOPLE.match(key)))
+        return _fields(value, key, keyed_by_people=bool(_OF_PEOPLE.match(key)), within=within or _is_one(key))
     if isinstance(value, list):
-        return [_in_list(item, key) for item in value]
+        return [_in_list(item, key, within=within) for item in value]
     if value is None or isinstance(value, bool):
         return value
-    harmless = _MOMENT.match(value) if isinstance(value, str) else not _ID.match(key)
-    return value if harmless else _HIDDEN
+    harmless = _MOMENT.match(value) if isinstance(value, str) else _is_figure(key, within=within)
+    return value if harmless else HIDDEN
 
 
-def _in_list(item: Any, key: str) -> Any:
-    """One of several; an object among them is a record, whose keys are fields whatever the list is of."""
-    return _fields(item, keyed_by_people=False) if isinstance(item, dict) else nameless(item, key)
+def _in_list(item: Any, key: str, *, within: bool) -> Any:
+    """One of several: an object is a record, its keys are fields whatever the list is of; numbers of people are ids."""
+    if isinstance(item, dict):
+        return _fields(item, "", keyed_by_people=False, within=within)
+    numbers = isinstance(item, int | float) and not isinstance(item, bool)
+    return HIDDEN if numbers and (within or _is_of_people(key)) else nameless(item, key, within=within)
 
 
-def _fields(value: dict[str, Any], *, keyed_by_people: bool) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
-    unnamed = 0
-    for key, item in value.items():
-        name = key
-        if keyed_by_people or not _WORDS.issuperset(part.lower() for part in _PART.findall(key)):
-            unnamed += 1
-            name = _HIDDEN if unnamed == 1 else f"(hidden {unnamed})"  # so that no figure takes another's place
-        shown[name] = nameless(item, key)
-    return shown
+def _is_figure(key: str, *, within: bool) -> bool:
+    """Whether a number of that name is one that counts or measures, and no number of somebody."""
+    words = _words(key)
+    if not words:
+        return not within
+    if _ID.fullmatch(words[-1]):
+        return False
+    if "per" in words:
+        return True
+    several = len(words) > 1 and bool(_PLURAL.fullmatch(words[-1])) and _is_of_people(words[-1])  # `active_users`
+    return words[-1] in _FIGURES or several or not (within or _is_of_people(key))
+
+
+def _words(key: str) -> list[str]:
+    """The words of a field's name, without signs and without figures at its end."""
+    return [word for part in _PART.findall(key) if (word := part.strip(" .:/0123456789").lower())]
+
+
+def _is_of_people(key: str) -> bool:
+    return bool(_SOMEBODY.search(key))
+
+
+def _is_one(key: str) -> bool:
+    """Whether an object of that name describes one person, or is an id, and maps no people to something."""
+    words = _words(key)
+    if not words or words[0] in ("by", "per"):
+        return False
+    return bool(_ID.fullmatch(words[-1])) or (_is_of_people(key) and not _PLURAL.fullmatch(words[-1]))
+
+
+def _fields(value: dict[str, Any], of: str, *, keyed_by_people: bool, within: bool) -> dict[str, Any]:
+    def name(key: str) -> str:
+        named = keyed_by_people or not _WORDS.issuperset(part.lower() for part in _PART.findall(key))
+        return HIDDEN if named else key
+
+    shown = told_apart(value, name)
+    listed = within or _is_of_people(of)
+    return {
+        shown[key]: nameless(item, key, within=listed if isinstance(item, list) else within)
+        for key, item in value.items()
+    }

@@ -11,14 +11,13 @@ from mcp_types import Annotations, Resource
 
 from ..errors import AnalyticsError, invalid
 from ..exports.columns import DOCUMENTED, SQL_TYPES, expected
-from ..exports.models import Export
 from ..exports.rows import Shown, guarded, page
 from ..upstream.models import GRANULARITIES
 from ..usage.metrics import METRICS, Minutes
 from . import exports_text
 from .app import App, assumed
 from .notices import EXPORTS_URI
-from .text import fitting, formula_safe, plural, safe, table
+from .text import fitting, formula_safe, plural, safe, size, table
 
 METRICS_URI = "analytics://metrics"
 COLUMNS_URI = "analytics://columns"
@@ -66,14 +65,15 @@ def add_resources(server: MCPServer[Any], app: Callable[[], App]) -> None:
         return await csv_of(app(), export_id)
 
 
-def listed(exports: list[Export]) -> list[Resource]:
+async def listed(app: App) -> list[Resource]:
     """The newest exports one by one, for `resources/list`."""
+    exports = await app.store.listed()
     return [
         Resource(
             uri=exports_text.uri(export.id),
             name=f"export-{export.id[:8]}",
             title=export.title,
-            description=exports_text.sentence(export),
+            description=exports_text.sentence(export, masked=app.masked),
             mime_type="text/markdown",
             annotations=Annotations(last_modified=f"{export.created_at:%Y-%m-%dT%H:%M:%SZ}"),
         )
@@ -83,8 +83,8 @@ def listed(exports: list[Export]) -> list[Resource]:
 
 async def recent(app: App) -> str:
     kept = await anyio.to_thread.run_sync(app.store.exports)
-    entries = [exports_text.running(d) for d in app.downloads.running]
-    entries += [exports_text.complete(export, with_path=app.shows_paths) for export in kept[:_MOST_IN_TABLE]]
+    entries = [exports_text.running(d, masked=app.masked) for d in app.downloads.running]
+    entries += [exports_text.complete(export, masked=app.masked) for export in kept[:_MOST_IN_TABLE]]
     if not entries:
         return "No exports are kept yet; the tool export_csv makes one."
     cut = f" The table holds the newest {_MOST_IN_TABLE}; list_exports has all." if len(kept) > _MOST_IN_TABLE else ""
@@ -107,7 +107,7 @@ def columns_markdown() -> str:
 
 async def summary_of(app: App, export_id: str) -> str:
     export = await anyio.to_thread.run_sync(app.store.get, export_id)
-    return exports_text.summary_markdown(export, await app.summaries.of(export))
+    return exports_text.summary_markdown(export, await app.summaries.of(export), masked=app.masked)
 
 
 async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:
@@ -134,7 +134,7 @@ async def csv_of(app: App, export_id: str) -> str:
     if export.byte_count > _MOST_CSV:
         raise AnalyticsError(
             "result_too_large",
-            f"The CSV is {export.byte_count:,} bytes long; up to {_MOST_CSV:,} are handed over.",
+            f"The CSV is longer than the {size(_MOST_CSV)} that are handed over.",
             "Open the file that export_csv names, read a page of rows, or ask query_usage.",
         )
     shown = Shown(export.fields, app.questions.pseudonyms)

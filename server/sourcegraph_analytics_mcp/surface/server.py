@@ -254,10 +254,10 @@ class AnalyticsServer(MCPServer[App]):
 
     async def list_resources(self) -> list[ListedResource]:
         try:
-            kept = await self.running().store.listed()
+            kept = await listed(self.running())
         except AnalyticsError as error:
             raise MCPError(code=INTERNAL_ERROR, message=error.text) from None
-        return [*await super().list_resources(), *listed(kept)]
+        return [*await super().list_resources(), *kept]
 
     async def read_resource(self, uri: Any, context: Context[App, Any] | None = None) -> Any:
         if context is not None:

@@ -26,11 +26,11 @@ async def wait_for(app: App, download: Download, call: Call) -> Export | None:
     async def report() -> None:
         while True:
             await anyio.sleep(_LOOK_EVERY)
-            done, total = (
-                (download.fraction * 100, 100.0) if download.fraction is not None else (download.received, None)
-            )
-            rows = plural(max(download.rows - 1, 0), "row")
-            await call.progress(done, total, f"{size(download.received)}, about {rows}")
+            arrived = download.rows if app.masked else download.received
+            known = None if download.fraction is None else round(download.fraction * 100, 1)
+            done, total = (arrived, None) if known is None else (known, 100.0)
+            far = "" if app.masked else f"{size(download.received)}, "
+            await call.progress(done, total, f"{far}about {plural(max(download.rows - 1, 0), 'row')}")
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(report)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from isal.isal_zlib import crc32
 
 from ...errors import AnalyticsError
-from ..columns import BY_NAME, Field, changed, expected, key_columns, recognise
+from ..columns import BY_NAME, UNDOCUMENTED, Field, changed, expected, key_columns, recognise
 from .native import duckdb, rows_in
-from .parquet import convert
+from .parquet import convert, text
 from .source import Seen, Source
 from .strict import BadCsv, Read, records, rewrite
 from .syncing import Syncing
@@ -240,7 +240,7 @@ class Ingest:
             yield f"Columns that are documented but missing: {', '.join(missing)}."
         if unknown:
             more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
-            yield f"Columns that are not documented, kept as text: {', '.join(unknown[:_MOST_NAMED])}{more}."
+            yield f"{UNDOCUMENTED}, kept as text: {', '.join(unknown[:_MOST_NAMED])}{more}."
         nameless = self._total.unparsed.pop("instance_user_id", 0)
         if nameless:
             yield f"{nameless:,} rows have no Instance user ID; they count for no person."

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 
 from .. import cells
 from ..columns import Field, Kind
@@ -91,10 +92,16 @@ def rewrite(data: bytes, fields: tuple[Field, ...], out: io.TextIOBase) -> Read:
     return found
 
 
-def _cell(text: str, column: Field, unparsed: Counter[str]) -> str:
-    if column.kind == "text" or not text.strip():
+@lru_cache(maxsize=4096)
+def value_of(text: str, kind: Kind) -> str | None:
+    """A cell as the value it stands for, in canonical spelling; None where it is no value of its column's kind."""
+    if kind == "text":
         return text
-    value = _PARSERS[column.kind](text.strip())
+    return _PARSERS[kind](text.strip()) if text.strip() else ""  # blanks, which the engine refuses
+
+
+def _cell(text: str, column: Field, unparsed: Counter[str]) -> str:
+    value = value_of(text, column.kind)
     if value is None:
         unparsed[column.name] += 1
         return ""

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ...access.credentials import expires_soon
 from ...errors import AnalyticsError
+from ...exports.identities import HIDDEN
 from ..app import App
 from ..call import Call
 from ..nameless import nameless
@@ -43,7 +44,9 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
     if length > _MOST_TEXT:
         raise AnalyticsError("result_too_large", f"The credits are {length:,} characters long.", "Ask for fewer days.")
     asked = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    return Reply(f"Credits of {instance} as upstream gives them, {asked}.\n\n{text}", CreditsAnswer(credits=given))
+    masked = f" What may name somebody is {HIDDEN}, numbers too." if app.masked and HIDDEN in text else ""
+    head = f"Credits of {instance} as upstream gives them, {asked}.{masked}"
+    return Reply(f"{head}\n\n{text}", CreditsAnswer(credits=given))
 
 
 def _sayable(given: Any) -> Any:

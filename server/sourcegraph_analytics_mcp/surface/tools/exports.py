@@ -51,7 +51,7 @@ async def export_csv(app: App, arguments: ExportArguments, call: Call) -> Reply:
         download = app.downloads.start(request)
         export = await wait_for(app, download, call)
         if export is None:
-            return _running(download)
+            return _running(app, download)
     if since is not None:
         app.refreshes.answered([request])
     return _complete(app, export, reused=reused)
@@ -74,12 +74,12 @@ def check_order(start: date | None, end: date | None) -> None:
 
 
 def _complete(app: App, export: Export, *, reused: bool) -> Reply:
-    entry = exports_text.complete(export, reused=reused, with_path=app.shows_paths)
+    entry = exports_text.complete(export, reused=reused, with_path=app.shows_paths, masked=app.masked)
     kept = " Kept from an earlier call in this hour." if reused else ""
     facts = [("export_id", entry.id), ("summary", entry.summary_uri), ("csv", entry.csv_uri)]
     facts += [("file", entry.path)] if entry.path else []
     facts += [("note", warning) for warning in entry.warnings]
-    head = f"{exports_text.sentence(export)}{kept} {exports_text.coverage(export)}"
+    head = f"{exports_text.sentence(export, masked=app.masked)}{kept} {exports_text.coverage(export)}"
     text = f"{head}\n\n{table(('', ''), facts, widest=1000)}"
     links: list[ContentBlock] = []
     if app.settings.resource_links:
@@ -87,14 +87,15 @@ def _complete(app: App, export: Export, *, reused: bool) -> Reply:
             ResourceLink(uri=exports_text.uri(export.id), name=f"{export.id}-summary", title=f"Summary: {export.title}",
                          mime_type="text/markdown"),
             ResourceLink(uri=exports_text.uri(export.id, "/data.csv"), name=f"{export.id}-csv",
-                         title=f"CSV: {export.title}", mime_type="text/csv", size=export.byte_count),
+                         title=f"CSV: {export.title}", mime_type="text/csv", size=entry.byte_count),
         ]  # fmt: skip
     return Reply(text, ExportAnswer(export=entry), links, rows=export.row_count)
 
 
-def _running(download: Download) -> Reply:
-    entry = exports_text.running(download)
-    far = f"{plural(entry.row_count, 'row')}, {size(entry.byte_count)}"
+def _running(app: App, download: Download) -> Reply:
+    entry = exports_text.running(download, masked=app.masked)
+    length = "" if entry.byte_count is None else f", {size(entry.byte_count)}"
+    far = f"{plural(entry.row_count, 'row')}{length}"
     text = (
         f"The export is still running ({far} so far) and goes on in the background. "
         "Call export_csv again with the same arguments to wait for it.\n\n" + exports_text.recent_table([entry])
@@ -128,10 +129,12 @@ async def list_exports(app: App, arguments: ListExportsArguments, call: Call) ->
         if arguments.cursor not in ids:
             raise invalid("That cursor is not of this list any more.", "Call list_exports without a cursor.")
         start = ids.index(arguments.cursor) + 1
-    entries = [exports_text.complete(e, with_path=app.shows_paths) for e in kept[start : start + arguments.limit]]
+    page = kept[start : start + arguments.limit]
+    entries = [exports_text.complete(e, with_path=app.shows_paths, masked=app.masked) for e in page]
     entries = entries[: fitting(list(entry.model_dump(mode="json").values()) for entry in entries)]
     page = kept[start : start + len(entries)]
-    entries = ([exports_text.running(d) for d in app.downloads.running] if start == 0 else []) + entries
+    under_way = app.downloads.running if start == 0 else []
+    entries = [*(exports_text.running(d, masked=app.masked) for d in under_way), *entries]
     more = page[-1].id if page and start + len(page) < len(kept) else None
     head = (
         f"{plural(len(kept), 'export')} kept." if kept or entries else "No exports are kept yet; export_csv makes one."

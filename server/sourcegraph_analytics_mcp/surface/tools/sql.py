@@ -42,7 +42,7 @@ async def query_export(app: App, arguments: SqlArguments, call: Call) -> Reply:
     export = await anyio.to_thread.run_sync(app.store.get, arguments.export_id)
     columns = [f.name for f in export.fields if not app.masked or not hidden(f.name)]
     found = await app.sandbox.run(export.parts, columns, arguments.sql, arguments.limit)
-    found["notes"] += _of_the_data(export, f"{arguments.sql} {found['columns']}".lower())
+    found["notes"] += _of_the_data(app, export, f"{arguments.sql} {found['columns']}".lower())
     count = fitting(found["rows"], widest=500)
     if count < len(found["rows"]):
         found |= {"rows": found["rows"][:count], "truncated": True, "notes": [*found["notes"], cut(count)]}
@@ -55,8 +55,8 @@ async def query_export(app: App, arguments: SqlArguments, call: Call) -> Reply:
     return Reply(f"{head}{notes}\n\n{body}", answer, rows=answer.row_count)
 
 
-def _of_the_data(export: Export, used: str) -> list[str]:
+def _of_the_data(app: App, export: Export, used: str) -> list[str]:
     """What a reader of the rows must know of the data: of cells only where their column is used."""
-    said = warnings(export) if "usage" in used else ()
+    said = warnings(export, masked=app.masked) if "usage" in used else ()
     found = [(warning, _CELLS.search(warning)) for warning in said if "documented" not in warning]
     return [warning for warning, cells in found if cells is None or cells[1] in used]
