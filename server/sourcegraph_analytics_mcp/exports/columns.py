@@ -105,7 +105,14 @@ def _folded(header: str) -> str:
 
 _DOCUMENTED = {_folded(s): c for c in DOCUMENTED for s in (c.header, c.name)}
 _SPELLINGS = {_folded(s): c for c in DOCUMENTED for s in c.also} | _DOCUMENTED
-_MONTHS = {"timestampmonth", "month"}
+# By grain, the folded headers that tell when, the best first; two as good as each other cannot be told apart.
+_DAYS = ({"timestampdate"}, {"timestampdateormonth", "date", "day"})
+_TIME_HEADERS: "dict[Granularity, tuple[set[str], ...]]" = {
+    "by_user": (),
+    "by_user_month": ({"timestampmonth"}, {"month", "timestampdateormonth"}, {"timestampdate"}, {"date", "day"}),
+    "by_user_day": _DAYS,
+    "by_user_day_client_language": _DAYS,
+}
 
 
 def recognise(headers: Sequence[str], granularity: "Granularity") -> tuple[Field, ...]:
@@ -117,8 +124,10 @@ def recognise(headers: Sequence[str], granularity: "Granularity") -> tuple[Field
     if len(headers) > _MOST_COLUMNS or any(len(h) > _LONGEST_HEADER for h in headers):
         raise changed("The report has too many columns, or a column name of absurd length.")
     stripped = [header.strip() for header in headers]
-    there = {_DOCUMENTED[folded].name for header in stripped if (folded := _folded(header)) in _DOCUMENTED}
-    fields = tuple(_field(header, position, granularity, there) for position, header in enumerate(stripped, 1))
+    folded = {_folded(header) for header in stripped}
+    there = {_DOCUMENTED[f].name for f in folded if f in _DOCUMENTED}
+    times = next((best & folded for best in _TIME_HEADERS[granularity] if best & folded), set())
+    fields = tuple(_field(header, position, granularity, there, times) for position, header in enumerate(stripped, 1))
     names = [field.name for field in fields]
     if len(set(names)) < len(names):
         raise changed("Two columns of the report have the same name.")
@@ -129,16 +138,17 @@ def recognise(headers: Sequence[str], granularity: "Granularity") -> tuple[Field
     return fields
 
 
-def _field(header: str, position: int, granularity: "Granularity", there: Set[str]) -> Field:
+def _field(header: str, position: int, granularity: "Granularity", there: Set[str], times: Set[str]) -> Field:
     """The field of one header; another spelling counts only where the documented one is not `there`."""
     folded = _folded(header)
     column = _SPELLINGS.get(folded)
-    other = column is not None and folded not in _DOCUMENTED and column.name in there
-    months = folded in _MONTHS and granularity != "by_user_month"  # which tell no day
-    if column is None or other or months:
+    if column is not None and column.name in _TIME:  # a report of a grain is told by one time, or by none
+        month = granularity == "by_user_month"
+        column = BY_NAME["timestamp_month" if month else "timestamp_date"] if folded in times else None
+    elif column is not None and folded not in _DOCUMENTED and column.name in there:
+        column = None
+    if column is None:
         return Field(header, _invented(header, position), "text", known=False)
-    if column.name in _TIME:  # one documented column, "Timestamp Date (or Month)": the grain decides which it is
-        column = BY_NAME["timestamp_month" if granularity == "by_user_month" else "timestamp_date"]
     return Field(header, column.name, column.kind)
 
 

@@ -9,12 +9,17 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from .cells import records
-from .columns import Field
-from .engine.strict import value_of
+from .columns import Field, Kind
 from .identities import HIDDEN, PERSON, Pseudonyms, hidden
 from .missing import damaged, lost
 from .models import Export
 
+_LOOKS: dict[Kind, re.Pattern[str]] = {  # what the engine reads, and a little more: no words
+    "flag": re.compile(r"(t|true|f|false|y|yes|n|no|0|1)\Z", re.IGNORECASE),
+    "day": re.compile(r"[0-9]{1,4}([-/.][0-9]{1,2}){1,2}([T ][0-9:.,]+)?( ?(Z|UTC|GMT|[+-][0-9:]+))*\Z", re.IGNORECASE),
+    "count": re.compile(r"[-+]?[0-9_.]{1,40}(e[-+]?[0-9]{1,3})?\Z", re.IGNORECASE),
+}
+_LOOKS |= {"month": _LOOKS["day"], "ratio": _LOOKS["count"]}
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?\Z")
 
 
@@ -38,8 +43,9 @@ class Shown:
 
 
 def _harmless(cell: str, field: Field) -> str:
-    """A cell of a column that names nobody: what is no value of its kind may do so all the same."""
-    return cell if value_of(cell, field.kind) is not None else HIDDEN
+    """A cell of a column that names nobody: what does not look like its kind may do so all the same."""
+    looks = _LOOKS.get(field.kind)
+    return cell if looks is None or not cell.strip() or looks.match(cell.strip()) else HIDDEN
 
 
 def page(export: Export, offset: int, limit: int) -> list[list[str]]:

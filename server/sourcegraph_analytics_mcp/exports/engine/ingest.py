@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from isal.isal_zlib import crc32
 
 from ...errors import AnalyticsError
+from ..cells import padded
 from ..columns import BY_NAME, UNDOCUMENTED, Field, changed, expected, key_columns, recognise
 from .native import duckdb, rows_in
-from .parquet import convert, text
+from .parquet import convert, convert_proven
 from .source import Seen, Source
 from .strict import BadCsv, Read, records, rewrite
 from .syncing import Syncing
@@ -150,7 +151,8 @@ class Ingest:
     def _converted(self, start: int, end: int, number: int, part: Path) -> tuple[Read, int]:
         with self._attempt(number, "fast") as (segment, made):
             seen = self._source.copy(start, end, segment)
-            rows = convert(self._connection, self._fields, segment, made) if end > start else -1
+            plain = end > start and not (seen.quotes and padded(self._source.read(start, end)))
+            rows = convert(self._connection, self._fields, segment, made) if plain else -1
             lines, controls = self._lines_and_controls(seen, start, end, rows)
             if rows == lines:
                 made.rename(part)
@@ -159,8 +161,10 @@ class Ingest:
             rows_again = io.StringIO(newline="")
             read = rewrite(self._source.read(start, end), self._fields, rows_again)
             segment.write_text(rows_again.getvalue(), encoding="utf-8", newline="")
-            if convert(self._connection, self._fields, segment, made, "\\n") != read.rows:
+            rows, nulls = convert_proven(self._connection, self._fields, segment, made)
+            if rows != read.rows:
                 raise BadCsv(1, "it cannot be read the same way twice")
+            read.unparsed = nulls - read.blank
             made.rename(part)
             read.controls = controls
             return read, seen.crc

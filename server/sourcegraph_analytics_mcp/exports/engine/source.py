@@ -21,12 +21,14 @@ class Seen:
         crc: CRC-32 of its bytes.
         marks: line feeds and control characters together; one pass finds both.
         returns: whether it holds carriage returns.
+        quotes: whether it holds quotes.
         unended: whether its last line has no line feed.
     """
 
     crc: int = 0
     marks: int = 0
     returns: bool = False
+    quotes: bool = False
     unended: bool = False
 
 
@@ -75,6 +77,7 @@ class Source:
                 seen.crc = crc32(piece, seen.crc)
                 seen.marks += len(piece) - len(piece.translate(None, _CONTROLS + b"\n"))
                 seen.returns = seen.returns or b"\r" in piece
+                seen.quotes = seen.quotes or b'"' in piece
         seen.unended = bool(piece) and not piece.endswith(b"\n")
         return seen
 

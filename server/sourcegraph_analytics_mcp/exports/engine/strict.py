@@ -1,31 +1,17 @@
 """Read one segment of CSV the slow and exact way, with Python's own strict parser.
 
 The engine reads clean segments by itself; whatever it refuses or counts differently comes here, and what this module
-says is right. Cells that do not parse as their column's kind are blanked in the query copy and counted.
+says is right about rows and cells. What a cell means is `parquet`'s to say, here as there.
 """
 
 import csv
 import io
-import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
-from functools import lru_cache
 
 from .. import cells
-from ..columns import Field, Kind
-
-FIRST_YEAR, LAST_YEAR = 1990, 2199  # a day outside of these is a mistake, like a clock at zero
-
-_TRUE, _FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
-# What the engine's own casts take, so that a cell means the same in a clean segment and in one that comes here.
-_DIGITS = r"\d+(?:_\d+)*"
-_NUMBER = re.compile(rf"\+?-?({_DIGITS}\.?(?:{_DIGITS})?|\.{_DIGITS})(e[+-]?\d{{1,3}})?\Z", re.ASCII | re.IGNORECASE)
-_TIME = r"(?:[T ](?:\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}(?::?\d{2})?)?)?)?"
-_DAY = re.compile(rf"0*(\d{{4}})([-/ \\])(\d{{1,2}})\2(\d{{1,2}}){_TIME}\Z", re.ASCII)
-_MONTH = re.compile(r"\d{4}-\d{2}\Z", re.ASCII)
+from ..columns import Field
 
 
 class BadCsv(Exception):
@@ -44,7 +30,7 @@ class BadCsv(Exception):
 
 @dataclass
 class Read:
-    """What a segment held: rows, and cells that did not parse by column.
+    """What a segment held: rows, and by column the cells that are blank and those that are no value of its kind.
 
     Args:
         invalid_utf8: characters that were not.
@@ -53,6 +39,7 @@ class Read:
     """
 
     rows: int = 0
+    blank: Counter[str] = field(default_factory=Counter)
     unparsed: Counter[str] = field(default_factory=Counter)
     invalid_utf8: int = 0
     check: tuple[int, int, int] = (0, 0, 0)
@@ -88,65 +75,8 @@ def rewrite(data: bytes, fields: tuple[Field, ...], out: io.TextIOBase) -> Read:
         found.rows += 1
         if len(record) != len(fields):
             raise BadCsv(found.rows, f"it has {len(record)} cells instead of {len(fields)}")
-        writer.writerow([_cell(cell, f, found.unparsed) for cell, f in zip(record, fields, strict=True)])
+        row = [cell if f.kind == "text" else cell.strip() for cell, f in zip(record, fields, strict=True)]
+        found.blank.update(f.name for cell, f in zip(row, fields, strict=True) if not cell)
+        writer.writerow(row)
     return found
 
-
-@lru_cache(maxsize=4096)
-def value_of(text: str, kind: Kind) -> str | None:
-    """A cell as the value it stands for, in canonical spelling; None where it is no value of its column's kind."""
-    if kind == "text":
-        return text
-    return _PARSERS[kind](text.strip()) if text.strip() else ""  # blanks, which the engine refuses
-
-
-def _cell(text: str, column: Field, unparsed: Counter[str]) -> str:
-    value = value_of(text, column.kind)
-    if value is None:
-        unparsed[column.name] += 1
-        return ""
-    return value
-
-
-def _count(text: str) -> str | None:
-    if not _NUMBER.match(text):
-        return None
-    value = _number(text)
-    if not math.isfinite(value) or value != int(value) or abs(value) >= 2**53:
-        return None
-    return str(int(value))
-
-
-def _ratio(text: str) -> str | None:
-    return str(_number(text)) if _NUMBER.match(text) and math.isfinite(_number(text)) else None
-
-
-def _number(text: str) -> float:
-    return float(text.removeprefix("+"))
-
-
-def _flag(text: str) -> str | None:
-    word = text.lower()
-    return "true" if word in _TRUE else "false" if word in _FALSE else None
-
-
-def _day(text: str) -> str | None:
-    found = _DAY.match(text)
-    try:
-        day = date(int(found[1]), int(found[3]), int(found[4])) if found else None
-    except ValueError:
-        return None
-    return day.isoformat() if day and FIRST_YEAR <= day.year <= LAST_YEAR else None
-
-
-def _month(text: str) -> str | None:
-    return _day(f"{text}-01") if _MONTH.match(text) else _day(text)
-
-
-_PARSERS: dict[Kind, Callable[[str], str | None]] = {
-    "count": _count,
-    "ratio": _ratio,
-    "flag": _flag,
-    "day": _day,
-    "month": _month,
-}
