@@ -44,17 +44,20 @@ IDS = [
     " 5 ",
     "123456789012345678901234567890",
 ]
+BLANKS = [" ", "\t", "\u00a0", "\u3000", "\u2003 "]
 TEXTS = ["", "", "a", '"', '""', "a\nb", "a\r\nb", "a,b", " lead", "trail ", "#x", "=1+1", "\t", "NULL", "null", "'",
          "\\",
          "\\\"", "日本", "\u202e", "\x07", ";", "|", "0"]  # fmt: skip
-FLAGS = ["true", "false", "", "True", "FALSE", "t", "0", "1", "yes", "maybe", "2"]
+FLAGS = ["true", "false", "", "True", "FALSE", "t", "0", "1", "yes", "maybe", "2", "\u3000true ", *BLANKS]
 DAYS = ["2026-01-31", "2024-02-29", "2025-02-29", "", "2026-1-5", "2026-01-31T00:00:00Z", "2026-01-31 10:00:00",
+        "2026-01-31 00:00:00 UTC", "2026-01-31 00:00:00.5 +0000 UTC", "2026-01-31T23:00:00-05:00", "2026/01/31",
+        "2026-01-31 12", "2026-01-31 1:2:3", "2026-01-31Z", "2026-01-31T", "2026 01 31", "\u00a02026-01-31\t", *BLANKS,
         "31.01.2026",
         "infinity", "0001-01-01", "9999-12-31", "2026-13-01"]  # fmt: skip
 COUNTS = ["0", "5", "", "12", "1.0", "1.5", "1e3", "-3", "1,234", "nan", "inf", "9007199254740993", "9" * 30, " 7",
           "0x10", "1_0",
-          "+4", ".5", "5."]  # fmt: skip
-RATIOS = ["0", "0.5", "", "1", "1e-3", "nan", "inf", "x", "50%", "-0.25"]
+          "+4", ".5", "5.", "1e1_0", "1_.0", "15e-1", "9007199254740991.4", "\u20037", *BLANKS]  # fmt: skip
+RATIOS = ["0", "0.5", "", "1", "1e-3", "nan", "inf", "x", "50%", "-0.25", "1_0.5", "+.5", *BLANKS]
 
 
 def made(rng: random.Random) -> tuple[bytes, list[list[str]]]:
@@ -77,11 +80,19 @@ def made(rng: random.Random) -> tuple[bytes, list[list[str]]]:
     writer = csv.writer(out, lineterminator=end, quoting=rng.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL)))
     writer.writerows([HEADER, *rows])
     text = out.getvalue()
+    read = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    if rng.random() < 0.15:
+        text = "".join(",".join(_apart(rng, cell) for cell in row) + end for row in [HEADER, *rows])
     if rng.random() < 0.3:
         text = text.removesuffix(end)
-    data = (b"\xef\xbb\xbf" if rng.random() < 0.2 else b"") + text.encode()
-    read = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
-    return data, read[1:]
+    return (b"\xef\xbb\xbf" if rng.random() < 0.2 else b"") + text.encode(), read[1:]
+
+
+def _apart(rng: random.Random, cell: str) -> str:
+    """A cell in quotes, with spaces around them that are no part of it."""
+    quoted = '"' + cell.replace('"', '""') + '"'
+    before, after = rng.choice(("", "", " ", "  ")), rng.choice(("", "", " "))
+    return f"{before}{quoted}{after}"
 
 
 def understood(kind: str, cell: str) -> Any:
@@ -94,13 +105,15 @@ def understood(kind: str, cell: str) -> Any:
             text.lower()
         )
     if kind == "day":
-        found = re.fullmatch(r"(\d{4})-(\d\d?)-(\d\d?)([T ]\d\d:\d\d:\d\dZ?)?", text)
+        found = re.fullmatch(
+            r"(\d{4})([-/])(\d\d?)\2(\d\d?)([T ]\d\d:\d\d:\d\d(\.\d)?(Z|-05:00|( \+0000)? UTC)?)?", text
+        )
         try:
-            day = date(int(found[1]), int(found[2]), int(found[3])) if found else None
+            day = date(int(found[1]), int(found[3]), int(found[4])) if found else None
         except ValueError:
             return None
         return day if day and 1990 <= day.year <= 2199 else None
-    if not re.fullmatch(r"[+-]?([\d_]+\.?\d*|\.\d+)(e[+-]?\d+)?", text):
+    if not re.fullmatch(r"[+-]?(\d+(_\d+)*\.?\d*|\.\d+)(e[+-]?\d+(_\d+)*)?", text):
         return None
     number = float(text)
     if kind == "ratio":
