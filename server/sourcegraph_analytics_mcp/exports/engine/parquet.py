@@ -79,7 +79,8 @@ def _statement(fields: Sequence[Field], csv: Path, part: Path, *, proven: bool) 
 def _kept(kind: Kind, cell: str, *, proven: bool) -> str:
     """SQL of what is kept of a cell; the engine's casts alone would bend 1.5 to 2 and 2^53 + 1 to 2^53."""
     cast, otherwise = ("TRY_CAST", "NULL") if proven else ("CAST", "error('')")
-    value = f"{cast}({cell} AS {_CAST[kind]})" if kind in _CAST else cell
+    told = f"{cell} || ''" if proven else cell  # of a column alone the engine lets its reader do the cast, which fails
+    value = f"{cast}({told} AS {_CAST[kind]})" if kind in _CAST else cell
     match kind:
         case "count":
             whole = f"{value} = trunc({value}) AND abs({value}) < {2**53}"
