@@ -79,4 +79,3 @@ def rewrite(data: bytes, fields: tuple[Field, ...], out: io.TextIOBase) -> Read:
         found.blank.update(f.name for cell, f in zip(row, fields, strict=True) if not cell)
         writer.writerow(row)
     return found
-
