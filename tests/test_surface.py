@@ -509,6 +509,35 @@ async def test_credits_that_are_no_numbers_are_the_same_as_text_and_as_data(
     assert "| inf | nan |" in text(result) or spelled in text(result)
 
 
+_BESIDE = {"total": 1234.5678, "granted": [{"id": "g1", "amount": 5.000049}], "none": [], "consumed": [{"used": 42.5}]}
+_MIXED = {"buckets": [{"a": 1}, 2], "by": {"month": 7.00001}}
+_SPARSE = [{"amount": 1234567.891}, {"note": "x" * 300}]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (_BESIDE, ('{"total": 1234.5678, "none": []}', "granted:", "| id | amount |", "| g1 | 5.000049 |",
+                   "consumed:", "| used |", "| 42.5 |")),
+        (_SPARSE, ("| amount | note |", "| 1,234,567.891 |  |", f"|  | {'x' * 300} |")),
+        ({"expired": [{"amount": 1}]}, ("expired:", "| amount |", "| 1 |")),
+        ([{}], ("[{}]",)),
+        (_MIXED, (json.dumps(_MIXED),)),
+    ],
+    ids=["beside lists", "a list", "the name of a list", "an empty object", "no table"],
+)  # fmt: skip
+async def test_credits_as_text_lack_nothing_and_round_nothing(
+    make_settings: Callable[..., Settings], given: Any, told: tuple[str, ...]
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(json.dumps(given).encode(), content_type="application/json")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        shown = text(await client.call_tool("get_credits", {})).replace("\\[", "[").replace("\\]", "]")
+    _, *lines = (line for line in shown.splitlines() if line and not line.startswith("|-"))
+    assert tuple(lines) == told
+
+
 async def test_credits_of_days_in_the_wrong_order_are_not_asked_for(settings: Settings, upstream: Served) -> None:
     async with connected(settings) as client:
         error = await refused(client, "get_credits", start_date="2026-02-01", end_date="2026-01-01")

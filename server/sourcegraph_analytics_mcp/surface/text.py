@@ -89,7 +89,7 @@ def figure(value: object, unit: str) -> object:
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], widest: int = MAX_CELL) -> str:
     """A compact Markdown table; headers are cells too."""
-    lines = [f"| {' | '.join(cell(header) for header in headers)} |", f"|{'|'.join('---' for _ in headers)}|"]
+    lines = [f"| {' | '.join(cell(header, widest) for header in headers)} |", f"|{'|'.join('---' for _ in headers)}|"]
     lines += [f"| {' | '.join(cell(value, widest) for value in row)} |" for row in rows]
     return "\n".join(lines)
 

@@ -20,6 +20,7 @@ from ..waiting import prepare
 from .exports import Instance, check_order
 
 _MOST_TEXT = 20_000  # characters
+_WIDEST = _MOST_TEXT + 1  # of a cell, so that none is cut but what is refused as too large
 
 
 class CreditsArguments(Arguments):
@@ -59,17 +60,35 @@ def _sayable(given: Any) -> Any:
 
 
 def _as_text(given: Any) -> str:
-    """A table where it is a list of objects, else compact JSON, as text that is no markup."""
-    rows = given
-    if isinstance(given, dict):
-        rows = next((value for value in given.values() if isinstance(value, list)), None)
-    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
-        headers = list(dict.fromkeys(key for row in rows for key in row))
-        return table(headers, [[_flat(row.get(h)) for h in headers] for row in rows])
-    return cell(given if isinstance(given, str) else json.dumps(given, ensure_ascii=False), widest=_MOST_TEXT + 1)
+    """All of it, as text that is no markup: lists of objects as tables, what is not in them as compact JSON before."""
+    if _tabular(given):
+        return _as_table(given)
+    lists = {name: value for name, value in given.items() if _tabular(value)} if isinstance(given, dict) else {}
+    if not lists:
+        return _as_json(given)
+    rest = {name: value for name, value in given.items() if name not in lists}
+    tables = [f"{cell(name, widest=_WIDEST)}:\n\n{_as_table(rows)}" for name, rows in lists.items()]
+    return "\n\n".join([_as_json(rest), *tables] if rest else tables)
 
 
-def _flat(value: Any) -> object:
+def _tabular(value: Any) -> bool:
+    """Whether it is a list of objects in which something stands."""
+    return isinstance(value, list) and any(value) and all(isinstance(row, dict) for row in value)
+
+
+def _as_table(rows: list[dict[str, Any]]) -> str:
+    headers = list(dict.fromkeys(key for row in rows for key in row))
+    return table(headers, [[_exact(row.get(h)) for h in headers] for row in rows], widest=_WIDEST)
+
+
+def _as_json(given: Any) -> str:
+    return cell(given if isinstance(given, str) else json.dumps(given, ensure_ascii=False), widest=_WIDEST)
+
+
+def _exact(value: Any) -> object:
+    """A value of upstream's with every digit; a table of ours would round it."""
+    if isinstance(value, float):
+        return f"{value:,}"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
