@@ -181,6 +181,37 @@ async def test_a_token_that_has_expired_is_said_to_have(make_settings: Make, ups
     assert error["message"].endswith("It expired at 2026-01-02 03:04 UTC.")
 
 
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("query_usage", {"metrics": ["searches"]}),
+        ("export_csv", {}),
+        ("get_credits", {}),
+        ("check_connection", {}),
+    ],
+)
+async def test_a_token_that_is_rotated_elsewhere_is_used_by_a_server_that_runs(
+    tool: str, arguments: dict[str, Any], make_settings: Make, upstream: Served
+) -> None:
+    settings = make_settings(upstream.url, access_token="")
+    async with connected(settings) as terminal, connected(settings) as client:
+        old = await call(terminal, "create_token", display_name="old")
+        await call(client, "get_credits")
+        await call(terminal, "create_token", display_name="new")
+        await call(terminal, "revoke_token", token_id=old["token"]["id"], confirm=True)
+        before = len(upstream.sent("GET", "/api/credits"))
+        answer = await call(client, tool, **arguments)
+        assert answer.get("ok", True)
+        await call(client, "get_credits")
+        assert len(upstream.sent("GET", "/api/credits")) - before <= 3  # the refused one is asked with no more
+        await call(
+            terminal, "revoke_token", token_id=(await call(client, "list_tokens"))["tokens"][0]["id"], confirm=True
+        )
+        error = await refused(client, "get_credits")
+    assert error["code"] == "auth_rejected"
+    assert "It worked before" in error["message"]
+
+
 async def test_the_log_warns_once_a_day_before_a_token_expires(
     make_settings: Make, upstream: Served, caplog: pytest.LogCaptureFixture
 ) -> None:

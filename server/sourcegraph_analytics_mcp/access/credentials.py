@@ -87,7 +87,9 @@ class Configured:
         self._taken = (secret, datetime.now(UTC))
 
     def refused(self, secret: str, error: AnalyticsError) -> AnalyticsError:
-        """What upstream's refusal of an access token means, given what is known of the token."""
+        """What upstream's refusal of an access token means, given what is known of the token; it is no longer kept."""
+        if self._current is not None and self._current[1].get_secret_value() == secret:
+            self._current = None  # another process may have kept another one
         known = []
         if self._taken is not None and self._taken[0] == secret:
             known.append(f"It worked before, last at {self._taken[1]:%Y-%m-%d %H:%M} UTC.")

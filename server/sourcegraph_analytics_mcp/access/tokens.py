@@ -210,7 +210,7 @@ class TokenDesk:
         if self._instance is None:
             return
         try:
-            await self._analytics.try_bearer(secret.get_secret_value(), self._instance)
+            await self._analytics.try_bearer(self._instance, secret.get_secret_value())
         except AnalyticsError as error:
             if error.code == "auth_rejected":
                 raise AnalyticsError(error.code, "Upstream refuses the token it has just made.", "Try again.") from None

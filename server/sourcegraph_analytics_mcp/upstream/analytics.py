@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from .policy import Failed, empty, misread
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+_Get = Callable[..., Request]  # but for its credential
 _TOKENS = "/api/service-access-tokens"
 _DEEPEST = 50  # levels of an answer whose shape is not documented
 _MOST_BLANK = 64 << 10  # bytes before the first visible one
@@ -34,7 +36,7 @@ class Credentials(Protocol):
         """Upstream took the access token."""
 
     def refused(self, secret: str, error: AnalyticsError) -> AnalyticsError:
-        """Upstream did not take it: the error with what is known of that token."""
+        """Upstream did not take it: the error with what is known of that token; `bearer` looks for another then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,11 @@ class Analytics:
             return await receive(Report(_csv_only(answer.body), answer.length, answer.packed, answer.wire_bytes))
 
         path = "/api/reports/by-user-client-date"
-        get = Request("report", "GET", path, await self._bearer(), query=request.query(), limit=limit)
-        return await self._as_bearer(get, checked)
+        get = partial(Request, "report", "GET", path, query=request.query(), limit=limit)
+        return await self._with_bearer(get, checked)
 
-    async def try_bearer(self, secret: str, instance_url: str) -> None:
-        """Make one cheap call with a given secret.
+    async def try_bearer(self, instance_url: str, secret: str | None = None) -> None:
+        """Make one cheap call with a given secret, or with the access token in use.
 
         Raises:
             AnalyticsError: what upstream says to it; `auth_rejected` when the secret does not work.
@@ -121,8 +123,8 @@ class Analytics:
         async def receive(answer: Answer) -> None:
             await read_whole(answer, "read")
 
-        query, credential = {"instanceURL": instance_url}, ("Authorization", f"Bearer {secret}")
-        await self._as_bearer(Request("read", "GET", "/api/credits", credential, query=query), receive)
+        get = partial(Request, "read", "GET", "/api/credits", query={"instanceURL": instance_url})
+        await (self._with_bearer(get, receive) if secret is None else self._as_bearer(get, secret, receive))
 
     async def credits(self, instance_url: str, start: date | None, end: date | None) -> Any:
         """The credit buckets as upstream gives them: JSON where it is JSON, else text (the shape is not documented)."""
@@ -131,9 +133,8 @@ class Analytics:
             _refuse_endless(answer)
             return _json_or_text(await read_whole(answer, "read"))
 
-        query = dated_query(instance_url, start, end)
-        get = Request("read", "GET", "/api/credits", await self._bearer(), query=query)
-        return await self._as_bearer(get, receive)
+        get = partial(Request, "read", "GET", "/api/credits", query=dated_query(instance_url, start, end))
+        return await self._with_bearer(get, receive)
 
     async def user_registry(self, instance_url: str) -> str | None:
         """The user registry as CSV text, or None where upstream does not have it (it is not documented)."""
@@ -145,7 +146,7 @@ class Analytics:
         query = {"instanceURL": instance_url}
         path = "/api/reports/user-registry"
         try:
-            return await self._as_bearer(Request("read", "GET", path, await self._bearer(), query=query), receive)
+            return await self._with_bearer(partial(Request, "read", "GET", path, query=query), receive)
         except AnalyticsError as error:
             if error.code in ("instance_denied", "unsupported"):
                 return None
@@ -157,11 +158,29 @@ class Analytics:
         except Failed as failed:
             raise failed.error from None
 
-    async def _as_bearer(self, request: Request, receive: Callable[[Answer], Awaitable[T]]) -> T:
-        """Send with an access token, and keep account of whether upstream takes it."""
-        secret = request.credential[1].removeprefix("Bearer ")
+    async def _with_bearer(self, get: _Get, receive: Callable[[Answer], Awaitable[T]]) -> T:
+        """Send with the access token in use; where upstream refuses it and another is in use by now, with that one."""
+        secret = await self._credentials.bearer()
         try:
-            answer = await self._send(request, receive)
+            return await self._as_bearer(get, secret, receive)
+        except AnalyticsError as error:
+            another = await self._another_than(secret) if error.code == "auth_rejected" else None
+            if another is None:
+                raise
+        return await self._as_bearer(get, another, receive)
+
+    async def _another_than(self, secret: str) -> str | None:
+        """The access token in use where it is not this one; None without one."""
+        try:
+            now = await self._credentials.bearer()
+        except AnalyticsError:  # of the one that was refused more is known
+            return None
+        return None if now == secret else now
+
+    async def _as_bearer(self, get: _Get, secret: str, receive: Callable[[Answer], Awaitable[T]]) -> T:
+        """Send with an access token, and keep account of whether upstream takes it."""
+        try:
+            answer = await self._send(get(credential=("Authorization", f"Bearer {secret}")), receive)
         except AnalyticsError as error:
             raise self._credentials.refused(secret, error) if error.code == "auth_rejected" else error from None
         self._credentials.taken(secret)
@@ -170,9 +189,6 @@ class Analytics:
     def _cookie(self) -> tuple[str, str]:
         name, value = self._credentials.cookie()
         return "Cookie", f"{name}={value}"
-
-    async def _bearer(self) -> tuple[str, str]:
-        return "Authorization", f"Bearer {await self._credentials.bearer()}"
 
 
 async def _csv_only(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

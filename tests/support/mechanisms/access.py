@@ -14,6 +14,7 @@ _SPOILED = f"{_TOKENS}test_a_token_file_that_is_spoiled_later_is_named_and_nothi
 _LOGGED = "test_secrets.py::test_the_log_masks_secrets_and_keeps_each_event_on_one_line"
 _RESPELLED = "test_secrets.py::test_a_secret_that_is_quoted_or_spelled_for_addresses_is_masked"
 _RETRIES = "test_analytics.py::test_a_create_that_ends_in_any_way_leaves_no_live_token"
+_ROTATED = "test_tokens.py::test_a_token_that_is_rotated_elsewhere_is_used_by_a_server_that_runs"
 _SERVES = "test_http_parts.py::test_the_token_that_the_operator_stored_serves_the_callers_and_is_shown_to_none"
 
 _GUARDS = (
@@ -67,6 +68,12 @@ _GUARDS = (
            "reversed(self._store.tokens())", "reversed(self._operators.tokens())", _SERVES),
     Switch("a token that worked is said to have", "upstream/analytics.py", "self._credentials.taken(secret)", "pass",
            f"{_TOKENS}test_a_token_that_stops_working_is_said_to_have_worked"),
+    Switch("a refused token is not held on to", "access/credentials.py",
+           "self._current[1].get_secret_value() == secret", "False", _ROTATED),
+    Switch("what was refused is asked again with the token in use by then", "upstream/analytics.py",
+           'if error.code == "auth_rejected" else None', "if False else None", _ROTATED),
+    Switch("of the token that was refused more is known than of none", "upstream/analytics.py",
+           "return None\n        return None if now", "raise\n        return None if now", _ROTATED),
     Switch("of a refused token is said what is known", "access/credentials.py", '" ".join((error.message, *known))',
            "error.message", f"{_TOKENS}test_a_token_that_has_expired_is_said_to_have"),
     Switch("no token is made that would not be used", "access/credentials.py", "self._remedy() or ", "",

@@ -133,9 +133,9 @@ def _instance(app: App, asked: str | None) -> Check:
 
 async def _token(app: App, asked: str | None) -> Check:
     try:
-        secret = await app.credentials.bearer()
+        await app.credentials.bearer()  # that there is none is said before that no instance is known
+        await app.analytics.try_bearer(app.settings.resolve_instance(asked))
         source = await app.credentials.source()
-        await app.analytics.try_bearer(secret, app.settings.resolve_instance(asked))
     except AnalyticsError as error:
         return Check(name="access token", ok=False, detail=error.text)
     detail = f"from {source}; upstream accepts it"
