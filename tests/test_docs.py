@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from sourcegraph_analytics_mcp.settings import PREFIX, Settings
 from sourcegraph_analytics_mcp.surface.tools import TOOLS
 from sourcegraph_analytics_mcp.usage.metrics import METRICS
+from support.client import connected
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -51,6 +52,15 @@ def test_the_tables_are_those_of_the_code(marker: str, table: str) -> None:
         README.write_text(re.sub(rf"<!-- {marker} -->\n(\n\|(.*\n)+?(?=\n))?", lambda _: block, text))
     else:
         assert block in text
+
+
+@pytest.mark.anyio
+async def test_the_resources_are_those_that_are_served(settings: Settings) -> None:
+    async with connected(settings) as client:
+        listed = {str(resource.uri) for resource in (await client.list_resources()).resources}
+        templates = {one.uri_template for one in (await client.list_resource_templates()).resource_templates}
+    paragraph = README.read_text().split("\nResources: ")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(analytics:[^`]+)`", paragraph)) == listed | templates
 
 
 def test_the_quick_start_is_two_lines() -> None:

@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client, MCPError
+from mcp_types import ResourceTemplateReference
 
 from sourcegraph_analytics_mcp.cli.main import run
 from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.settings import Settings, SettingsError
 from sourcegraph_analytics_mcp.surface.grants import Grants, named, read_grants
+from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
+from support.client import call, calling
+from support.client import read as read_text
+from support.upstreams import Served
 
 ISSUER = "https://issuer.example"
 HTTP = {
@@ -124,3 +130,63 @@ def test_a_file_that_is_not_there_stops_the_start(
     monkeypatch.setenv("SRC_ANALYTICS_CALLERS_FILE", str(tmp_path / "none.json"))
     assert run(command) == 2
     assert f"SRC_ANALYTICS_CALLERS_FILE cannot be read: {tmp_path}/none.json." in capsys.readouterr().err
+
+
+LIST, ONE = "analytics://exports", "analytics://exports/{export_id}"
+OURS = {"analytics://metrics", "analytics://columns"}
+OF_ONE = {ONE, f"{ONE}/rows{{?offset,limit}}", f"{ONE}/data.csv"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("tools", "shown", "templates", "one_by_one"),
+    [
+        (["query_usage", "list_inactive_users", "delete_export"], set[str](), set[str](), False),
+        (["list_exports"], {LIST}, set[str](), False),
+        (["export_csv"], set[str](), OF_ONE, False),
+        (["query_export", "list_exports"], {LIST}, OF_ONE, True),
+        (["*"], {LIST}, OF_ONE, True),
+    ],
+)
+async def test_a_resource_is_for_who_may_use_a_tool_that_gives_the_same(
+    tools: list[str],
+    shown: set[str],
+    templates: set[str],
+    one_by_one: bool,
+    make_settings: Callable[..., Settings],
+    upstream: Served,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "callers.json"
+
+    def serving(granted: list[str]) -> Client:
+        file.write_text(json.dumps({"bob": {"instances": ["*"], "tools": granted}}))
+        file.chmod(0o600)
+        more = {"public_url": HTTP["PUBLIC_URL"], "oauth_issuer": ISSUER, "oauth_keys_url": HTTP["OAUTH_KEYS_URL"]}
+        server = AnalyticsServer(make_settings(upstream.url, callers_file=file, **more), over_http=True)
+        return Client(server, mode="2026-07-28")
+
+    with calling("bob", issuer=ISSUER):
+        async with serving(["*"]) as client:
+            export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        async with serving(tools) as client:
+            listed = {str(resource.uri) for resource in (await client.list_resources()).resources}
+            of_one = {template.uri_template for template in (await client.list_resource_templates()).resource_templates}
+            reference = ResourceTemplateReference(uri=ONE)
+            found = await client.complete(reference, {"name": "export_id", "value": ""})
+            refusals: dict[str, MCPError] = {}
+            for uri in OURS | {LIST} | OF_ONE:
+                try:
+                    assert await read_text(client, uri.partition("{?")[0].replace("{export_id}", export["id"]))
+                except MCPError as error:
+                    refusals[uri] = error
+    assert listed == OURS | shown | ({export["summary_uri"]} if one_by_one else set())
+    assert of_one == templates
+    assert found.completion.values == ([export["id"]] if LIST in shown else [])
+    assert refusals.keys() == ({LIST} | OF_ONE) - shown - templates
+    for uri, refusal in refusals.items():
+        assert refusal.error.code == -32600
+        assert refusal.error.message == (
+            f"[forbidden] You may not read {uri} here. You may use: {', '.join(tools)}; "
+            "the operator decides (SRC_ANALYTICS_CALLERS_FILE)."
+        )

@@ -21,8 +21,6 @@ import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import rsa
 from mcp import Client, MCPError
-from mcp.server.auth.middleware.auth_context import auth_context_var
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 
 from sourcegraph_analytics_mcp.cli.http import connections, identity
@@ -39,7 +37,7 @@ from sourcegraph_analytics_mcp.surface import callers
 from sourcegraph_analytics_mcp.surface.callers import Callers
 from sourcegraph_analytics_mcp.surface.notices import Notices
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
-from support.client import call, read, refused
+from support.client import call, calling, read, refused
 from support.upstreams import Served
 
 pytestmark = pytest.mark.anyio
@@ -424,17 +422,6 @@ async def test_a_session_of_another_is_neither_used_nor_ended_by_asking(sessions
 
 
 # Callers
-
-
-@contextmanager
-def calling(subject: str | None) -> Iterator[None]:
-    """As if this caller's request were being answered."""
-    known = AccessToken(token="t", client_id="c", scopes=["analytics:read"], subject=subject)
-    before = auth_context_var.set(AuthenticatedUser(known))
-    try:
-        yield
-    finally:
-        auth_context_var.reset(before)
 
 
 class Parts:

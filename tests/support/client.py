@@ -1,11 +1,14 @@
 """The real server and a real client of it."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from mcp import Client
 from mcp.client import session
+from mcp.server.auth.middleware.auth_context import auth_context_var
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp_types import CallToolResult, ElicitResult, TextContent
 
 from sourcegraph_analytics_mcp.settings import Settings
@@ -63,3 +66,15 @@ def answering(action: str, *, confirm: bool = True) -> Any:
         return ElicitResult(action=action, content={"confirm": confirm} if action == "accept" else None)  # type: ignore[arg-type]
 
     return answer
+
+
+@contextmanager
+def calling(subject: str | None, issuer: str | None = None) -> Iterator[None]:
+    """As if this caller's request were being answered."""
+    claims = {"iss": issuer}
+    known = AccessToken(token="t", client_id="c", scopes=["analytics:read"], subject=subject, claims=claims)
+    before = auth_context_var.set(AuthenticatedUser(known))
+    try:
+        yield
+    finally:
+        auth_context_var.reset(before)

@@ -1,19 +1,30 @@
 """Complete what can be enumerated: export ids and the choices of prompt arguments. Never people."""
 
+from collections.abc import Callable
+
 from mcp_types import Completion, CompletionArgument, PromptReference, ResourceTemplateReference
 
 from ..errors import AnalyticsError
 from .app import App
+from .notices import EXPORTS_URI
 from .prompts import prompts
 
 _MOST = 100
 
 
 async def complete(
-    app: App, reference: PromptReference | ResourceTemplateReference, argument: CompletionArgument
+    app: App,
+    reference: PromptReference | ResourceTemplateReference,
+    argument: CompletionArgument,
+    may_read: Callable[[str], bool],
 ) -> Completion:
-    """The values that begin as the argument does; none for what cannot be enumerated."""
-    values = await _values(app, reference, argument.name)
+    """The values that begin as the argument does; none for what cannot be enumerated.
+
+    Args:
+        may_read: whether the caller may read the resource of a URI; ids are for who may read the list of exports.
+    """
+    hidden = argument.name == "export_id" and not may_read(EXPORTS_URI)
+    values = [] if hidden else await _values(app, reference, argument.name)
     fitting = [value for value in values if value.lower().startswith(argument.value.lower())]
     return Completion(values=fitting[:_MOST], total=len(fitting), has_more=len(fitting) > _MOST)
 

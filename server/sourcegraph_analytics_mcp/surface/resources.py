@@ -21,52 +21,65 @@ from .text import fitting, formula_safe, plural, safe, size, table
 
 METRICS_URI = "analytics://metrics"
 COLUMNS_URI = "analytics://columns"
+_ONE = EXPORTS_URI + "/{export_id}"
+_ROWS, _CSV = _ONE + "/rows{?offset,limit}", _ONE + "/data.csv"
+_OF_AN_EXPORT = ("export_csv", "query_export")
+GIVEN_BY: dict[str, tuple[str, ...]] = {  # by URI or template, the tools that give the same data; none where it is ours
+    EXPORTS_URI: ("list_exports",),
+    METRICS_URI: (),
+    COLUMNS_URI: (),
+    _ONE: _OF_AN_EXPORT,
+    _ROWS: _OF_AN_EXPORT,
+    _CSV: _OF_AN_EXPORT,
+}
 _NEWEST = 10  # exports listed one by one
 _MOST_IN_TABLE = 50
 _MOST_CSV = 5 << 20  # bytes of a CSV handed over as text
 _PAGE, _MOST_ROWS = 50, 500
 
 
-def add_resources(server: MCPServer[Any], app: Callable[[], App]) -> None:
+def add_resources(server: MCPServer[Any], app: Callable[[str], App]) -> None:
     """Register the static resources and the templates.
 
     Args:
-        app: gives the running app; static resources have no other way to it.
+        app: gives the running app to who may read the resource or template of a URI.
     """
 
     @server.resource(EXPORTS_URI, title="Recent exports", mime_type="text/markdown",
                      description="The exports that are kept, newest first, as one table")  # fmt: skip
     async def exports() -> str:
-        return await recent(app())
+        return await recent(app(EXPORTS_URI))
 
     @server.resource(METRICS_URI, title="Metrics", mime_type="text/markdown",
                      description="Every metric: what it means, its unit, the columns it needs")  # fmt: skip
     async def metrics() -> str:
-        return metrics_markdown(assumed(app().settings))
+        return metrics_markdown(assumed(app(METRICS_URI).settings))
 
     @server.resource(COLUMNS_URI, title="Columns", mime_type="text/markdown",
                      description="Every column of usage: name in SQL, type, header, granularities")  # fmt: skip
     async def columns() -> str:
         return columns_markdown()
 
-    @server.resource(EXPORTS_URI + "/{export_id}", title="Export summary", mime_type="text/markdown",
+    @server.resource(_ONE, title="Export summary", mime_type="text/markdown",
                      description="One export in tables: coverage, totals, months, clients, languages")  # fmt: skip
     async def export_summary(export_id: str, ctx: Context[App]) -> str:
-        return await summary_of(app(), export_id)
+        return await summary_of(app(_ONE), export_id)
 
-    @server.resource(EXPORTS_URI + "/{export_id}/rows{?offset,limit}", title="Export rows", mime_type="text/markdown",
+    @server.resource(_ROWS, title="Export rows", mime_type="text/markdown",
                      description=f"A page of rows; offset from 0, limit {_PAGE} up to {_MOST_ROWS}")  # fmt: skip
     async def export_rows(export_id: str, ctx: Context[App], offset: str = "0", limit: str = str(_PAGE)) -> str:
-        return await rows_of(app(), export_id, _number(offset, "offset"), _number(limit, "limit"))
+        return await rows_of(app(_ROWS), export_id, _number(offset, "offset"), _number(limit, "limit"))
 
-    @server.resource(EXPORTS_URI + "/{export_id}/data.csv", title="Export CSV", mime_type="text/csv",
+    @server.resource(_CSV, title="Export CSV", mime_type="text/csv",
                      description="All rows of an export as CSV that is safe to open in a spreadsheet")  # fmt: skip
     async def export_data(export_id: str, ctx: Context[App]) -> str:
-        return await csv_of(app(), export_id)
+        return await csv_of(app(_CSV), export_id)
 
 
-async def listed(app: App) -> list[Resource]:
-    """The newest exports one by one, for `resources/list`."""
+async def listed(app: App, may_read: Callable[[str], bool]) -> list[Resource]:
+    """The newest exports one by one, for `resources/list` of who may know of them and read them."""
+    if not (may_read(EXPORTS_URI) and may_read(_ONE)):
+        return []
     exports = await app.store.listed()
     return [
         Resource(
