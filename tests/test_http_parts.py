@@ -34,8 +34,9 @@ from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import callers
+from sourcegraph_analytics_mcp.surface import notices as surface_notices
 from sourcegraph_analytics_mcp.surface.callers import Callers
-from sourcegraph_analytics_mcp.surface.notices import Notices
+from sourcegraph_analytics_mcp.surface.notices import EXPORTS_URI, Notices
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from support.client import call, calling, read, refused
 from support.upstreams import Served
@@ -635,6 +636,48 @@ class Heard:
 
     async def send_resource_list_changed(self) -> None:
         self._heard.append(self._name)
+
+    async def send_resource_updated(self, uri: str) -> None:
+        self._heard.append(f"{self._name}: {uri}")
+
+
+@pytest.mark.parametrize("patience", [True, False])
+async def test_among_too_many_older_sessions_the_caller_with_the_most_gives_way(
+    patience: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surface_notices, "MOST_SESSIONS", 4)
+    heard: list[str] = []
+    notices = Notices(callers.caller)
+    with calling("alice"):
+        notices.subscribe(Heard("alice", heard), EXPORTS_URI)
+    with calling("bob"):
+        if patience:
+            notices.subscribe(Heard("bob, who subscribed", heard), EXPORTS_URI)
+        for number in range(70):
+            notices.remember(Heard(f"bob {number}", heard))
+        if not patience:
+            notices.subscribe(Heard("bob, who subscribed", heard), EXPORTS_URI)
+        await notices.exports_changed()
+        bobs, heard[:] = heard[:], []
+    with calling("alice"):
+        await notices.exports_changed()
+    assert set(bobs) == {"bob 68", "bob 69", "bob, who subscribed", f"bob, who subscribed: {EXPORTS_URI}"}
+    assert heard == ["alice", f"alice: {EXPORTS_URI}"]
+
+
+async def test_who_has_subscribed_stays_among_a_callers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surface_notices, "MOST_SESSIONS", 2)
+    heard: list[str] = []
+    notices = Notices()
+    for name in ("first", "second"):
+        notices.subscribe(Heard(name, heard), EXPORTS_URI)
+    notices.remember(Heard("third", heard))
+    await notices.exports_changed()
+    assert {name for name in heard if ":" not in name} == {"first", "second"}
+    heard.clear()
+    notices.subscribe(Heard("fourth", heard), EXPORTS_URI)
+    await notices.exports_changed()
+    assert {name for name in heard if ":" not in name} == {"second", "fourth"}
 
 
 async def test_a_callers_exports_are_announced_to_nobody_else() -> None:

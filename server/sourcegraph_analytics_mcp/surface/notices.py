@@ -1,6 +1,6 @@
 """Announce changes to every client of the caller's that listens, each in its own protocol's way."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ import anyio
 from mcp.server.subscriptions import InMemorySubscriptionBus, ResourcesListChanged, ResourceUpdated, ServerEvent
 
 EXPORTS_URI = "analytics://exports"
-_MOST_SESSIONS = 64
+MOST_SESSIONS = 1000  # about 37 kB each; the newest revision has none
 
 
 @dataclass
@@ -34,7 +34,7 @@ class _Bus(InMemorySubscriptionBus):
 
 
 class Notices:
-    """Who to tell: modern clients listen on the bus; of older sessions the latest are remembered.
+    """Who to tell: modern clients listen on the bus; of older sessions so many are remembered.
 
     Args:
         caller: whose the work is that is being done; a download's is whoever began it.
@@ -48,11 +48,9 @@ class Notices:
     def remember(self, session: Any) -> None:
         """Note that an older session is there, by the handshake it made."""
         self._listener(session)
-        while len(self._listeners) > _MOST_SESSIONS:
-            self._listeners.popitem(last=False)
 
     def subscribe(self, session: Any, uri: str) -> None:
-        self._listener(session).resources.add(uri)
+        self._listener(session, uri)
 
     def unsubscribe(self, session: Any, uri: str) -> None:
         self._listener(session).resources.discard(uri)
@@ -61,15 +59,29 @@ class Notices:
         """Say that the exports are others now."""
         await self.bus.publish(ResourcesListChanged())
         await self.bus.publish(ResourceUpdated(uri=EXPORTS_URI))
-        for listener in [heard for heard in self._listeners.values() if heard.whose == self._caller()]:
-            with anyio.move_on_after(1):  # a client that does not read must not hold up an export
-                await listener.session.send_resource_list_changed()  # dropped where the connection has gone
-                if EXPORTS_URI in listener.resources:
-                    await listener.session.send_resource_updated(EXPORTS_URI)
+        async with anyio.create_task_group() as tasks:  # many that do not read take no longer than one
+            for listener in [heard for heard in self._listeners.values() if heard.whose == self._caller()]:
+                tasks.start_soon(_tell, listener)
 
-    def _listener(self, session: Any) -> _Listener:
+    def _listener(self, session: Any, *resources: str) -> _Listener:
         key = id(session.client_params)
         listener = self._listeners.setdefault(key, _Listener(session, self._caller()))
         listener.session = session
+        listener.resources.update(resources)
         self._listeners.move_to_end(key)
+        if len(self._listeners) > MOST_SESSIONS:
+            self._forget_one()
         return listener
+
+    def _forget_one(self) -> None:
+        """Forget a session of the caller with the most: the oldest that subscribed to nothing, else the oldest."""
+        most = Counter(heard.whose for heard in self._listeners.values()).most_common(1)[0][0]
+        theirs = [key for key, heard in self._listeners.items() if heard.whose == most]
+        del self._listeners[next((key for key in theirs if not self._listeners[key].resources), theirs[0])]
+
+
+async def _tell(listener: _Listener) -> None:
+    with anyio.move_on_after(1):  # a client that does not read must not hold up an export
+        await listener.session.send_resource_list_changed()  # dropped where the connection has gone
+        if EXPORTS_URI in listener.resources:
+            await listener.session.send_resource_updated(EXPORTS_URI)

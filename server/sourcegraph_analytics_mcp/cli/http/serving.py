@@ -12,13 +12,14 @@ import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 
 from ...settings import PREFIX, Settings, SettingsError, parts_of
+from ...surface.notices import MOST_SESSIONS
 from ...surface.server import AnalyticsServer
 from ...surface.tools import TOKEN_TOOLS
 from ..log import flush_log
 from .connections import Connection
 from .guard import LARGEST_BODY, METADATA, PATH, Guard
 from .identity import READ, TOKENS, Identity, IssuedTokens, LocalCredential
-from .sessions import MOST_SESSIONS, Sessions
+from .sessions import Sessions
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MOST_REQUESTS = 768  # above what connections keep to, so that none is refused for another's sake

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...surface.callers import caller
+from ...surface.notices import MOST_SESSIONS
 from .guard import App, Receive, Scope, Send
 
-MOST_SESSIONS = 1000  # about 37 kB each; the newest revision has none
 _ID = b"mcp-session-id"
 _KEPT = (b"host", b"mcp-protocol-version")  # of the headers, what another request of the session needs too
 
