@@ -1,7 +1,11 @@
 """Settings are checked at the start, each with a sentence that names the variable and shows no secret."""
 
+import pwd
+from pathlib import Path
+
 import pytest
 
+from sourcegraph_analytics_mcp.cli.main import run
 from sourcegraph_analytics_mcp.settings import Settings, SettingsError
 
 HTTP = {
@@ -9,6 +13,8 @@ HTTP = {
     "OAUTH_ISSUER": "https://issuer.example",
     "OAUTH_KEYS_URL": "https://issuer.example/keys",
 }
+
+FILES = ("DATA_DIR", "ACCESS_TOKEN_FILE", "TEAMS_FILE", "SEATS_FILE")
 
 
 def read(**given: str) -> Settings:
@@ -43,6 +49,8 @@ def read(**given: str) -> Settings:
         ({"INSTANCES": ","}, "INSTANCES", "at least one"),
         ({"INSTANCES": " , ,"}, "INSTANCES", "at least one"),
         ({"INSTANCE": "planted.example", "INSTANCES": "a.example, b.example"}, "INSTANCES", "must be among them"),
+        *(({name: "~nobody-here/planted"}, name, "write the whole path") for name in FILES),
+        (HTTP | {"CALLERS_FILE": "~nobody-here/planted"}, "CALLERS_FILE", "write the whole path"),
         ({"STATE_KEY": "planted-and-short"}, "STATE_KEY", "at least 32 bytes"),
     ],
 )
@@ -56,11 +64,47 @@ def test_a_wrong_setting_is_named(given: dict[str, str], variable: str, says: st
 
 @pytest.mark.parametrize(
     ("url", "taken"),
-    [(" https://A.example:8443/\n", "https://A.example:8443"), ("http://localhost:1", "http://localhost:1"),
-     ("http://[::1]:1/", "http://[::1]:1")],
+    [(" https://A.example:8443/\n", "https://a.example:8443"), ("http://localhost:1", "http://localhost:1"),
+     ("http://[::1]:1/", "http://[::1]:1"), ("HTTPS://A.example:443", "https://a.example"),
+     ("https://a.example:", "https://a.example"), ("http://localhost:80", "http://localhost"),
+     ("https://a.example:80", "https://a.example:80")],
 )  # fmt: skip
 def test_an_address_is_taken_with_its_port_and_without_its_slash(url: str, taken: str) -> None:
     assert read(URL=url).url == taken
+
+
+def test_a_path_is_taken_without_blanks_around_it_and_from_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in FILES:
+        assert getattr(read(**{name: f" {tmp_path}/x y\n"}), name.lower()) == tmp_path / "x y"
+        assert getattr(read(**{name: "~/x"}), name.lower()) == tmp_path / "x"
+
+
+@pytest.mark.parametrize("command", [[], ["doctor"], ["export", "list"], ["serve", "--http", "127.0.0.1:9"]])
+@pytest.mark.parametrize("given", [{}, {"DATA_DIR": "~/x"}])
+def test_who_has_no_home_directory_is_told_what_to_set(
+    command: list[str],
+    given: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(f"SRC_ANALYTICS_{name}", value)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert run(command) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("SRC_ANALYTICS_DATA_DIR ")
+    assert told.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_for_http_that_belong_together_are_taken() -> None:

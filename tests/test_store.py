@@ -889,6 +889,7 @@ async def test_what_is_deleted_at_the_terminal_has_gone_wherever_it_was(make_set
         async with connected(settings) as client:
             broken = Path((await call(client, "export_csv", **asked | {"refresh": True}))["export"]["path"]).parent
     metadata_that_is_cut(broken)
+    (settings.home / "callers" / ".DS_Store").write_text("left by a file manager")
     dead = Store(theirs.home, 30, 1 << 40).stage()
     dead.csv.write_text("canary-a@corp.example")
     os.close(dead._lock)
@@ -975,3 +976,26 @@ async def test_a_resource_can_be_read_by_who_runs_the_server_too(settings: Setti
     server = AnalyticsServer(settings)
     async with Client(server):
         assert await server.read_resource("analytics://metrics")
+
+
+@pytest.mark.anyio
+async def test_what_is_kept_of_an_upstream_is_found_however_its_address_is_spelled(
+    make_settings: Make, upstream: Served
+) -> None:
+    plain = upstream.url.replace("127.0.0.1", "localhost")
+    before = make_settings(plain, access_token="")
+    async with connected(before) as client:
+        made = await call(client, "create_token", display_name="a")
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    for kept in (before.home / "tokens.json", Path(export["path"]).with_name("meta.json")):
+        assert plain in kept.read_text()
+        kept.write_text(kept.read_text().replace(plain, plain.replace("localhost", "LocalHost")))  # as it once was
+    note = {"url": plain.upper(), "name": "b", "asked_at": "2026-01-01T00:00:00+00:00", "before": []}
+    (before.home / "creates" / "left.json").write_text(json.dumps(note))
+    for spelled in (plain, plain.replace("localhost", "LOCALHOST")):
+        async with connected(make_settings(spelled, access_token="")) as client:
+            again = (await call(client, "export_csv", granularity="by_user"))["export"]
+            assert (again["id"], again["reused"]) == (export["id"], True)
+            listed = await call(client, "list_tokens")
+            assert [token["id"] for token in listed["tokens"] if token["in_use"]] == [made["token"]["id"]]
+    assert not list((before.home / "creates").iterdir())

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -15,6 +16,7 @@ DEFAULT_URL = "https://analytics.sourcegraph.com"
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*(:\d{1,5})?\Z"
 )
+_PORTS = {"https": 443, "http": 80}
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Minutes = Annotated[float, Field(ge=0, le=1440, allow_inf_nan=False)]
@@ -156,7 +158,15 @@ class Settings(BaseModel):
             raise ValueError("it must be a bare address like https://analytics.sourcegraph.com")
         if not _private(parts):
             raise ValueError("it must be an https address (http only on loopback)")
-        return f"{parts.scheme}://{parts.netloc}"
+        return one_spelling(value.strip())
+
+    @field_validator("data_dir", "access_token_file", "teams_file", "seats_file", "callers_file")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        try:
+            return None if value is None else Path(str(value).strip()).expanduser()
+        except RuntimeError:  # nobody of that name, or HOME is not set and the user has no entry
+            raise ValueError("whose home directory its ~ stands for is not known; write the whole path") from None
 
     @field_validator("public_url", "oauth_issuer", "oauth_keys_url")
     @classmethod
@@ -208,12 +218,20 @@ class Settings(BaseModel):
 
     @property
     def home(self) -> Path:
-        """The directory everything is kept in; demo data has its own."""
+        """The directory everything is kept in; demo data has its own.
+
+        Raises:
+            SettingsError: when none is set and this user has no home directory.
+        """
         if self.data_dir is not None:
-            return self.data_dir.expanduser()
+            return self.data_dir
         from platformdirs import user_data_path  # only needed without DATA_DIR
 
-        return user_data_path("sourcegraph-analytics-mcp", appauthor=False) / ("demo" if self.demo else "live")
+        with suppress(RuntimeError):
+            users = user_data_path("sourcegraph-analytics-mcp", appauthor=False)
+            if users.parts[0] != "~":  # from older versions of it: a directory of that name, here
+                return users / ("demo" if self.demo else "live")
+        raise SettingsError(f"{PREFIX}DATA_DIR must be set, as this user has no home directory.")
 
     def resolve_instance(self, asked: str | None) -> str:
         """Return the instance to ask about: the argument, else the configured default.
@@ -243,6 +261,16 @@ def parts_of(address: str) -> SplitResult | None:
     except ValueError:  # whose text shows what was given, which may be a password
         return None
     return parts if dialled and address.isprintable() and " " not in address else None
+
+
+def one_spelling(address: str) -> str:
+    """An address as all are spelled that mean the same: in lower case, without the port that goes without saying."""
+    parts = parts_of(address)
+    if parts is None or parts.hostname is None:
+        return address
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    port = "" if parts.port in (None, _PORTS.get(parts.scheme)) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
 
 
 def _private(parts: SplitResult) -> bool:

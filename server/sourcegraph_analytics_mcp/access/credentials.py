@@ -202,8 +202,8 @@ def read_secret_file(path: Path) -> SecretStr:
         SettingsError: naming the file, never its content.
     """
     try:
-        mode = path.expanduser().stat().st_mode
-        text = path.expanduser().read_text(encoding="utf-8")
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise SettingsError(f"SRC_ANALYTICS_ACCESS_TOKEN_FILE cannot be read: {path}.") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):

@@ -15,6 +15,7 @@ from secrets import token_hex
 
 from ..errors import AnalyticsError
 from ..files import private_folder, private_home, sync
+from ..settings import one_spelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Journal:
             ValueError, KeyError, TypeError: when it is no whole note.
         """
         entry = json.loads(content)
-        if entry["url"] != self._url:
+        if one_spelling(str(entry["url"])) != self._url:
             return None
         asked_at = datetime.fromisoformat(entry["asked_at"])
         return Unsettled(entry["name"], asked_at, frozenset(entry["before"]), path)

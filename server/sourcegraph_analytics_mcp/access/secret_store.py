@@ -14,12 +14,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, TypeAdapter
 
 from ..errors import AnalyticsError
 from ..files import private_folder, private_home, write_private
+from ..settings import one_spelling
 from ..upstream.models import Moment, NewToken
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class StoredToken(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
-    url: str
+    url: Annotated[str, AfterValidator(one_spelling)]
     display_name: str | None
     created_at: Moment
     expires_at: Moment | None

@@ -73,6 +73,7 @@ def check_files(settings: Settings) -> None:
     from ..access.credentials import read_secret_file
     from ..usage.people import read_seats, read_teams
 
+    _ = settings.home  # which not every user has
     if settings.access_token_file is not None:
         read_secret_file(settings.access_token_file)
     if settings.teams_file is not None:

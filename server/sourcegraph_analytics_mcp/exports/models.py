@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from ..settings import one_spelling
 from ..upstream.models import Granularity, ReportRequest
 from .columns import Field as Column
 
@@ -36,7 +37,7 @@ class Export(BaseModel):
 
     format: Literal[1] = FORMAT
     id: str = Field(pattern=r"^[0-9a-f]{32}$")
-    upstream: str = ""
+    upstream: Annotated[str, AfterValidator(one_spelling)] = ""
     instance_url: str
     granularity: Granularity
     start_date: date | None

@@ -98,7 +98,7 @@ def read_grants(settings: Settings) -> Grants | None:
     """
     if settings.callers_file is None:
         return None
-    entries = _entries(_private(settings.callers_file.expanduser()))
+    entries = _entries(_private(settings.callers_file))
     granted = {subject: _grant(entry, n, settings) for n, (subject, entry) in enumerate(entries.items(), 1)}
     others = granted.pop(ANY, None)
     return Grants({named(settings.oauth_issuer, subject): grant for subject, grant in granted.items()}, others)

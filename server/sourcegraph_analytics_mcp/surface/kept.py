@@ -15,7 +15,7 @@ def stores(settings: Settings) -> list[Store]:
         AnalyticsError: `store_corrupt` when the data directory cannot be looked into.
     """
     try:
-        callers = sorted((settings.home / "callers").iterdir())
+        callers = sorted(one for one in (settings.home / "callers").iterdir() if one.is_dir())  # and no .DS_Store
     except FileNotFoundError:
         callers = []
     except OSError as error:

@@ -63,7 +63,7 @@ def read_seats(path: Path) -> tuple[str, ...]:
 
 def _rows(path: Path, setting: str) -> Iterator[tuple[int, list[str]]]:
     try:
-        with path.expanduser().open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             for number, row in enumerate(reader):
                 if not any(cell.strip() for cell in row):

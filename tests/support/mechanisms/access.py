@@ -14,6 +14,7 @@ _SPOILED = f"{_TOKENS}test_a_token_file_that_is_spoiled_later_is_named_and_nothi
 _LOGGED = "test_secrets.py::test_the_log_masks_secrets_and_keeps_each_event_on_one_line"
 _RESPELLED = "test_secrets.py::test_a_secret_that_is_quoted_or_spelled_for_addresses_is_masked"
 _RETRIES = "test_analytics.py::test_a_create_that_ends_in_any_way_leaves_no_live_token"
+_SPELLED = "test_store.py::test_what_is_kept_of_an_upstream_is_found_however_its_address_is_spelled"
 _ROTATED = "test_tokens.py::test_a_token_that_is_rotated_elsewhere_is_used_by_a_server_that_runs"
 _SERVES = "test_http_parts.py::test_the_token_that_the_operator_stored_serves_the_callers_and_is_shown_to_none"
 
@@ -173,7 +174,8 @@ _GUARDS = (
            f"{_TOKENS}test_a_create_that_another_server_has_under_way_is_left_alone"),
     Switch("a note is there once it is locked", "access/journal.py", "if path.exists():", "if True:",
            f"{_TOKENS}test_a_note_that_a_sweep_takes_before_it_is_locked_is_made_again"),
-    Switch("another upstream's notes are left alone", "access/journal.py", 'if entry["url"] != self._url:', "if False:",
+    Switch("another upstream's notes are left alone", "access/journal.py",
+           'if one_spelling(str(entry["url"])) != self._url:', "if False:",
            f"{_TOKENS}test_what_another_upstream_was_asked_is_left_alone_and_a_cut_note_is_removed"),
     Switch("another upstream's tokens are left alone", "access/secret_store.py",
            "return [token for token in self._every() if token.url == self._url]", "return self._every()",
@@ -213,8 +215,8 @@ _GUARDS = (
     Switch("a secret can stand in a header", "settings.py", "if not value or not value.isascii() or any(",
            "if not value or False and any(", "test_stdio.py::test_a_wrong_setting_stops_the_start_with_one_sentence"),
     Switch("upstream is reached over https", "settings.py",
-           'raise ValueError("it must be an https address (http only on loopback)")\n        return f"',
-           'pass\n        return f"',
+           'raise ValueError("it must be an https address (http only on loopback)")\n        return one',
+           'pass\n        return one',
            "test_stdio.py::test_a_wrong_setting_stops_the_start_with_one_sentence"),
     Switch("upstream's address is bare", "settings.py",
            'raise ValueError("it must be a bare address like https://analytics.sourcegraph.com")', "pass",
@@ -320,4 +322,19 @@ ACCESS = (
            '"misread", "redirect"', '"misread"', _RETRIES),
     Switch("a create that ends in a conflict is looked for", "access/tokens.py",
            '"redirect", "conflict", "busy"', '"redirect", "busy"', _RETRIES),
+    Switch("tokens are found however their upstream is spelled", "access/secret_store.py",
+           "url: Annotated[str, AfterValidator(one_spelling)]", "url: str", _SPELLED),
+    Switch("notes of creates are found however their upstream is spelled", "access/journal.py",
+           'one_spelling(str(entry["url"]))', 'entry["url"]', _SPELLED),
+    Switch("exports are found however their upstream is spelled", "exports/models.py",
+           "upstream: Annotated[str, AfterValidator(one_spelling)]", "upstream: str", _SPELLED),
+    Switch("an address is taken in one spelling", "settings.py", "return one_spelling(value.strip())",
+           "return value.strip().rstrip('/')",
+           f"{_SPELLED} test_settings.py::test_an_address_is_taken_with_its_port_and_without_its_slash"),
+    Switch("blanks around a path are no part of it", "settings.py", "Path(str(value).strip())", "value",
+           "test_settings.py::test_a_path_is_taken_without_blanks_around_it_and_from_the_home_directory"),
+    Switch("homes that are not known are said", "settings.py", "except RuntimeError:", "except ZeroDivisionError:",
+           "test_settings.py::test_a_wrong_setting_is_named"),
+    Switch("a home directory that is not there is said", "settings.py", "with suppress(RuntimeError):",
+           "if True:", "test_settings.py::test_who_has_no_home_directory_is_told_what_to_set"),
 )  # fmt: skip

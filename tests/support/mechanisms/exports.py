@@ -330,6 +330,7 @@ EXPORTS = (
            "    if False:\n", f"{_STORE}test_a_link_in_place_of_an_export_is_none"),
     Switch("what is deleted at the terminal is so for every caller", "surface/kept.py",
            "[settings.home, *callers]", "[settings.home]", _PURGED),
+    Switch("a file among callers is none", "surface/kept.py", "if one.is_dir())", "if True)", _PURGED),
     Switch("what cannot be read is deleted with the rest", "surface/kept.py",
            "*(store.unreadable() if host is None else ())", "", _PURGED),
     Switch("what dead processes were making is deleted, too", "surface/kept.py",
