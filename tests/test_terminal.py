@@ -8,9 +8,12 @@ import pty
 import resource
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
@@ -249,3 +252,91 @@ def test_a_walk_that_goes_wrong_ends_there_with_one_sentence(tmp_path: Path, roo
     (sentence,) = done.stderr.decode().splitlines()
     assert sentence.startswith(begins)
     assert "Export the usage" not in done.stdout.decode()
+
+
+def as_a_shell_would(line: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a line in which `$IT` is the command; its exit status is that of the last in a pipe."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "IT": shlex.join(COMMAND)} | more
+    return subprocess.run(
+        ["/bin/sh", "-c", line], env=environment, capture_output=True, text=True,
+        timeout=60, check=False, encoding="latin-1", start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "complaint"),
+    [
+        ("$IT --version | true", 141, ""),
+        ("$IT --demo doctor | true", 1, ""),
+        ("$IT demo | true", 141, ""),
+        ("$IT --version > /dev/full", 1, "The output could not be written: No space left on device.\n"),
+        ("$IT --help > /dev/full", 1, "The output could not be written: No space left on device.\n"),
+        ("$IT demo > /dev/full", 1, "The output could not be written: No space left on device.\n"),
+        ("$IT --demo doctor <&-", 0, ""),
+        ("$IT --demo doctor >&-", 0, ""),
+        ("$IT --demo doctor 2>&-", 0, ""),
+        ("$IT --demo <&-", 0, ""),
+        ("$IT --demo >&- </dev/null", 0, ""),
+        ("$IT <&- >&- 2>&-", 0, ""),
+        ("$IT login <&-", 2, "No cookie was given: run `login` at a terminal, or pipe the cookie in.\n"),
+    ],
+)
+def test_streams_that_are_closed_full_or_read_by_nobody_leave_no_traceback(
+    line: str, status: int, complaint: str, tmp_path: Path
+) -> None:
+    done = as_a_shell_would(line, tmp_path, SRC_ANALYTICS_LOG_LEVEL="ERROR")
+    assert done.stderr == complaint
+    if "|" not in line:  # what nobody reads may be written before they leave
+        assert done.returncode == status
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_terminal_of_another_encoding_is_shown_everything(encoding: str, tmp_path: Path) -> None:
+    done = as_a_shell_would("$IT demo", tmp_path, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Everything above came from a made-up company" in done.stdout
+
+
+def test_a_cookie_that_is_piped_in_is_taken_without_a_word(tmp_path: Path, upstream: Served) -> None:
+    more = {
+        "SRC_ANALYTICS_URL": upstream.url,
+        "SRC_ANALYTICS_INSTANCE": DEMO_INSTANCE,
+        "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
+    }
+    done = as_a_shell_would(f"echo {DEMO_COOKIE} | $IT login", tmp_path, **more)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "The token was created" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "asked"),
+    [(["login"], b"(hidden): "), (["--demo", "token", "revoke", ACTIVE], b"(n)"), (["doctor"], b"")],
+    ids=["a secret", "yes or no", "nothing"],
+)
+def test_an_interrupt_ends_a_command_without_a_traceback(command: list[str], asked: bytes, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environment = {
+            "HOME": str(tmp_path),
+            "SRC_ANALYTICS_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "SRC_ANALYTICS_INSTANCE": DEMO_INSTANCE,
+            "SRC_ANALYTICS_ACCESS_TOKEN": "sams_at_never-answered",
+        }
+        keyboard, terminal = pty.openpty()
+        with subprocess.Popen(
+            [*COMMAND, *command], stdin=terminal, stdout=terminal, stderr=terminal, env=environment,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            os.close(terminal)
+            shown = b""
+            if not asked:
+                silent.accept()
+            while asked not in shown:
+                shown += os.read(keyboard, 4096)
+            process.send_signal(signal.SIGINT)
+            with suppress(OSError):  # once nobody writes any more
+                while more := os.read(keyboard, 4096):
+                    shown += more
+            assert process.wait(20) == 130
+    os.close(keyboard)
+    assert b"Traceback" not in shown
+    assert b"CRITICAL" not in shown

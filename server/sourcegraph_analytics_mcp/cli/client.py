@@ -1,8 +1,9 @@
 """A person's terminal as an MCP client of the server in the same process."""
 
 import io
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from mcp import Client
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from ..settings import Settings
 from ..surface.server import AnalyticsServer
+from .ending import INTERRUPTED
 
 _WIDE = 10_000  # columns where nobody looks at them, so that nothing is broken or cut
 
@@ -47,6 +49,16 @@ def show(console: Console, markdown: str) -> None:
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Have an interrupt end a question at once; the event loop's own way waits for the loop, which waits for it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class TerminalClient:
     """Calls tools and shows their answers as a terminal can."""
 
@@ -56,6 +68,7 @@ class TerminalClient:
         self._server = AnalyticsServer(settings, upstream)
         self.console = Console()
         self._assume_yes = assume_yes
+        self._interrupted = False
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Client]:
@@ -78,6 +91,8 @@ class TerminalClient:
             self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
         else:
             show(self.console, text)
+        if self._interrupted:
+            return INTERRUPTED
         return 1 if result.is_error or not succeeded(result.structured_content or {}) else 0
 
     async def _ask(self, context: Any, params: Any) -> ElicitResult:
@@ -85,7 +100,11 @@ class TerminalClient:
             self.console.print(f"{params.message} yes", markup=False)
             return ElicitResult(action="accept", content={"confirm": True})
         try:
-            agreed = Confirm.ask(params.message, console=self.console, default=False)
+            with _interrupts():
+                agreed = Confirm.ask(params.message, console=self.console, default=False)
         except EOFError:  # nobody is there to ask
+            return ElicitResult(action="cancel")
+        except KeyboardInterrupt:
+            self._interrupted = True
             return ElicitResult(action="cancel")
         return ElicitResult(action="accept", content={"confirm": agreed})

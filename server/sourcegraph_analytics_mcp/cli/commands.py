@@ -16,6 +16,8 @@ from .client import TerminalClient, show
 from .log import configure_log, log_the_unforeseen
 from .main import check_files, serve, with_upstream
 
+_LONGEST_LINE = 1 << 16  # characters
+
 
 def dispatch(arguments: Sequence[str]) -> int:
     """Parse the arguments and run the command they name."""
@@ -91,15 +93,28 @@ def _doctor(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _login(settings: Settings, options: argparse.Namespace) -> int:
-    prompt = f"Session cookie `{settings.cookie_name}` of {settings.url} (hidden): "
     try:
-        cookie = header_safe(getpass.getpass(prompt))
-    except (EOFError, KeyboardInterrupt):  # nobody is there to ask, or whoever is thinks better of it
+        cookie = header_safe(_asked(f"Session cookie `{settings.cookie_name}` of {settings.url} (hidden): "))
+    except (EOFError, UnicodeDecodeError):
         raise SettingsError("No cookie was given: run `login` at a terminal, or pipe the cookie in.") from None
     except ValueError as error:
         raise SettingsError(f"The cookie cannot be used: {error}.") from None
     known = settings.model_copy(update={"cas_cookie": SecretStr(cookie)})
     return _tool(known, "create_token", {"display_name": _machine_name(), "expires_in_days": options.days})
+
+
+def _asked(prompt: str) -> str:
+    """What the person at the terminal types unseen; the line that is piped in where there is none.
+
+    Raises:
+        EOFError: when nobody is there to ask.
+    """
+    if sys.stdin.isatty():
+        return getpass.getpass(prompt)
+    line = sys.stdin.readline(_LONGEST_LINE)
+    if not line.strip():
+        raise EOFError
+    return line
 
 
 def _machine_name() -> str:

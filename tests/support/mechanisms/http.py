@@ -16,6 +16,7 @@ def _unchecked(name: str, claim: str) -> Switch:
     return Switch(name, "cli/http/identity.py", _CLAIMS, off, _OTHERS)
 
 
+_STREAMS = "test_terminal.py::test_streams_that_are_closed_full_or_read_by_nobody_leave_no_traceback"
 _LISTENS = f"{_HTTP}test_where_it_serves_is_said_as_an_address_and_only_once_it_listens"
 _READ = "test_grants.py::test_a_resource_is_for_who_may_use_a_tool_that_gives_the_same"
 
@@ -35,7 +36,7 @@ HTTP = (
            "except ValueError:  # whose text", "except ZeroDivisionError:  # whose text",
            f"{_HTTP}test_an_address_that_cannot_be_served_stops_the_start[[::1]"),
     Switch("login where nobody can be asked ends in a sentence", "cli/commands.py",
-           "except (EOFError, KeyboardInterrupt):", "except ZeroDivisionError:",
+           "except (EOFError, UnicodeDecodeError):", "except ZeroDivisionError:",
            "test_terminal.py::test_login_without_anybody_to_ask_says_so"),
     Switch("where it serves is said once it listens", "cli/http/serving.py",
            "        await super().startup(sockets)\n        print(self._told, file=sys.stderr)  # noqa: T201\n",
@@ -211,4 +212,21 @@ HTTP = (
            f"{_PARTS}test_a_bug_shows_nothing_but_a_reference"),
     Switch("the server does not say what it is", "cli/http/serving.py", "server_header=False,", "",
            f"{_HTTP}test_pages_of_other_origins_are_told_nothing"),
+    Switch("a piped cookie is read without a word", "cli/commands.py", "if sys.stdin.isatty():", "if True:",
+           "test_terminal.py::test_a_cookie_that_is_piped_in_is_taken_without_a_word"),
+    Switch("a closed stream is stood in for", "cli/ending.py",
+           "        except OSError:\n", "        except ValueError:\n",
+           _STREAMS),
+    Switch("what cannot be written is said", "cli/ending.py",
+           "isinstance(error, OSError) and error.errno in _UNWRITTEN", "False", _STREAMS),
+    Switch("what is still to be written fails where it can be told", "cli/main.py", "            sys.stdout.flush()",
+           "            pass", _STREAMS),
+    Switch("whatever the encoding, something is shown", "cli/ending.py",
+           'stream.reconfigure(errors="backslashreplace")', "pass",
+           "test_terminal.py::test_a_terminal_of_another_encoding_is_shown_everything"),
+    Switch("an interrupt is no error", "cli/ending.py", "if isinstance(error, KeyboardInterrupt):", "if False:",
+           "test_terminal.py::test_an_interrupt_ends_a_command_without_a_traceback"),
+    Switch("an interrupt ends a question", "cli/client.py",
+           "            with _interrupts():\n", "            if True:\n",
+           "test_terminal.py::test_an_interrupt_ends_a_command_without_a_traceback"),
 )  # fmt: skip

@@ -1,0 +1,42 @@
+"""How a command ends whatever its standard streams are: closed, full, read by nobody, or of another encoding."""
+
+import errno
+import io
+import os
+import sys
+
+INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
+_UNREAD = 141
+_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
+def take_streams() -> None:
+    """Have all three streams, each taking any text; in place of a closed one nothing is read or written."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which the next file or socket would get else
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+        stream = getattr(sys, name)
+        if number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def status_of(error: BaseException) -> int | None:
+    """The exit status for an interrupt, or for output that could not be written (which is said); None for the rest."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, SystemExit):  # rich, where nobody reads
+        return _UNREAD
+    if not isinstance(error, BrokenPipeError) and not (isinstance(error, OSError) and error.errno in _UNWRITTEN):
+        return None
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)  # for what is still to be written when the process ends
+    os.close(nothing)
+    if isinstance(error, BrokenPipeError):
+        return _UNREAD
+    print(f"The output could not be written: {error.strerror}.", file=sys.stderr)  # noqa: T201
+    return 1
