@@ -101,3 +101,14 @@ async def test_absurd_headers_do_not_fill_an_answer(make_settings: Make) -> None
         assert len(export["columns"]) == 501
         assert "and 480 more" in export["warnings"][1]
         assert (await bounded(client, "list_exports"))["exports"][0]["id"] == export["id"]
+
+
+async def test_one_token_with_an_endless_name_hides_no_other(make_settings: Make) -> None:
+    async def named(exchange: Exchange) -> None:
+        token = {"createdAt": "2026-01-01T00:00:00Z", "isExpired": False}
+        tokens = [{"id": "a", "displayName": "x" * 41_000, **token}, {"id": "b", "displayName": "short", **token}]
+        await exchange.answer(json.dumps({"tokens": tokens}).encode(), content_type="application/json")
+
+    async with scripted_upstream(named) as fake, connected(make_settings(fake.url)) as client:
+        listed = (await bounded(client, "list_tokens"))["tokens"]
+    assert [(token["id"], len(token["display_name"])) for token in listed] == [("a", 500), ("b", 5)]

@@ -46,6 +46,7 @@ def read(**given: str) -> Settings:
         (HTTP | {"OAUTH_KEYS_URL": ""}, "OAUTH_KEYS_URL", "belong together"),
         (HTTP | {"OAUTH_ISSUER": ""}, "OAUTH_KEYS_URL", "belong together"),
         (HTTP | {"PUBLIC_URL": "https://here.example/"}, "PUBLIC_URL", "must end with /mcp"),
+        (HTTP | {"PUBLIC_URL": "https://here.example/tools/mcp"}, "PUBLIC_URL", "no other path"),
         ({"INSTANCES": ","}, "INSTANCES", "at least one"),
         ({"INSTANCES": " , ,"}, "INSTANCES", "at least one"),
         ({"INSTANCE": "planted.example", "INSTANCES": "a.example, b.example"}, "INSTANCES", "must be among them"),

@@ -1237,6 +1237,31 @@ async def test_a_token_whose_secret_cannot_be_kept_is_revoked_again(
     assert MemoryKeyring.kept == {}
 
 
+async def test_a_create_that_was_undone_says_when_to_try_again_and_nothing_else(make_settings: Make) -> None:
+    made: list[dict[str, Any]] = []
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "POST":
+            now = datetime.now(UTC).isoformat()
+            made.append({"id": "tok-1", "createdAt": now, "isExpired": False})
+            body = json.dumps(made[0] | {"secret": "sams_at_refused"}).encode()
+            await exchange.answer(body, "201 Created", "application/json")
+        elif exchange.method == "DELETE":
+            made[0]["isExpired"] = True
+            await exchange.answer(status="204 No Content")
+        elif "tokens" in exchange.target:
+            await exchange.answer(json.dumps({"tokens": made}).encode(), content_type="application/json")
+        else:
+            await exchange.answer(status="401 Unauthorized")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, access_token="")) as client:
+        error = await refused(client, "create_token")
+    assert error["code"] == "auth_rejected"
+    assert error["retryable"] is True
+    assert 50 < error["retry_after_seconds"] <= 60
+    assert error["next_step"] == f"One of that name can be made in {error['retry_after_seconds']} seconds."
+
+
 class Readable(MemoryKeyring):
     """As keyrings.alt has it: a keyring that keeps secrets in the clear."""
 

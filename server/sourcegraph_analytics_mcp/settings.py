@@ -193,8 +193,8 @@ class Settings(BaseModel):
     @field_validator("public_url")
     @classmethod
     def _check_path(cls, value: str | None) -> str | None:
-        if value is not None and not value.endswith("/mcp"):
-            raise ValueError("it must end with /mcp")
+        if value is not None and urlsplit(value).path != "/mcp":  # the metadata of another would be elsewhere
+            raise ValueError("it must end with /mcp and have no other path, as in https://HOST/mcp")
         return value
 
     @field_validator("oauth_keys_url")  # the last of the three, so that the others are known

@@ -202,8 +202,9 @@ class TokenDesk:
             raise AnalyticsError("unverified", message, _LIVE, retryable=True) from error
         message = f"{error.message} The new token {token.id} was revoked again; nothing usable remains."
         wait = self._wait(asked_for)
-        next_step = f"{error.next_step} One of that name can be made in {wait} seconds."
-        raise AnalyticsError(error.code, message, next_step, retry_after_seconds=wait) from error
+        first = error.next_step.removesuffix("Try again.").strip()  # which is not yet
+        next_step = f"{first} One of that name can be made in {wait} seconds.".strip()
+        raise AnalyticsError(error.code, message, next_step, retryable=True, retry_after_seconds=wait) from error
 
     async def _check(self, secret: SecretStr) -> None:
         """Make one authorised call with a fresh token, where there is an instance to ask about."""

@@ -337,4 +337,11 @@ ACCESS = (
            "test_settings.py::test_a_wrong_setting_is_named"),
     Switch("a home directory that is not there is said", "settings.py", "with suppress(RuntimeError):",
            "if True:", "test_settings.py::test_who_has_no_home_directory_is_told_what_to_set"),
+    Switch("a public address has no other path", "settings.py", 'urlsplit(value).path != "/mcp"', "False",
+           "test_settings.py::test_a_wrong_setting_is_named"),
+    Switch("an endless name hides no token", "surface/tools/tokens.py", "display_name=_cut(token.display_name)",
+           "display_name=token.display_name", "test_bounds.py::test_one_token_with_an_endless_name_hides_no_other"),
+    Switch("what was undone can be tried again, but not yet", "access/tokens.py",
+           'error.next_step.removesuffix("Try again.").strip()', "error.next_step",
+           f"{_TOKENS}test_a_create_that_was_undone_says_when_to_try_again_and_nothing_else"),
 )  # fmt: skip
