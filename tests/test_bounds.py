@@ -112,3 +112,15 @@ async def test_one_token_with_an_endless_name_hides_no_other(make_settings: Make
     async with scripted_upstream(named) as fake, connected(make_settings(fake.url)) as client:
         listed = (await bounded(client, "list_tokens"))["tokens"]
     assert [(token["id"], len(token["display_name"])) for token in listed] == [("a", 500), ("b", 5)]
+
+
+async def test_an_export_whose_headers_fill_an_answer_is_listed_without_them(make_settings: Make) -> None:
+    async def wide(exchange: Exchange) -> None:
+        names = [f"{number:03}" + "\u202e" * 60 for number in range(200)]
+        await exchange.answer(("Instance user ID," + ",".join(names) + "\n1" + "," * 200).encode())
+
+    async with scripted_upstream(wide) as fake, connected(make_settings(fake.url)) as client:
+        export = (await client.call_tool("export_csv", {"granularity": "by_user"})).structured_content
+        assert export is not None
+        (listed,) = (await bounded(client, "list_exports"))["exports"]
+    assert (listed["id"], listed["columns"]) == (export["export"]["id"], [])

@@ -131,7 +131,10 @@ async def list_exports(app: App, arguments: ListExportsArguments, call: Call) ->
         start = ids.index(arguments.cursor) + 1
     page = kept[start : start + arguments.limit]
     entries = [exports_text.complete(e, with_path=app.shows_paths, masked=app.masked) for e in page]
-    entries = entries[: fitting(list(entry.model_dump(mode="json").values()) for entry in entries)]
+    count = fitting(list(entry.model_dump(mode="json").values()) for entry in entries)
+    if entries and not count:  # the headers of one alone fill an answer
+        entries, count = [entries[0].model_copy(update={"columns": ()})], 1
+    entries = entries[:count]
     page = kept[start : start + len(entries)]
     under_way = app.downloads.running if start == 0 else []
     entries = [*(exports_text.running(d, masked=app.masked) for d in under_way), *entries]
