@@ -298,7 +298,7 @@ _GUARDS = (
     Switch("the last lines are not waited for long", "cli/log.py",
            "lines.unfinished_tasks, _LAST_LINES_WITHIN)", "lines.unfinished_tasks)",
            "test_stdio.py::test_it_ends_promptly_though_nobody_reads_its_log"),
-    Switch("a crash leaves no image of memory", "cli/main.py", "    _leave_no_core()\n    try:", "    try:",
+    Switch("a crash leaves no image of memory", "cli/main.py", "    _leave_no_core()\n", "",
            "test_terminal.py::test_a_crash_leaves_no_image_of_memory"),
     Switch("libraries do not say what they carry", "cli/log.py", "level=max(level, logging.WARNING)", "level=level",
            "test_http.py::test_the_log_at_its_most_talkative_is_ours_and_holds_no_answer"),
