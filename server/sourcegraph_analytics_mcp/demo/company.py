@@ -5,10 +5,12 @@ joined late, seats nobody ever used, cells that are blank because nothing was re
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Any
+from functools import cached_property
+from itertools import chain
+from typing import Any, overload
 
 COUNTS = (
     "searches", "code_navigation", "insight_views", "chats", "commands", "suggestions", "acceptances",
@@ -82,13 +84,37 @@ class _Habits:
     languages: tuple[str, ...] = ()
 
 
+class _Later(Sequence[Activity]):
+    """Rows that are made when somebody first looks at them: it takes most of a second, and tokens need none."""
+
+    def __init__(self, make: Callable[[], Sequence[Activity]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _rows(self) -> Sequence[Activity]:
+        return self._make()
+
+    @overload
+    def __getitem__(self, index: int) -> Activity: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Activity]: ...
+    def __getitem__(self, index: int | slice) -> Activity | Sequence[Activity]:
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Activity]:
+        return iter(self._rows)
+
+
 @dataclass(frozen=True, slots=True)
 class Company:
     """People, what they did (by day, then person), and seats that were paid for and never used."""
 
     today: date
     people: tuple[Person, ...]
-    activities: tuple[Activity, ...]
+    activities: Sequence[Activity]
     unused_seats: tuple[str, ...]
 
     @classmethod
@@ -96,10 +122,13 @@ class Company:
         """Make a company whose last day is `today`."""
         rng = random.Random(seed)
         staff = tuple(_person(number, rng) for number in range(people))
-        rows = [row for person in staff for row in _history(person, today, days, random.Random(f"{seed}/{person.id}"))]
-        rows.sort(key=lambda row: (row.day, row.person.id, row.client, row.language))
+
+        def rows() -> Sequence[Activity]:
+            each = (_history(person, today, days, random.Random(f"{seed}/{person.id}")) for person in staff)
+            return sorted(chain.from_iterable(each), key=lambda row: (row.day, row.person.id, row.client, row.language))
+
         unused = tuple(_email(rng.choice(_GIVEN), rng.choice(_FAMILY), people + n) for n in range(max(1, people // 16)))
-        return cls(today, staff, tuple(rows), unused)
+        return cls(today, staff, _Later(rows), unused)
 
     def report(self, granularity: str, start: date | None = None, end: date | None = None) -> Iterator[str]:
         """A usage report as CSV text in pieces, added up when the first piece is asked for; inclusive bounds."""
