@@ -219,7 +219,7 @@ async def test_people_files_may_have_headers_blank_lines_and_a_byte_order_mark(t
     (tmp_path / "seats.csv").write_text("\ufeffemail\nA@example.com\n\nb\n")
     (tmp_path / "teams.csv").write_text("Email,Team\nA@example.com,Data\n b , Data \n")
     assert read_seats(tmp_path / "seats.csv") == ("A@example.com", "b")
-    assert read_teams(tmp_path / "teams.csv").by_key == {"a@example.com": "Data", "b": "Data"}
+    assert read_teams(tmp_path / "teams.csv").of == {"A@example.com": "Data", "b": "Data"}
     (tmp_path / "seats.csv").write_text("a\nA\n")
     with pytest.raises(SettingsError, match="line 2"):
         read_seats(tmp_path / "seats.csv")

@@ -978,3 +978,21 @@ async def test_a_column_that_is_called_like_a_group_disturbs_none(
         asked = {"metrics": ["searches", "active_days"], "group_by": ["team"], "users": ["1", "2"]}
         found = await call(client, "query_usage", **asked)
     assert sorted(found["rows"]) == [["(no team)", 2, 1], ["Data", 1, 1]]
+
+
+async def test_names_are_compared_in_any_spelling(make_settings: Make, tmp_path: Path) -> None:
+    """Letters that become small in more than one way, accents that are characters of their own."""
+    nikos, jose = Person("1", "", "ΝΙΚΟΣ", None), Person("2", "jos\u00e9@example.com", "İlker", None)
+    rows = [
+        did(nikos, TODAY - DAY, "ΟΔΟΣ", "\u1e90", searches=3),
+        did(jose, TODAY - DAY, "Jose\u0301", searches=5),
+    ]
+    world = world_of(*rows, team_of={"νικος": "ΣΕΡΡΕΣ", "JOSE\u0301@example.com": "İzmir"})
+    async with served(world, make_settings, tmp_path) as (client, _):
+        for filters, total in (
+            ({"users": ["νικος"]}, 3), ({"users": ["ΝΙΚΟΣ"]}, 3), ({"users": ["İLKER"]}, 5),
+            ({"users": ["JOSE\u0301@EXAMPLE.com"]}, 5), ({"teams": ["σερρες"]}, 3), ({"teams": ["İZMIR"]}, 5),
+            ({"clients": ["οδος"]}, 3), ({"clients": ["JOS\u00c9"]}, 5), ({"languages": ["z\u0302"]}, 3),
+        ):  # fmt: skip
+            assert (await call(client, "query_usage", metrics=["searches"], **filters))["totals"] == [total], filters
+        assert await shares(client, group_by=["team"]) == {"ΣΕΡΡΕΣ": 3, "İzmir": 5}

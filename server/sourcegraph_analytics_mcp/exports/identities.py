@@ -45,7 +45,7 @@ class Pseudonyms:
             raise disk_error(error) from None
 
     def of(self, name: str) -> str:
-        """The pseudonym of a user id; or of an e-mail or username, in lower case."""
+        """The pseudonym of a user id; or of an e-mail or username as `Questions.folded` has it."""
         if not name:
             return ""
         inner = _digest(f"{self.key}:{name}")
@@ -85,7 +85,7 @@ def hidden(name: str) -> bool:
 
 
 def _masked(name: str, key: str) -> str:
-    value = f'"{name}"' if name == PERSON else f'lower("{name}")'
+    value = f'"{name}"' if name == PERSON else f'folded("{name}")'
     digest = f"sha256('{key}' || sha256('{key}:' || {value}))"
     return f"CASE WHEN {value} IS NOT NULL THEN 'person-' || left({digest}, {_SHOWN}) END AS \"{name}\""
 

@@ -100,7 +100,7 @@ class Answers:
             AnalyticsError: when it makes no sense, the data cannot tell, or the data cannot be had.
         """
         question = question.checked()
-        self._checks.before_data(question)
+        question = await self._checks.before_data(question)
         reports = [need.request for need in question.needs]
         since = self._refreshes.since(reports) if refresh else None
         exports = [await self.data(need, fetch, today, since) for need in question.needs]
@@ -112,10 +112,10 @@ class Answers:
         sources = [_source(f"t{number}", export, named=named) for number, export in enumerate(exports)]
         tables = {source.table: export.parts for source, export in zip(sources, exports, strict=True)}
         now, before = sources[-1], sources[0] if question.compare else None
-        await self._checks.values(question, sources, tables)
+        question = await self._checks.values(question, sources, tables)
         split = self._checks.by_language(question)
         apart = split if question.languages else ()  # the filter hides what has no language, so it is asked apart
-        terms = self._terms(today)
+        terms = await self._terms(question, today)
         sums = await self._checks.unsplit(apart, question, sources, terms, tables) if apart else {}
         teams = await self._checks.teams(question, sources, tables, terms)
         statement = build(question, sources, terms, () if apart else split)
@@ -127,11 +127,13 @@ class Answers:
         said = (*notes(question, exports, (seen, seen_before), today, self._minutes), *partly, *teams)
         return _shaped(question, found, exports, seen, said, today)
 
-    def _terms(self, today: date) -> Terms:
-        team_of = dict(self._teams.by_key) if self._teams else {}
+    async def _terms(self, question: Question, today: date) -> Terms:
+        listed = self._teams.of if self._teams and question.about_teams else {}
+        folded = await self._questions.folded(list(listed)) if listed else {}
+        team_of = {folded[person]: team for person, team in listed.items()}
         pseudonyms = self._questions.pseudonyms
-        if pseudonyms and self._teams:
-            team_of = {pseudonyms.of(person): team for person, team in (team_of | self._teams.by_id).items()}
+        if pseudonyms:
+            team_of = {pseudonyms.of(person): team for person, team in (team_of | listed).items()}
         return Terms(self._minutes, tuple(team_of), tuple(team_of.values()), today)
 
     async def data(self, need: Need, fetch: Fetch, today: date, since: datetime | None = None) -> Export:

@@ -41,61 +41,71 @@ class Checks:
         self._teams = teams
         self._shown = shown
 
-    def before_data(self, question: Question) -> None:
-        """Refuse what no data could answer."""
+    async def before_data(self, question: Question) -> Question:
+        """The question with its teams as the operator spells them; what no data could answer is refused."""
         if ("team" in question.group_by or question.teams) and self._teams is None:
             raise invalid("No teams are known.", "The operator can give them as SRC_ANALYTICS_TEAMS_FILE.")
-        if question.teams and self._teams is not None:
-            self._known(question.teams, [*self._teams.names, NO_TEAM], "team")
+        if not question.teams or self._teams is None:
+            return question
+        return replace(question, teams=await self._spelled(question.teams, [*self._teams.names, NO_TEAM], "team"))
 
-    async def values(self, question: Question, sources: Sequence[Source], tables: Tables) -> None:
-        """Refuse a filter that nothing matches in the days asked about, with what there is; whatever else is kept.
+    async def values(self, question: Question, sources: Sequence[Source], tables: Tables) -> Question:
+        """The question with its clients and languages as the data spell them, and its users as names are compared.
 
+        A filter that nothing matches in the days asked about is refused with what there is, whatever else is kept.
         Where nothing at all is recorded in these days, the answer says so.
         """
+        spelled = {}
         for values, column, what in (
             (question.clients, "client_name", "client"),
             (question.languages, "language", "language"),
         ):
+            there: list[str] = []
             if values:
                 sql = f"SELECT DISTINCT {column} AS v FROM {asked_about(question, sources, column)} ORDER BY 1"
-                there = [row["v"] for row in await self._questions.ask(tables, sql)]
-                if there:
-                    self._known(values, [BLANK if value is None else value for value in there], what)
-        if question.users:
-            await self._users(question, sources, tables)
+                rows = await self._questions.ask(tables, sql)
+                there = [BLANK if row["v"] is None else row["v"] for row in rows]
+            spelled[what] = await self._spelled(values, there, what) if there else values
+        users = await self._users(question, sources, tables) if question.users else ()
+        return replace(question, clients=spelled["client"], languages=spelled["language"], users=users)
 
-    def _known(self, values: Sequence[str], there: Sequence[str], what: str) -> None:
-        lowered = {value.lower(): value for value in there}
-        missing = next((value for value in values if value.lower() not in lowered), None)
+    async def _spelled(self, values: Sequence[str], there: Sequence[str], what: str) -> tuple[str, ...]:
+        """Which of the names that are there are meant."""
+        folded = await self._questions.folded([*values, *there])
+        known: dict[str, list[str]] = {}
+        for value in there:
+            known.setdefault(folded[value], []).append(value)
+        missing = next((value for value in values if folded[value] not in known), None)
         if missing is None:
-            return
-        near = [lowered[key] for key in difflib.get_close_matches(missing.lower(), lowered, n=3)]
+            return tuple(name for value in values for name in known[folded[value]])
+        near = [name for key in difflib.get_close_matches(folded[missing], known, n=3) for name in known[key]]
         listed = list(dict.fromkeys([*near, *there]))
         names = ", ".join(map(self._shown, listed[:_MOST_LISTED])) or "none"
         more = f" and {len(listed) - _MOST_LISTED:,} more" if len(listed) > _MOST_LISTED else ""
         where = "" if what == "team" else " in the data of this range"
         raise invalid(f"There is no {what} '{self._shown(missing)}'{where}.", f"There are: {names}{more}.")
 
-    async def _users(self, question: Question, sources: Sequence[Source], tables: Tables) -> None:
+    async def _users(self, question: Question, sources: Sequence[Source], tables: Tables) -> tuple[str, ...]:
+        """The users named, as names are compared."""
         columns = [c for c in (PERSON, *NAMES) if c in sources[-1].columns]
         rows = asked_about(question, sources, ", ".join(columns))
         any_row = f"SELECT 1 AS one FROM {rows}"
-        any_of = " OR ".join(f"list_contains(?, lower({column}))" for column in columns)
-        named = ", ".join(f"lower({column})" for column in columns)
-        lowered = [user.lower() for user in question.users]
+        any_of = " OR ".join(f"list_contains(?, folded({column}))" for column in columns)
+        named = ", ".join(f"folded({column})" for column in columns)
+        users = [*(await self._questions.folded(question.users)).values()]
         sql = f"SELECT DISTINCT unnest([{named}]) AS v FROM {rows} WHERE {any_of}"
-        there = {row["v"] for row in await self._questions.ask(tables, sql, [lowered] * len(columns))}
-        if BLANK in lowered and await self._questions.ask(tables, f"{any_row} WHERE {PERSON} IS NULL LIMIT 1"):
+        there = {row["v"] for row in await self._questions.ask(tables, sql, [users] * len(columns))}
+        if BLANK in users and await self._questions.ask(tables, f"{any_row} WHERE {PERSON} IS NULL LIMIT 1"):
             there.add(BLANK)
-        missing = sum(user not in there for user in lowered)
+        missing = sum(user not in there for user in users)
         if missing and await self._questions.ask(tables, f"{any_row} LIMIT 1"):
             names = "their pseudonyms (person-…)" if self._questions.pseudonyms else "user id, e-mail or username"
             raise invalid(
-                f"{missing} of the {len(lowered)} users named are not in the data of this range: "
+                f"{missing} of the {len(users)} users named are not in the data of this range: "
                 "they did nothing in it, or are called otherwise.",
                 f"Name them by {names}; group_by user shows who is there.",
             )
+        return tuple(users)
 
     async def teams(self, question: Question, sources: Sequence[Source], tables: Tables, terms: Terms) -> Sequence[str]:
         """Say it where teams cannot be told, as the data name nobody by what the operator's file does."""
@@ -104,7 +114,7 @@ class Checks:
         names = [name for name in NAMES if name in sources[-1].columns]
         named = " OR ".join(f"{name} IS NOT NULL" for name in names) or "false"
         sql = (
-            f"SELECT count_if({named}) AS named, count_if(NOT list_contains(?, lower({PERSON}))) AS unlisted "
+            f"SELECT count_if({named}) AS named, count_if(NOT list_contains(?, folded({PERSON}))) AS unlisted "
             f"FROM {asked_about(question, sources, ', '.join([PERSON, *names]))}"
         )
         found = (await self._questions.ask(tables, sql, [list(terms.team_keys)]))[0]
@@ -140,7 +150,7 @@ def languages(question: Question, names: Sequence[str], sums: Mapping[str, Any],
     Raises:
         AnalyticsError: `unsupported` where nothing of it is.
     """
-    meant = BLANK in (language.lower() for language in question.languages)
+    meant = BLANK in question.languages
     if not names and not meant and (question.languages or "language" in question.group_by):
         shown = "shown as blank" if "language" in question.group_by and not question.languages else "left out"
         yield f"Activity without a language is {shown}."

@@ -52,11 +52,11 @@ def people(question: Question, sources: Sequence[Source], terms: Terms, statemen
         statement.parameters += [list(terms.team_keys), list(terms.team_names)]
         lookup = "team_of AS (SELECT unnest(?::VARCHAR[]) AS person, unnest(?::VARCHAR[]) AS team), "
         columns = ("email", "handle", PERSON)
-        join = "".join(f" LEFT JOIN team_of AS by_{c} ON by_{c}.person = lower(k.{c})" for c in columns)
+        join = "".join(f" LEFT JOIN team_of AS by_{c} ON by_{c}.person = folded(k.{c})" for c in columns)
         team = f", {latest('coalesce(' + ', '.join(f'by_{c}.team' for c in columns) + ')', 'k.seen')} AS team"
     if question.users:
-        statement.parameters += [[user.lower() for user in question.users]] * 3
-        tested = " OR ".join(f"list_contains(?, lower(k.{c}))" for c in (PERSON, "email", "handle"))
+        statement.parameters += [list(question.users)] * 3
+        tested = " OR ".join(f"list_contains(?, folded(k.{c}))" for c in (PERSON, "email", "handle"))
         meant = f", bool_or(coalesce({tested}, false)) AS meant"
     return (
         f"{lookup}people AS (SELECT k.{PERSON}, {_label(sources[-1])} AS user_label{meant}{team} "

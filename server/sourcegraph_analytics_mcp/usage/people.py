@@ -1,6 +1,7 @@
 """The operator's two files about people: who is in which team, and who holds a seat."""
 
 import csv
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,14 @@ class Teams:
     """Which team each person is in.
 
     Args:
-        by_key: by e-mail, username or user id in lower case.
-        by_id: as the operator spells them, since the pseudonym of a user id depends on its case.
+        of: by e-mail, username or user id as the operator spells them; the pseudonym of a user id depends on its case.
     """
 
-    by_key: dict[str, str]
-    by_id: dict[str, str]
+    of: dict[str, str]
 
     @property
     def names(self) -> list[str]:
-        return sorted(set(self.by_key.values()))
+        return sorted(set(self.of.values()))
 
 
 def read_teams(path: Path) -> Teams:
@@ -35,14 +34,14 @@ def read_teams(path: Path) -> Teams:
     Raises:
         SettingsError: with the line that is wrong.
     """
-    teams = Teams({}, {})
+    teams, listed = Teams({}), dict[str, str]()
     for line, row in _rows(path, "TEAMS_FILE"):
         if len(row) != 2 or not row[1].strip():
             raise _wrong("TEAMS_FILE", line, "it needs a person and a team")
         person, team = row[0].strip(), row[1].strip()
-        if teams.by_key.setdefault(person.lower(), team) != team:
+        if listed.setdefault(_spelled(person), team) != team:
             raise _wrong("TEAMS_FILE", line, "this person is in another team already")
-        teams.by_id[person] = team
+        teams.of[person] = team
     return teams
 
 
@@ -55,9 +54,9 @@ def read_seats(path: Path) -> tuple[str, ...]:
     found: dict[str, str] = {}
     for line, row in _rows(path, "SEATS_FILE"):
         seat = row[0].strip()
-        if seat.lower() in found:
+        if _spelled(seat) in found:
             raise _wrong("SEATS_FILE", line, "this seat is listed twice")
-        found[seat.lower()] = seat
+        found[_spelled(seat)] = seat
     return tuple(found.values())
 
 
@@ -77,6 +76,11 @@ def _rows(path: Path, setting: str) -> Iterator[tuple[int, list[str]]]:
         raise SettingsError(f"SRC_ANALYTICS_{setting} cannot be read: {path}.") from None
     except csv.Error:
         raise _wrong(setting, reader.line_num, "its quotes do not match") from None
+
+
+def _spelled(name: str) -> str:
+    """One key for all spellings that may be compared as one; the engine, which does that, is not started yet."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _wrong(setting: str, line: int, reason: str) -> SettingsError:

@@ -132,7 +132,7 @@ def _row_filters(question: Question, source: Source, days: Range, statement: Sta
 
 def _people_filters(question: Question, statement: Statement) -> str:
     """What is known of a row's person."""
-    nobody = f" OR {PERSON} IS NULL" if BLANK in (user.lower() for user in question.users) else ""
+    nobody = f" OR {PERSON} IS NULL" if BLANK in question.users else ""
     meant = [f"(meant{nobody})"] if question.users else []
     conditions = [*_among([(question.teams, _COLUMN["team"])], statement), *meant]
     return " AND ".join(conditions) or "true"
@@ -141,8 +141,8 @@ def _people_filters(question: Question, statement: Statement) -> str:
 def _among(named: Sequence[tuple[Sequence[str], str]], statement: Statement) -> Iterator[str]:
     for values, tested in named:
         if values:
-            statement.parameters.append([value.lower() for value in values])
-            yield f"list_contains(?, lower({tested}))"
+            statement.parameters.append(list(values))
+            yield f"list_contains(?, {tested})"
 
 
 def _days(question: Question, source: Source, days: Range, terms: Terms, shifted: bool) -> str:

@@ -11,6 +11,7 @@ _GUESS = f"{_PEOPLE}test_a_guess_of_a_name_can_be_proved_by_no_hash_and_no_lengt
 _SPILLED = "test_engine.py::test_what_a_question_has_no_memory_for_ends_with_its_process"
 _USAGE = "test_query_usage.py::"
 _NAMES = f"{_USAGE}test_names_are_those_of_the_days_asked_about_and_the_latest_is_shown"
+_SPELLED = f"{_USAGE}test_names_are_compared_in_any_spelling"
 _EVER = "test_inactive.py::test_what_was_ever_seen_does_not_depend_on_what_is_kept"
 
 QUESTIONS = (
@@ -232,4 +233,7 @@ QUESTIONS = (
            f"{_USAGE}test_what_is_shown_as_blank_can_be_asked_for"),
     Switch("figures that may be mistaken are explained", "usage/notes.py", "if m.explained", "if False",
            f"{_USAGE}test_what_may_be_taken_for_another_figure_is_said_and_only_that"),
+    Switch("names are compared in any spelling", "exports/engine/child.py",
+           "replace(lower(nfc_normalize(name)), 'ς', 'σ')", "lower(name)", _SPELLED),
+    Switch("filters are spelled as the data are", "usage/checks.py", "clients=spelled[\"client\"], ", "", _SPELLED),
 )  # fmt: skip

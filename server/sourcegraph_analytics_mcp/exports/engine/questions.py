@@ -60,6 +60,15 @@ class Questions:
             raise (deleted() if gone(chain(*tables.values())) else _failed()) from failed
         return [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]
 
+    async def folded(self, names: Sequence[str]) -> dict[str, str]:
+        """What each name is when it is compared, as SQL has it by `folded(…)`; Python's own way differs in places.
+
+        Raises:
+            AnalyticsError: as `ask`.
+        """
+        sql = "SELECT name, folded(name) AS folded FROM (SELECT unnest(?::VARCHAR[]) AS name)"
+        return {row["name"]: row["folded"] for row in await self.ask({}, sql, [list(names)])}
+
     def name(self, file: Path) -> str:
         """What a statement calls a file in the data directory."""
         return str(file.absolute().relative_to(self._home))
