@@ -1,8 +1,9 @@
 """People who lapsed and seats that were never used, from two coarse reports."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import pytest
@@ -51,8 +52,8 @@ async def test_two_coarse_reports_are_enough_and_kept(settings: Settings, upstre
         for _ in range(2):
             await call(client, "list_inactive_users")
     assert [dict(r.query)["granularity"] for r in upstream.sent("GET", "/api/reports/by-")] == [
-        "by_user_day",
         "by_user_month",
+        "by_user_day",
     ]
 
 
@@ -220,9 +221,10 @@ async def test_people_files_may_have_headers_blank_lines_and_a_byte_order_mark(t
     (tmp_path / "teams.csv").write_text("Email,Team\nA@example.com,Data\n b , Data \n")
     assert read_seats(tmp_path / "seats.csv") == ("A@example.com", "b")
     assert read_teams(tmp_path / "teams.csv").of == {"A@example.com": "Data", "b": "Data"}
-    (tmp_path / "seats.csv").write_text("a\nA\n")
-    with pytest.raises(SettingsError, match="line 2"):
-        read_seats(tmp_path / "seats.csv")
+    for twice in ("a\nA\n", "\u00e9\nE\u0301\n", "ΝΙΚΟΣ\nνικος\n"):
+        (tmp_path / "seats.csv").write_text(twice)
+        with pytest.raises(SettingsError, match="line 2"):
+            read_seats(tmp_path / "seats.csv")
     with pytest.raises(SettingsError, match="cannot be read"):
         read_seats(tmp_path / "nothing.csv")
 
@@ -339,3 +341,110 @@ async def test_days_after_today_are_no_days_with_data_of_the_last_ones(make_sett
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
         found = await call(client, "list_inactive_users", days=3)
     assert f"Days with data: 2 of 3, {TODAY - timedelta(days=1)} to {TODAY}." in found["notes"]
+
+
+Rows = list[tuple[str, str, date]]  # user id, e-mail, day
+
+
+def reports(rows: Rows) -> Callable[[Exchange], Awaitable[None]]:
+    """An upstream of these rows, which may change, by day or month and cut to the days asked for."""
+
+    async def answer(exchange: Exchange) -> None:
+        asked = {key: values[0] for key, values in parse_qs(urlsplit(exchange.target).query).items()}
+        if "granularity" not in asked:
+            await exchange.answer(b"", "404 Not Found")
+            return
+        first, last = asked.get("startDate", "0001-01-01"), asked.get("endDate", "9999-12-31")
+        length = 7 if asked["granularity"] == "by_user_month" else 10
+        there = {(user, email, str(day)[:length]) for user, email, day in rows if first <= str(day) <= last}
+        head = f"User ID,Email,{'Month' if length == 7 else 'Date'}"
+        await exchange.answer("\n".join([head, *(",".join(row) for row in sorted(there)), ""]).encode())
+
+    return answer
+
+
+async def test_a_seat_of_several_ids_is_freed_once_and_only_when_all_lapsed(
+    make_settings: Make, tmp_path: Path
+) -> None:
+    seats = tmp_path / "seats.csv"
+    seats.write_text("ann@example.com\nbo@example.com\nnever@example.com\n")
+    old = TODAY - timedelta(days=200)
+    rows = [("1", "ann@example.com", old), ("2", "ann@example.com", TODAY)]
+    rows += [(user, "bo@example.com", old) for user in "345"]
+    async with (
+        scripted_upstream(reports(rows)) as fake,
+        connected(make_settings(fake.url, seats_file=seats)) as client,
+    ):
+        result = await client.call_tool("list_inactive_users", {})
+    found = result.structured_content
+    assert found is not None
+    assert (found["inactive"], found["seen"], found["never_seen"], found["seats_freed"]) == (4, 5, 1, 2)
+    assert "That frees 2 seats." in text(result)
+    assert "1 of the lapsed hold a seat that is in use under another user id: not freed." in found["notes"]
+    assert "Some of the lapsed are user ids of the same seat, which is freed once." in found["notes"]
+
+
+@pytest.mark.parametrize("identities", ["names", "pseudonyms"])
+async def test_people_files_name_people_in_any_spelling(make_settings: Make, tmp_path: Path, identities: str) -> None:
+    seats, teams = tmp_path / "seats.csv", tmp_path / "teams.csv"
+    seats.write_text("jos\u00e9@example.com\nΝΙΚΟΣ\nnobody\n")
+    teams.write_text("JOS\u00c9@example.com,Core\nνικοσ,Core\n")
+    rows = [("1", "JOSE\u0301@example.com", TODAY - timedelta(days=1)), ("2", "Νικος", TODAY - timedelta(days=1))]
+    settings = {"seats_file": seats, "teams_file": teams, "identities": identities}
+    async with scripted_upstream(reports(rows)) as fake, connected(make_settings(fake.url, **settings)) as client:
+        found = await call(client, "list_inactive_users")
+        asked = {"metrics": ["active_users"], "group_by": ["team"]}
+        by_team = await call(client, "query_usage", **asked)
+    assert (found["never_seen"], found["seats_freed"]) == (1, 1)
+    assert by_team["rows"] == [["Core", 2]]
+
+
+@pytest.mark.parametrize("days", [1, 62])
+async def test_who_came_back_since_an_older_report_is_not_lapsed(make_settings: Make, days: int) -> None:
+    """The months tell it where all of this one is asked about; else the days are downloaded again."""
+    rows = [("1", "ann@example.com", TODAY - timedelta(days=200)), ("2", "bo@example.com", TODAY)]
+    asked = {"start_date": str(TODAY - timedelta(days=days - 1)), "end_date": str(TODAY)}
+    async with scripted_upstream(reports(rows)) as fake, connected(make_settings(fake.url)) as client:
+        await call(client, "export_csv", granularity="by_user_day", **asked)
+        rows.append(("1", "ann@example.com", TODAY))
+        found = await call(client, "list_inactive_users", days=days)
+        again = await call(client, "list_inactive_users", days=days)
+    assert (found["inactive"], found["seen"]) == (0, 2)
+    assert again == found
+    by_day = [e for e in fake.exchanges if "granularity=by_user_day" in e.target]
+    assert len(by_day) == (1 if days == 62 or TODAY.day == 1 else 2)
+
+
+async def test_who_came_since_an_older_report_has_a_seat(make_settings: Make, tmp_path: Path) -> None:
+    seats = tmp_path / "seats.csv"
+    seats.write_text("bo@example.com\ncy@example.com\n")
+    rows = [("2", "bo@example.com", TODAY)]
+    async with (
+        scripted_upstream(reports(rows)) as fake,
+        connected(make_settings(fake.url, seats_file=seats)) as client,
+    ):
+        await call(client, "export_csv", granularity="by_user_month", end_date=str(TODAY))
+        rows.append(("3", "cy@example.com", TODAY))
+        found = await call(client, "list_inactive_users")
+    assert (found["seen"], found["never_seen"], found["seats_freed"]) == (2, 0, 0)
+
+
+@pytest.mark.parametrize(("listed", "said"), [("2,true\nx,true", "1 service account left out."), ("x,true", "")])
+async def test_service_accounts_that_did_nothing_are_not_left_out(make_settings: Make, listed: str, said: str) -> None:
+    found = await told(make_settings, f"Instance user ID,Service Account\n{listed}\n,true\n")
+    notes = found["notes"]
+    assert isinstance(notes, list)
+    assert [note for note in notes if "left out" in note] == ([said] if said else [])
+
+
+async def test_days_with_data_are_the_same_for_both_tools(make_settings: Make) -> None:
+    first, last = TODAY - timedelta(days=4), TODAY - timedelta(days=1)
+    rows = [("1", "ann@example.com", first), ("", "ghost@example.com", last)]
+    async with scripted_upstream(reports(rows)) as fake, connected(make_settings(fake.url)) as client:
+        days = {"start_date": str(first), "end_date": str(TODAY)}
+        usage = await call(client, "query_usage", metrics=["active_users"], **days)
+        found = await call(client, "list_inactive_users", days=5)
+    said = f"Days with data: 2 of 5, {first} to {last}."
+    assert said in usage["notes"]
+    assert said in found["notes"]
+    assert "Nothing is recorded after" not in str(found["notes"])

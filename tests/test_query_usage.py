@@ -141,7 +141,11 @@ async def test_what_is_downloaded_is_little_more_than_what_is_asked_for(settings
         for asked in ({"period": "last_7_days"}, {"start_date": week}, {"start_date": old, "end_date": old}, months):
             await call(client, "query_usage", metrics=["searches"], **asked)
     sent = [dict(r.query) for r in upstream.sent("GET", "/api/reports/by-")]
-    assert [(q.get("startDate"), q.get("endDate")) for q in sent] == [(week, str(TODAY)), (old, old), (None, None)]
+    assert [(q.get("startDate"), q.get("endDate")) for q in sent] == [
+        (week, str(TODAY)),
+        (old, old),
+        (None, str(TODAY)),
+    ]
 
 
 async def test_a_shorter_or_coarser_export_is_not_used(settings: Settings, upstream: Served) -> None:
@@ -598,7 +602,7 @@ async def test_rows_without_a_user_are_in_the_sums_and_in_no_team(make_settings:
         ("last_week", date(2026, 1, 5), date(2025, 12, 29), date(2026, 1, 4)),
         ("this_week", date(2026, 1, 3), date(2025, 12, 29), date(2026, 1, 3)),
         ("yesterday", date(2026, 3, 1), date(2026, 2, 28), date(2026, 2, 28)),
-        ("all_time", date(2026, 1, 3), None, None),
+        ("all_time", date(2026, 1, 3), None, date(2026, 1, 3)),
     ],
 )
 async def test_period_words(period: Any, today: date, start: date | None, end: date | None) -> None:
@@ -996,3 +1000,25 @@ async def test_names_are_compared_in_any_spelling(make_settings: Make, tmp_path:
         ):  # fmt: skip
             assert (await call(client, "query_usage", metrics=["searches"], **filters))["totals"] == [total], filters
         assert await shares(client, group_by=["team"]) == {"ΣΕΡΡΕΣ": 3, "İzmir": 5}
+
+
+@pytest.mark.parametrize("kept", [*KEPT, {"granularity": "by_user"}, {"granularity": "by_user_month"}])
+async def test_what_is_dated_after_today_is_left_out_whatever_is_kept(
+    kept: dict[str, str], make_settings: Make, tmp_path: Path
+) -> None:
+    world = world_of(did(ANN, TODAY, searches=1), did(BO, TODAY + DAY, searches=100))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        if kept:
+            await call(client, "export_csv", **kept)
+        for asked in (
+            {"period": "all_time"},
+            {"period": "all_time", "group_by": ["month"]},
+            {"period": "all_time", "group_by": ["client"]},
+            {"period": "this_year", "group_by": ["month"]},
+            {"start_date": str(TODAY - 200 * DAY)},
+        ):
+            answer = await call(client, "query_usage", metrics=["searches", "active_users"], **asked)
+            assert (answer["totals"], answer["end_date"]) == ([1, 1], str(TODAY)), asked
+            assert f"{TODAY + DAY}" not in str(answer["notes"])
+            if "client" in asked.get("group_by", ()):
+                assert "What upstream dates after today is left out." in answer["notes"]

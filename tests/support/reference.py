@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
+from unicodedata import normalize
 
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Activity, Person
 
@@ -86,7 +87,7 @@ def names(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str], sh
     for row in sorted(rows, key=lambda row: row.day):
         if (first is None or row.day >= first) and row.day <= asked.end:
             user, (email, username) = row.person.id, shown(row.person)
-            called = [name.lower() for name in (email, username, user) if name]
+            called = [spelling(name) for name in (email, username, user) if name]
             found.every.setdefault(user, set()).update(called)
             found.team.update([(user, team_of[name]) for name in called if name in team_of][:1])
             usernames.update({user: username} if username else {})
@@ -105,7 +106,7 @@ def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str],
     """Work the question out row by row.
 
     Args:
-        team_of: the operator's list, by name in lower case.
+        team_of: the operator's list, by the one spelling of a name.
     """
     rows = list(rows)
     known = names(asked, rows, team_of, shown)
@@ -218,11 +219,21 @@ def name_of(unit: str, first: date) -> str:
 def picked(asked: Asked, row: Activity, known: Names) -> bool:
     user = row.person.id
     return (
-        (not asked.users or bool(known.every.get(user, set()) & {u.lower() for u in asked.users}))
-        and (not asked.teams or known.team.get(user, "(no team)").lower() in {t.lower() for t in asked.teams})
-        and (not asked.clients or (row.client.lower() or "(blank)") in {c.lower() for c in asked.clients})
-        and (not asked.languages or (row.language.lower() or "(blank)") in {lang.lower() for lang in asked.languages})
+        (not asked.users or bool(known.every.get(user, set()) & spellings(asked.users)))
+        and (not asked.teams or spelling(known.team.get(user, "(no team)")) in spellings(asked.teams))
+        and (not asked.clients or spelling(row.client or "(blank)") in spellings(asked.clients))
+        and (not asked.languages or spelling(row.language or "(blank)") in spellings(asked.languages))
     )
+
+
+def spelling(name: str) -> str:
+    """One spelling of all that are the same name: accents put on their letters, each letter small in one way."""
+    letters = {"Σ": "σ", "ς": "σ", "İ": "i"}
+    return "".join(letters.get(letter) or letter.lower() for letter in normalize("NFC", name))
+
+
+def spellings(names: Iterable[str]) -> set[str]:
+    return {spelling(name) for name in names}
 
 
 def _part(dimension: str, row: Activity, known: Names, shift: bool) -> Any:

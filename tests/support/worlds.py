@@ -29,8 +29,8 @@ _ANCHORS = (  # what dates get wrong: leap days, ISO week 53, year ends, today
     TODAY - 45 * DAY, TODAY - 100 * DAY, TODAY - 20 * DAY,
 )  # fmt: skip
 _CLIENTS = ("VSCode.cody", "JetBrains.cody", "server.web", "Neo|vim", "")
-_LANGUAGES = ("Go", "C++", "TypeScript", "go\u0301", "")
-_TEAMS = ("Platform", "Data", "Süd")
+_LANGUAGES = ("Go", "C++", "ΤύΠΟΣ", "go\u0301", "")
+_TEAMS = ("Platform", "ΟΔΟΣ", "Süd")
 _SPELLINGS = {
     "Instance user ID": ("instance_user_id", "User ID", "INSTANCE USER ID"),
     "User Email": ("Email", "user_email"),
@@ -62,7 +62,7 @@ _COLUMN_OF = {
 
 @dataclass(frozen=True)
 class World:
-    """A company's data and the way its upstream words it; `team_of` is the operator's list, by any name."""
+    """A company's data and the way its upstream words it; `team_of` is the operator's list, by spellings of names."""
 
     company: Company
     team_of: dict[str, str]
@@ -81,6 +81,8 @@ class World:
             row for day in days for p in people if rng.random() < 0.4
             for row in _activities(later[p.id][1] if p.id in later and day >= later[p.id][0] else p, day, rng)
         ]  # fmt: skip
+        if rng.random() < 0.2:  # which is no activity until it is tomorrow
+            rows += [row for p in people[:2] for row in _activities(p, TODAY + DAY, rng)]
         if rng.random() < 0.05:
             rows = []
         columns = (*_COLUMN_OF.values(), "User Email", "Username", "Active Sourcegraph User", "Client Name", "Language")
@@ -93,7 +95,7 @@ class World:
             team = rng.choice(teams)
             either = [person, later.get(person.id, (None, person))[1]]
             for listed in rng.choice((either, either[:1], either[1:])):  # by whichever name upstream shows
-                team_of.setdefault(_label(listed, dropped).lower(), team)
+                team_of.setdefault(reference.spelling(_label(listed, dropped)), team)
         return cls(
             company=Company(TODAY, people, tuple(rows), ()),
             team_of=team_of,
@@ -144,7 +146,7 @@ def _renamed(person: Person, people: Sequence[Person], rng: random.Random) -> Pe
 
 def _person(number: int, rng: random.Random) -> Person:
     email = f"Person{number}@Example.com" if rng.random() < 0.7 else ""
-    return Person(f"{number:03}", email, f"user {number}, É" if rng.random() < 0.8 else "", None)
+    return Person(f"{number:03}", email, f"İuser {number}, E\u0301Σ" if rng.random() < 0.8 else "", None)
 
 
 def _activities(person: Person, day: date, rng: random.Random) -> list[Activity]:
@@ -285,9 +287,9 @@ def perhaps_refused(world: World, asked: Asked) -> set[str]:
     now = [r for r in rows if not asked.start or r.day >= asked.start]
     codes: set[str] = set()
     for name, values in (("client", asked.clients), ("language", asked.languages)):
-        if rows and not {v.lower() for v in values} <= {getattr(r, name).lower() or "(blank)" for r in rows}:
+        if rows and not reference.spellings(values) <= reference.spellings(getattr(r, name) or "(blank)" for r in rows):
             codes.add("invalid_argument")
-    if rows and not {u.lower() for u in asked.users} <= set().union(*known.every.values()):
+    if rows and not reference.spellings(asked.users) <= set().union(*known.every.values()):
         codes.add("invalid_argument")
     if asked.languages or "language" in asked.group_by:
         for column in {name for m in asked.metrics for name in _HEADERS.get(m, ())}:

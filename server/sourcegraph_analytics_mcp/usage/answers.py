@@ -15,12 +15,13 @@ from ..exports.refreshes import Refreshes
 from ..exports.store import Store
 from ..upstream.models import ReportRequest
 from .checks import Checks, check_columns, languages
+from .coverage import Coverage, covered
 from .metrics import Metric, Minutes
-from .notes import Coverage, notes
+from .notes import notes
 from .people import Teams
 from .periods import Range
 from .question import TIME, Dimension, Need, Question
-from .source import Source, Terms, within
+from .source import Source, Terms
 from .sql import build
 
 Fetch = Callable[[ReportRequest], Awaitable[Export]]
@@ -109,7 +110,7 @@ class Answers:
         for export in exports:
             check_columns(question, export, self._minutes)
         named = self._questions.pseudonyms is None
-        sources = [_source(f"t{number}", export, named=named) for number, export in enumerate(exports)]
+        sources = [Source.of(f"t{number}", export, named=named) for number, export in enumerate(exports)]
         tables = {source.table: export.parts for source, export in zip(sources, exports, strict=True)}
         now, before = sources[-1], sources[0] if question.compare else None
         question = await self._checks.values(question, sources, tables)
@@ -152,16 +153,10 @@ class Answers:
         """Which days of the range have data; None where the data has no time."""
         if source.time is None:
             return None
-        unit = "month" if source.time == "timestamp_month" else "day"
         if _holds_just(export, days):
+            unit = "month" if source.time == "timestamp_month" else "day"
             return Coverage(export.first_day, export.last_day, export.days_with_data, unit)
-        sql = (
-            f"SELECT min({source.time}) AS first, max({source.time}) AS last, count(DISTINCT {source.time}) AS days "
-            f"FROM {source.table} WHERE {within(source, days)}"
-        )
-        row = (await self._questions.ask(tables, sql))[0]
-        first, last = (date.fromisoformat(d) if d else None for d in (row["first"], row["last"]))
-        return Coverage(first, last, row["days"], unit)
+        return await covered(self._questions, tables, source, days)
 
 
 def _holds_just(export: Export, days: Range) -> bool:
@@ -170,12 +165,6 @@ def _holds_just(export: Export, days: Range) -> bool:
     early = days.start is not None and export.first_day is not None and export.first_day < days.start
     late = days.end is not None and export.last_day is not None and export.last_day > days.end
     return asked and not early and not late
-
-
-def _source(table: str, export: Export, *, named: bool) -> Source:
-    columns = frozenset(field.name for field in export.fields)
-    time = next((name for name in ("timestamp_date", "timestamp_month") if name in columns), None)
-    return Source(table, time, columns, export.first_day, named)
 
 
 def _shaped(

@@ -2,23 +2,25 @@
 
 import csv
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from ..errors import AnalyticsError
 from ..exports.engine.questions import Questions
-from ..exports.identities import NAMES
+from ..exports.identities import NAMES, PERSON
 from ..exports.models import Export
 from ..upstream.models import ReportRequest
+from .coverage import Coverage, covered
 from .names import latest
-from .notes import Coverage
-from .periods import Range
+from .periods import Range, add_months
 from .question import SHORT, Need
+from .source import Source, within
 
-GetData = Callable[[Need], Awaitable[Export]]
+GetData = Callable[[Need, datetime | None], Awaitable[Export]]
 GetRegistry = Callable[[], Awaitable[str | None]]
+_Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +29,40 @@ class Inactive:
 
     Args:
         lapsed: user label, user id, and the month of the last activity; the longest gone first.
-        never_seen: seats of the operator's list that no activity belongs to; None without a list, and where that cannot
-            be told.
         seen: people with any activity at all, service accounts left out.
         unmatched: how many of them are called like no seat; None without a list.
         service_accounts: how many were left out; None where upstream does not tell who they are.
-        without_seat: how many of the lapsed are called like no seat; 0 where seats cannot be told.
         covered: which of the last days have data; None where they are too many to be told.
     """
 
     start: date
     end: date
     lapsed: tuple[tuple[str, str, str], ...]
-    never_seen: tuple[str, ...] | None
+    seats: "Seats"
     seen: int
     unmatched: int | None
     service_accounts: int | None
-    without_seat: int
     covered: Coverage | None
     exports: tuple[Export, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """What the lapsed and the operator's list say of seats.
+
+    Args:
+        never_seen: seats that no activity belongs to; None without a list, and where that cannot be told.
+        freed: seats never seen or held by lapsed people alone; where seats cannot be told, as many as lapsed.
+        without: how many of the lapsed are called like no seat; 0 where seats cannot be told.
+        in_use: how many of the lapsed hold seats that others use, too.
+        joint: whether several of the lapsed hold one seat.
+    """
+
+    never_seen: tuple[str, ...] | None
+    freed: int
+    without: int = 0
+    in_use: int = 0
+    joint: bool = False
 
 
 async def find_inactive(
@@ -59,44 +76,90 @@ async def find_inactive(
 ) -> Inactive:
     """Compare everybody ever seen with those active in the last `days` days, today included.
 
+    Args:
+        data: an export that meets a need and, where a moment is given, is not older.
+
     Raises:
         AnalyticsError: `unsupported` where nobody at all was active, which is more likely a gap in the data.
     """
     window = Range(today - timedelta(days=days - 1), today, over=False)
-    recent = await data(_need(instance, "by_user_day" if days <= SHORT else "by_user", window))
-    ever = await data(replace(_need(instance, "by_user_month", Range(None, None, over=False)), alone=True))
+    whole = _first_whole_month(window)
+    ever = await data(replace(_need(instance, "by_user_month", Range(None, today, over=False)), alone=True), None)
+    # Who came back since an older report is known by a month that lies in the window, or else by a newer report.
+    since = None if whole <= today else ever.created_at
+    recent = await data(_need(instance, "by_user_day" if days <= SHORT else "by_user", window), since)
     shown = questions.pseudonyms.of if questions.pseudonyms else str
     label = (lambda row: str(row["id"])) if questions.pseudonyms else _label
     services = _service_accounts(await registry(), shown)
-    active = {row["id"] for row in await questions.ask({"t": recent.parts}, _recent_sql(recent, window))}
-    ever_seen = await questions.ask({"t": ever.parts}, _ever_sql(ever))
+    ever_seen = await questions.ask(
+        {"t": ever.parts}, _people_sql(Source.of("t", ever), Range(None, today, over=False))
+    )
+    source, tables = Source.of("t", recent), {"t": recent.parts}
+    active = {row["id"] for row in await questions.ask(tables, _ids_sql(source, window))}
+    if new := active - {row["id"] for row in ever_seen}:
+        sql = _people_sql(source, window, f"list_contains(?, {PERSON})")
+        ever_seen += await questions.ask(tables, sql, [list(new)])
+    active |= {row["id"] for row in ever_seen if row["last"] >= f"{whole:%Y-%m}"}
     if ever_seen and not active:
         raise _silence(window)
     everybody = [row for row in ever_seen if row["id"] not in (services or ())]
     gone = sorted((row for row in everybody if row["id"] not in active), key=lambda row: (row["last"], row["id"]))
-    held = _held(seats or (), shown)
-    holders = set[str]().union(*held.values())
-    # Seats that nobody can be found by are not unused, but unknown.
-    told = seats is not None and any(row["called"] or not holders.isdisjoint(_names(row)) for row in ever_seen)
-    seen_as = set[str]().union(*map(_names, ever_seen))
-    unused = [seat for seat in held if held[seat].isdisjoint(seen_as)]
+    held = await _held(seats or (), questions)
+    holders = _all(held.values())
+    seen = await covered(questions, tables, source, window)
     return Inactive(
         start=window.start or today,
         end=today,
         lapsed=tuple((label(row), row["id"], row["last"]) for row in gone),
-        never_seen=tuple(shown(s.lower()) if questions.pseudonyms else s for s in unused) if told else None,
+        seats=_seats(held, ever_seen, gone),
         seen=len(everybody),
         unmatched=None if seats is None else sum(holders.isdisjoint(_names(row)) for row in everybody),
-        service_accounts=None if services is None else len(services),
-        without_seat=sum(holders.isdisjoint(_names(row)) for row in gone) if told else 0,
-        covered=await _covered(recent, window, questions),
+        service_accounts=None if services is None else len(ever_seen) - len(everybody),
+        covered=seen if seen and seen.unit == "day" else None,
         exports=(recent, ever),
     )
 
 
-def _held(seats: tuple[str, ...], shown: Callable[[str], str]) -> dict[str, set[str]]:
-    """How each seat may be written in the data: a pseudonym depends on the case of an id, names are in lower case."""
-    return {seat: {shown(seat.lower()), shown(seat)} for seat in seats}
+def _first_whole_month(window: Range) -> date:
+    """The first day of the first month that begins in the last days; today's month is one, though it goes on."""
+    start = window.start or date.min
+    return start if start.day == 1 else add_months(start.replace(day=1), 1)
+
+
+async def _held(seats: Sequence[str], questions: Questions) -> dict[str, set[str]]:
+    """How each seat may be written in the data, by how it is shown: a pseudonym depends on the case of an id."""
+    folded = await questions.folded(seats) if seats else {}
+    if questions.pseudonyms is None:
+        return {seat: {folded[seat]} for seat in seats}
+    of = questions.pseudonyms.of
+    return {of(folded[seat]): {of(folded[seat]), of(seat)} for seat in seats}
+
+
+def _seats(held: dict[str, set[str]], ever_seen: Sequence[_Row], gone: Sequence[_Row]) -> Seats:
+    """What becomes of the seats of a list; a seat is in use as long as one who holds it did not lapse."""
+    holders = _all(held.values())
+    # Seats that nobody can be found by are not unused, but unknown.
+    if not any(row["called"] or not holders.isdisjoint(_names(row)) for row in ever_seen) or not held:
+        return Seats(None, len(gone))
+    lapsed = {row["id"] for row in gone}
+    seen_as = _all(map(_names, ever_seen))
+    used = _all(_names(row) for row in ever_seen if row["id"] not in lapsed)
+    unused = [seat for seat in held if held[seat].isdisjoint(seen_as)]
+    free = [seat for seat in held if held[seat].isdisjoint(used)]
+    in_free = _all(held[seat] for seat in free)
+    without = sum(holders.isdisjoint(_names(row)) for row in gone)
+    leaving = sum(not in_free.isdisjoint(_names(row)) for row in gone)
+    return Seats(
+        never_seen=tuple(unused),
+        freed=len(free),
+        without=without,
+        in_use=len(gone) - without - leaving,
+        joint=leaving > len(free) - len(unused),
+    )
+
+
+def _all(sets: Iterable[set[str]]) -> set[str]:
+    return set[str]().union(*sets)
 
 
 def _need(instance: str, granularity: Any, days: Range) -> Need:
@@ -104,35 +167,8 @@ def _need(instance: str, granularity: Any, days: Range) -> Need:
     return Need(request, (days,))
 
 
-def _time(export: Export) -> str | None:
-    names = {field.name for field in export.fields}
-    return next((name for name in ("timestamp_date", "timestamp_month") if name in names), None)
-
-
-def _since(export: Export, window: Range) -> str:
-    """The condition that a row lies in the last days; what is dated after today does, too."""
-    time = _time(export)
-    recent = f"{time} >= DATE '{window.start}'" if time else "true"
-    return f"instance_user_id IS NOT NULL AND {recent}"
-
-
-def _recent_sql(export: Export, window: Range) -> str:
-    return f"SELECT DISTINCT instance_user_id AS id FROM t WHERE {_since(export, window)}"
-
-
-async def _covered(export: Export, window: Range, questions: Questions) -> Coverage | None:
-    """Which of the last days have data; None where the data has no days."""
-    time = _time(export)
-    if time != "timestamp_date":
-        return None
-    sql = f"SELECT min({time}) AS first, max({time}) AS last, count(DISTINCT {time}) AS days FROM t "
-    row = (
-        await questions.ask(
-            {"t": export.parts}, f"{sql} WHERE {_since(export, window)} AND {time} <= DATE '{window.end}'"
-        )
-    )[0]
-    first, last = (date.fromisoformat(d) if d else None for d in (row["first"], row["last"]))
-    return Coverage(first, last, row["days"], "day")
+def _ids_sql(source: Source, days: Range) -> str:
+    return f"SELECT DISTINCT {PERSON} AS id FROM t WHERE {PERSON} IS NOT NULL AND {within(source, days)}"
 
 
 def _silence(window: Range) -> AnalyticsError:
@@ -143,25 +179,26 @@ def _silence(window: Range) -> AnalyticsError:
     )
 
 
-def _ever_sql(export: Export) -> str:
-    names = {field.name for field in export.fields}
-    email, handle = (latest(name, "timestamp_month") if name in names else "NULL" for name in NAMES)
-    called = ", ".join(f"list(DISTINCT lower({name}))" for name in NAMES if name in names) or "[NULL]"
+def _people_sql(source: Source, days: Range, chosen: str = "true") -> str:
+    """Everybody in some days: the latest names, every name as it is compared, and the last month with activity."""
+    day = source.time or "NULL::DATE"
+    email, handle = (latest(name, day) if name in source.columns else "NULL" for name in NAMES)
+    called = ", ".join(f"list(DISTINCT folded({name}))" for name in NAMES if name in source.columns) or "[NULL]"
     return (
-        f"SELECT instance_user_id AS id, {email} AS email, {handle} AS handle, "
+        f"SELECT {PERSON} AS id, folded({PERSON}) AS folded_id, {email} AS email, {handle} AS handle, "
         f"list_filter(flatten([{called}]), lambda name: name IS NOT NULL) AS called, "
-        "coalesce(strftime(max(timestamp_month), '%Y-%m'), '') AS last "
-        "FROM t WHERE instance_user_id IS NOT NULL GROUP BY 1"
+        f"coalesce(strftime(max({day}), '%Y-%m'), '') AS last "
+        f"FROM t WHERE {PERSON} IS NOT NULL AND {within(source, days)} AND {chosen} GROUP BY 1"
     )
 
 
-def _label(row: dict[str, Any]) -> str:
+def _label(row: _Row) -> str:
     return str(row["email"] or row["handle"] or row["id"])
 
 
-def _names(row: dict[str, Any]) -> set[str]:
-    """Every name that somebody ever had, in lower case; e-mails and usernames change."""
-    return {str(row["id"]).lower(), *row["called"]}
+def _names(row: _Row) -> set[str]:
+    """Every name that somebody ever had, as names are compared; e-mails and usernames change."""
+    return {row["folded_id"], *row["called"]}
 
 
 def _service_accounts(registry: str | None, shown: Callable[[str], str]) -> set[str] | None:
@@ -175,4 +212,4 @@ def _service_accounts(registry: str | None, shown: Callable[[str], str]) -> set[
         flagged = [row for row in rows if (row["Service Account"] or "").strip().lower() == "true"]
     except csv.Error:
         return None
-    return {shown(row["Instance user ID"]) for row in flagged}
+    return {shown(row["Instance user ID"]) for row in flagged if row["Instance user ID"]}

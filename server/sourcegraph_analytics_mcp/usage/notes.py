@@ -1,24 +1,14 @@
 """What a reader of the figures must know: days covered, what is not over, what is compared, what each figure counts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 
 from ..exports.models import Export
+from .coverage import Coverage
 from .metrics import Minutes
 from .question import Question, bucket_end, bucket_start
 
 NO_DAYS = "Days with data are not counted: the answer rests on figures by user, which have no days"
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """Which days (or months) of a range have data."""
-
-    first: date | None
-    last: date | None
-    count: int
-    unit: str
 
 
 def notes(
@@ -40,6 +30,8 @@ def notes(
         yield f"The end {days.clamped_from} lies in the future; the range ends today, {today} (UTC)."
     if not days.over:
         yield f"Today, {today} (UTC), is not over; nor is this range."
+        if exports[-1].last_day is not None and exports[-1].last_day > today:
+            yield "What upstream dates after today is left out."
     elif days.end == today - timedelta(days=1) and exports[-1].created_at.hour == 0:
         yield "Upstream refreshes hourly, so the last hour of yesterday may be missing."
     yield from _comparison(question, seen_before, seen, exports[0].row_count)

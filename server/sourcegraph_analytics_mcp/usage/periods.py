@@ -94,7 +94,7 @@ def _whole_months(start: date | None, end: date | None, today: date) -> int | No
 
 def _named(period: Period, today: date) -> Range:
     if period == "all_time":
-        return Range(None, None, over=False)
+        return Range(None, today, over=False)
     if period.endswith("_days"):
         count = int(period.split("_")[1])
         return Range(today - count * _DAY, today - _DAY, over=True)

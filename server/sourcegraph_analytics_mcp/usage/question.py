@@ -144,11 +144,15 @@ class Need:
     def download(self, today: date) -> ReportRequest:
         """What to ask upstream for: a bit more where that is likely to answer the next questions, too.
 
-        Figures by month are few, so all of them; those by day until today, where that at most doubles the days.
+        Figures by month are few, so all of them; those by day until today, where that at most doubles the days. What
+        upstream dates after today can be cut off by day alone, so other figures end with today.
         """
         start, end = self.request.start_date, self.request.end_date
-        if self.request.granularity == "by_user_month":
-            return self.request.model_copy(update={"start_date": None, "end_date": None})
+        match self.request.granularity:
+            case "by_user_month":
+                return self.request.model_copy(update={"start_date": None, "end_date": today})
+            case "by_user_day_client_language" if start is None and end == today:  # which is all that can be exported
+                return self.request.model_copy(update={"end_date": None})
         if self.request.granularity != "by_user_day" or start is None or end is None:
             return self.request
         until = (today - start).days + 1
@@ -167,10 +171,10 @@ class Need:
             return False
         match export.granularity:
             case "by_user":
-                same = export.start_date == start and (export.end_date or today) == until
-                return same and len(self.ranges) == 1
-            case "by_user_month":  # whose first and last month may hold days outside of the dates
-                return all(r.whole_months for r in self.ranges)
+                return (export.start_date, export.end_date) == (start, until) and len(self.ranges) == 1
+            case "by_user_month":  # whose first and last month may hold days outside of the dates, or after today
+                ends = until < today.replace(day=1) or export.end_date == until
+                return ends and all(r.whole_months for r in self.ranges)
             case _:
                 return True
 

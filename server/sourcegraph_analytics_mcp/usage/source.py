@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from ..exports.models import Export
 from .metrics import Minutes
 from .periods import Range
 from .question import Question
@@ -23,6 +24,13 @@ class Source:
     columns: frozenset[str]
     first_day: date | None
     named: bool = True
+
+    @classmethod
+    def of(cls, table: str, export: Export, *, named: bool = True) -> "Source":
+        """The rows of an export under a name."""
+        columns = frozenset(field.name for field in export.fields)
+        time = next((name for name in ("timestamp_date", "timestamp_month") if name in columns), None)
+        return cls(table, time, columns, export.first_day, named)
 
 
 Picked = str | Callable[[Source, Range], str]
@@ -47,13 +55,13 @@ class Terms:
 
 
 def within(source: Source, days: Range) -> str:
-    """The condition that a row lies in a range."""
+    """The condition that a row lies in a range; a row without a day lies in none but all time."""
     if source.time is None:
         return "true"
     start = days.start.replace(day=1) if days.start and source.time == "timestamp_month" else days.start
     lower = f"{source.time} >= DATE '{start}'" if start else "true"
     upper = f"{source.time} <= DATE '{days.end}'" if days.end else "true"
-    return f"{lower} AND {upper}"
+    return f"{lower} AND {upper}" if days.start or days.over else f"coalesce({upper}, true)"
 
 
 def asked_about(question: Question, sources: Sequence[Source], picked: Picked) -> str:

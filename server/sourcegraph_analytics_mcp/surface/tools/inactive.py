@@ -45,8 +45,8 @@ async def list_inactive_users(app: App, arguments: InactiveArguments, call: Call
     today = datetime.now(UTC).date()
     fetch = fetching(app, call)
 
-    async def data(need: Need) -> Export:
-        return await app.answers.data(need, fetch, today)
+    async def data(need: Need, since: datetime | None) -> Export:
+        return await app.answers.data(need, fetch, today, since=since)
 
     async def registry() -> str | None:
         with anyio.move_on_after(_REGISTRY_WITHIN), suppress(AnalyticsError):  # it may fail in any way
@@ -60,10 +60,9 @@ async def list_inactive_users(app: App, arguments: InactiveArguments, call: Call
 
 def _reply(found: Inactive, arguments: InactiveArguments) -> Reply:
     rows: list[list[Any]] = [[user, user_id, "lapsed", last] for user, user_id, last in found.lapsed]
-    rows += [[seat, None, "never seen", None] for seat in found.never_seen or ()]
+    rows += [[seat, None, "never seen", None] for seat in found.seats.never_seen or ()]
     page = rows[: min(arguments.limit, fitting(rows[: arguments.limit]))]
     as_of = min(export.created_at for export in found.exports)
-    freed = len(found.lapsed) - found.without_seat + len(found.never_seen or ())
     answer = InactiveAnswer(
         columns=[
             {"name": "user", "title": "User", "unit": "text"},
@@ -81,8 +80,8 @@ def _reply(found: Inactive, arguments: InactiveArguments) -> Reply:
         notes=_notes(found),
         inactive=len(found.lapsed),
         seen=found.seen,
-        never_seen=None if found.never_seen is None else len(found.never_seen),
-        seats_freed=freed,
+        never_seen=None if found.seats.never_seen is None else len(found.seats.never_seen),
+        seats_freed=found.seats.freed,
     )
     return Reply(_text(found, answer, arguments.days), answer, rows=len(page))
 
@@ -91,9 +90,10 @@ def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
     people = plural(answer.inactive, "person", "people")
     when = f"from {found.start} to {found.end} ({plural(days, 'day')})"
     head = f"{people} of {found.seen:,} ever seen had no activity {when}"
-    if found.never_seen:
-        head += f"; {plural(len(found.never_seen), 'seat')} of the seat list were never seen"
-    sure = found.never_seen is not None and not (found.never_seen and found.unmatched)
+    never_seen = found.seats.never_seen
+    if never_seen:
+        head += f"; {plural(len(never_seen), 'seat')} of the seat list were never seen"
+    sure = never_seen is not None and not (never_seen and found.unmatched)
     frees = "That frees" if sure else "That could free up to"
     parts = [f"{head}. {frees} {plural(answer.seats_freed, 'seat')}. As of {answer.as_of[:16].replace('T', ' ')} UTC."]
     if answer.rows:
@@ -112,13 +112,17 @@ def _notes(found: Inactive) -> list[str]:
         notes.append("Upstream does not tell which users are service accounts, so some may be among them.")
     elif found.service_accounts:
         notes.append(f"{plural(found.service_accounts, 'service account')} left out.")
-    if found.unmatched is not None and found.never_seen is None:
+    if found.unmatched is not None and found.seats.never_seen is None:
         notes.append("The data name nobody who is on the seat list, so which seats were never seen cannot be told.")
     elif found.unmatched:
-        theirs = ": seats never seen may be theirs" if found.never_seen else ""
+        theirs = ": seats never seen may be theirs" if found.seats.never_seen else ""
         notes.append(f"{found.unmatched:,} of the {found.seen:,} people ever seen have no seat by name{theirs}.")
-    if found.without_seat:
-        notes.append(f"{found.without_seat} of the lapsed are not on the seat list.")
+    if found.seats.without:
+        notes.append(f"{found.seats.without} of the lapsed are not on the seat list.")
+    if found.seats.in_use:
+        notes.append(f"{found.seats.in_use} of the lapsed hold a seat that is in use under another user id: not freed.")
+    if found.seats.joint:
+        notes.append("Some of the lapsed are user ids of the same seat, which is freed once.")
     return notes
 
 
