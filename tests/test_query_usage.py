@@ -1022,3 +1022,36 @@ async def test_what_is_dated_after_today_is_left_out_whatever_is_kept(
             assert f"{TODAY + DAY}" not in str(answer["notes"])
             if "client" in asked.get("group_by", ()):
                 assert "What upstream dates after today is left out." in answer["notes"]
+
+
+@pytest.mark.parametrize(
+    ("blank", "told", "share"),
+    [(10_000, 1, "Over 99%"), (99, 1, "99%"), (1, 99, "1%"), (1, 10_000, "Less than 1%"), (5, -5, "Some"),
+     (5, -2, "Some"), (-1, 5, "Some")],
+)  # fmt: skip
+async def test_the_share_without_a_language_is_never_rounded_to_all_or_nothing(
+    make_settings: Make, tmp_path: Path, blank: int, told: int, share: str
+) -> None:
+    day = TODAY - DAY
+    world = world_of(did(ANN, day, searches=blank), did(ANN, day, "VSCode.cody", "Go", searches=told))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        answer = await call(client, "query_usage", metrics=["searches"], group_by=["language"])
+    assert answer["totals"] == [blank + told]
+    assert f"{share} of searches has no language recorded." in answer["notes"]
+
+
+async def test_figures_as_data_are_as_exact_as_the_text(make_settings: Make, tmp_path: Path) -> None:
+    """Whole numbers that many clients would round are text, as in the answers of query_export."""
+    many, more = 123_456_789_012_345, 2**53 - 1
+    world = world_of(did(ANN, TODAY - DAY, searches=many), did(BO, TODAY - DAY, searches=more))
+    asked = {"metrics": ["searches", "hours_saved"], "group_by": ["user"], "users": ["1"]}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        one = await client.call_tool("query_usage", asked)
+        both = await call(client, "query_usage", metrics=["searches"], group_by=["user"])
+        sql = "SELECT sum(searches) FROM usage"
+        [[queried]] = (await call(client, "query_export", export_id=both["export_ids"][0], sql=sql))["rows"]
+    assert one.structured_content is not None
+    assert one.structured_content["totals"] == [many, 10_288_065_751_028.75]
+    assert "10,288,065,751,028.8" in text(one)
+    assert both["totals"] == [str(many + more)] == [queried]
+    assert [row[-1] for row in both["rows"]] == [more, many]

@@ -189,3 +189,12 @@ def test_a_secret_that_begins_like_another_is_masked_to_its_end() -> None:
     short, long = "shared-beginning-of-secrets", "shared-beginning-of-secrets-and-then-more"
     for known in ([short, long], [long, short]):
         assert Redactor(known).text(f"{long}, {short}.") == "[secret], [secret]."
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [(1 / 30, "people per day", "0.033"), (0.0004, "ratio", "0.040%"), (-0.04, "points", "-0.040 points"),
+     (0.049, "percent", "0.049%"), (0.05, "percent", "0.1%"), (1e-9, "hours", "0.0000000010"), (0.0, "hours", "0.0")],
+)  # fmt: skip
+def test_a_little_is_never_shown_as_nothing(value: float, unit: str, shown: str) -> None:
+    assert figure(value, unit) == shown

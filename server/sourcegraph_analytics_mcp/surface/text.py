@@ -7,6 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from math import floor, log10
 from typing import Any
 
 MAX_CELL = 200  # characters of one cell in a table
@@ -76,15 +77,23 @@ def figure(value: object, unit: str) -> object:
         return value
     match unit:
         case "points":
-            return f"{value:+.1f} points"
+            return f"{_decimal(value, '+')} points"
         case "ratio":
-            return f"{value:.1%}"
+            return f"{_decimal(value * 100)}%"
         case "percent":
-            return f"{value:.1f}%"
+            return f"{_decimal(value)}%"
         case "hours" | "people per day":
-            return f"{value:,.1f}"
+            return _decimal(value, ",")
         case _:
             return value
+
+
+def _decimal(value: float, style: str = "") -> str:
+    """A number with one decimal, or as many as it takes that a little is not shown as nothing."""
+    shown = f"{value:{style}.1f}"
+    if not value or shown.strip("+-") != "0.0":
+        return shown
+    return f"{value:{style}.{1 - floor(log10(abs(value)))}f}"
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], widest: int = MAX_CELL) -> str:

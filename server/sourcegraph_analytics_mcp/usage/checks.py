@@ -159,7 +159,16 @@ def languages(question: Question, names: Sequence[str], sums: Mapping[str, Any],
         if total and blank == total and not meant:
             raise _unrecorded(question, name, minutes)
         if blank:
-            yield f"{blank / total:.0%} of {name} has no language recorded."
+            yield f"{_share(blank, total)} of {name} has no language recorded."
+
+
+def _share(part: int, whole: int) -> str:
+    """A part in percent, never all or nothing where it is neither; of counts below zero there is no such share."""
+    if not 0 < part <= whole:
+        return "Some"
+    if part * 100 < whole:
+        return "Less than 1%"
+    return "Over 99%" if whole * 99 < part * 100 < whole * 100 else f"{part / whole:.0%}"
 
 
 def _unrecorded(question: Question, column: str, minutes: Minutes) -> AnalyticsError:

@@ -13,7 +13,9 @@ _USAGE = "test_query_usage.py::"
 _NAMES = f"{_USAGE}test_names_are_those_of_the_days_asked_about_and_the_latest_is_shown"
 _SPELLED = f"{_USAGE}test_names_are_compared_in_any_spelling"
 _SEAT_SPELLED = "test_inactive.py::test_people_files_name_people_in_any_spelling"
+_EXACT = f"{_USAGE}test_figures_as_data_are_as_exact_as_the_text"
 _AFTER = f"{_USAGE}test_what_is_dated_after_today_is_left_out_whatever_is_kept"
+_SHARE = f"{_USAGE}test_the_share_without_a_language_is_never_rounded_to_all_or_nothing"
 _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_lapsed"
 _EVER = "test_inactive.py::test_what_was_ever_seen_does_not_depend_on_what_is_kept"
 
@@ -80,9 +82,16 @@ QUESTIONS = (
            f"{_SQL}test_a_query_without_room_says_so_and_one_without_its_folder_makes_it"),
     Switch("there is no NaN", "exports/engine/sandbox.py", "return value if math.isfinite(value) else None",
            "return value", f"{_SQL}test_every_type_becomes_strict_json"),
-    Switch("no integer loses digits", "exports/engine/sandbox.py",
+    Switch("no integer loses digits", "exports/numbers.py",
            "return value if abs(value) < _SAFE_INTEGER else str(value)", "return value",
-           f"{_SQL}test_every_type_becomes_strict_json"),
+           f"{_SQL}test_every_type_becomes_strict_json {_EXACT}"),
+    Switch("so it is with figures", "surface/tools/usage.py",
+           "return in_json(value) if isinstance(value, int) else value", "return value", _EXACT),
+    Switch("large figures keep what is before the point", "surface/tools/usage.py", "if abs(value) < _LARGE", "if True",
+           _EXACT),
+    Switch("a little is not shown as nothing", "surface/text.py", "if not value or shown.strip",
+           "if shown or shown.strip",
+           "test_text.py::test_a_little_is_never_shown_as_nothing"),
     Switch("names are compared in any spelling", "exports/engine/child.py",
            "replace(lower(nfc_normalize(name)), 'ς', 'σ')", "lower(name)", f"{_SPELLED} {_SEAT_SPELLED}"),
     Switch("what one name is stays one by pseudonym", "exports/identities.py", 'folded("{name}")', 'lower("{name}")',
@@ -100,6 +109,10 @@ QUESTIONS = (
            "return Range(None, None, over=False)", _AFTER),
     Switch("all time has rows without a day", "usage/source.py", "coalesce({upper}, true)", "{upper}",
            f"{_USAGE}test_a_row_without_a_day_names_nobody_anew"),
+    Switch("counts below zero are no share", "usage/checks.py", "if not 0 < part <= whole:", "if False:", _SHARE),
+    Switch("nearly all is not all", "usage/checks.py",
+           'return "Over 99%" if whole * 99 < part * 100 < whole * 100 else',
+           "return", _SHARE),
     Switch("a seat is free when all who hold it lapsed", "usage/inactive.py",
            "held[seat].isdisjoint(used)]", "not held[seat].isdisjoint(_all(map(_names, gone))) or seat in unused]",
            "test_inactive.py::test_a_seat_of_several_ids_is_freed_once_and_only_when_all_lapsed"),

@@ -7,6 +7,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
+from ..numbers import in_json
 from .gate import Refused, check
 from .native import duckdb, rows_in, text
 
@@ -15,7 +16,6 @@ MAX_ANSWER = 40_000  # characters
 _MAX_COLUMNS = 100
 _MAX_TYPE = 100  # characters
 _HEADROOM = 1 << 30  # bytes of address space beyond what is in use once the engine is ready
-_SAFE_INTEGER = 2**53
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def plain(value: Any) -> Any:
         case None | bool():
             return value
         case int():
-            return value if abs(value) < _SAFE_INTEGER else str(value)
+            return in_json(value)
         case float():
             return value if math.isfinite(value) else None
         case str():

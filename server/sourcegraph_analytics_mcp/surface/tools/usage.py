@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from ...errors import AnalyticsError, invalid
 from ...exports.models import Export
+from ...exports.numbers import in_json
 from ...upstream.models import ReportRequest
 from ...usage.answers import Answer as Found
 from ...usage.answers import Column
@@ -61,6 +62,7 @@ MetricName = Annotated[str, AfterValidator(_metric), WithJsonSchema({"type": "st
 PeriodWord = Annotated[Period, BeforeValidator(_period)]
 Group = Annotated[Dimension, BeforeValidator(_spelled)]
 Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)]
+_LARGE = 1e6  # from here on ten digits are fewer than a text shows
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -191,8 +193,10 @@ def _data(found: Found) -> UsageAnswer:
 
 
 def _exact(value: Any) -> Any:
-    """Rates to ten digits, which is more than the counts behind them carry."""
-    return float(f"{value:.10g}") if isinstance(value, float) else value
+    """Rates to ten digits, which is more than the counts behind them carry; nothing before the point is lost."""
+    if isinstance(value, float):
+        return float(f"{value:.10g}") if abs(value) < _LARGE else round(value, 4)
+    return in_json(value) if isinstance(value, int) else value
 
 
 def _text(found: Found) -> str:
