@@ -190,3 +190,20 @@ async def test_a_resource_is_for_who_may_use_a_tool_that_gives_the_same(
             f"[forbidden] You may not read {uri} here. You may use: {', '.join(tools)}; "
             "the operator decides (SRC_ANALYTICS_CALLERS_FILE)."
         )
+
+
+@pytest.mark.anyio
+@pytest.mark.filterwarnings("ignore:resources/subscribe")
+async def test_who_may_not_read_the_list_of_exports_hears_nothing_of_it(
+    make_settings: Callable[..., Settings], upstream: Served, tmp_path: Path
+) -> None:
+    file = tmp_path / "callers.json"
+    file.write_text(json.dumps({"bob": {"instances": ["*"], "tools": ["query_usage"]}}))
+    file.chmod(0o600)
+    more = {"public_url": HTTP["PUBLIC_URL"], "oauth_issuer": ISSUER, "oauth_keys_url": HTTP["OAUTH_KEYS_URL"]}
+    server = AnalyticsServer(make_settings(upstream.url, callers_file=file, **more), over_http=True)
+    with calling("bob", issuer=ISSUER):
+        async with Client(server, mode="legacy") as client:
+            await client.subscribe_resource("analytics://metrics")
+            with pytest.raises(MCPError, match="may not read analytics://exports here"):
+                await client.subscribe_resource(LIST)

@@ -212,6 +212,50 @@ async def shares(client: Client, **asked: Any) -> dict[str, int]:
     return {row[0]: row[-1] for row in answer["rows"]}
 
 
+async def test_what_has_no_language_is_told_of_the_people_of_the_days_asked_about(
+    make_settings: Make, tmp_path: Path
+) -> None:
+    before, zoe, heir = (
+        Person(*who, None) for who in (("1", "zoe@x.example", ""), ("1", "", ""), ("2", "zoe@x.example", ""))
+    )
+    world = world_of(
+        did(before, TODAY - 40 * DAY, searches=1), did(zoe, TODAY - 3 * DAY, searches=90),
+        did(heir, TODAY - 2 * DAY, searches=4, language="Go"),
+    )  # fmt: skip
+    asked = {
+        "metrics": ["searches"], "users": ["zoe@x.example"], "languages": ["Go"], "group_by": ["day"],
+        "compare_to_previous": True, "start_date": str(TODAY - 20 * DAY), "end_date": str(TODAY - DAY),
+    }  # fmt: skip
+    async with served(world, make_settings, tmp_path) as (client, _):
+        alone = await call(client, "query_usage", **asked)
+        await call(client, "export_csv")
+        beside = await call(client, "query_usage", **asked)
+        ancient = await call(client, "query_usage", **asked | {"start_date": "1000-01-01"})
+    assert alone["notes"] == beside["notes"]
+    assert not any("no language" in note for note in alone["notes"])
+    assert "96% of searches has no language recorded." in ancient["notes"]
+
+
+async def test_reports_that_are_compared_may_have_other_names_in_them(make_settings: Make, tmp_path: Path) -> None:
+    teams = tmp_path / "teams.csv"
+    teams.write_text("email,team\nann@x.example,Alpha\n")
+
+    async def answer(exchange: Exchange) -> None:
+        earlier = f"startDate={TODAY - 300 * DAY}" in exchange.target
+        head, ann = ("Instance user ID,User email,Searches", "1,ann@x.example,2")
+        await exchange.answer(f"{head}\n{ann}\n".encode() if earlier else f"Username,{head}\nann,{ann}\n".encode())
+
+    asked = {"start_date": str(TODAY - 150 * DAY), "end_date": str(TODAY - DAY), "compare_to_previous": True}
+    async with (
+        scripted_upstream(answer) as fake,
+        connected(make_settings(fake.url, teams_file=teams)) as client,
+    ):
+        by_team = await call(client, "query_usage", metrics=["searches"], group_by=["team"], **asked)
+        of_ann = await call(client, "query_usage", metrics=["searches"], users=["ann"], **asked)
+    assert by_team["rows"] == [["Alpha", 2, 2, 0, 0]]
+    assert of_ann["totals"][:2] == [2, 2]
+
+
 @pytest.mark.parametrize("kept", KEPT)
 async def test_names_are_those_of_the_days_asked_about_and_the_latest_is_shown(
     kept: dict[str, str], make_settings: Make, tmp_path: Path

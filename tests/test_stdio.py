@@ -94,7 +94,7 @@ def test_the_log_says_where_the_engine_failed_and_nothing_that_it_said(tmp_path:
     kept = tmp_path / "kept by anybody@example.com"
     with spawned(tmp_path, **settings_for(upstream, tmp_path) | {"data_dir": str(kept)}) as raw:
         raw.handshake()
-        done = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+        done = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user_day"}})
         export = done["structuredContent"]["export"]
         (kept / "exports" / export["id"] / "parts" / "00000.parquet").write_bytes(b"no parquet")
         asked = {"metrics": ["searches"], "period": "all_time"}

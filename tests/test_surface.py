@@ -139,6 +139,13 @@ async def test_one_value_where_a_list_belongs_is_told_how_a_list_is_sent(
     assert "planted" not in error["message"]
 
 
+async def test_words_may_be_spelled_as_people_do(settings: Settings) -> None:
+    async with connected(settings) as client:
+        asked = {"metrics": ["Chat Events"], "group_by": ["Client"], "period": "Last month", "order_by": "chat-events"}
+        answer = await call(client, "query_usage", **asked)
+    assert [column["name"] for column in answer["columns"]] == ["client", "chat_events"]
+
+
 async def test_null_is_an_argument_left_out(settings: Settings) -> None:
     nothing = ["group_by", "teams", "users", "period", "start_date", "end_date", "compare_to_previous", "limit"]
     async with connected(settings) as client:
@@ -431,9 +438,9 @@ async def test_a_prompts_argument_is_taken_as_it_is_meant(
         ("time_saved", {"period": "x" * 900}, f"'{'x' * 40}'; send last_7_days"),
         ("monthly_adoption_report", {"month": "2026-13"}, "'2026-13'; send last_month, this_month or YYYY-MM."),
         ("monthly_adoption_report", {"month": "October"}, "'October'; send last_month, this_month or YYYY-MM."),
-        ("unused_seats", {"days": "sixty"}, "or a whole number."),
-        ("unused_seats", {"days": "0"}, "or a whole number."),
-        ("unused_seats", {"days": "６0"}, "or a whole number."),
+        ("unused_seats", {"days": "sixty"}, "or a whole number up to 999."),
+        ("unused_seats", {"days": "0"}, "or a whole number up to 999."),
+        ("unused_seats", {"days": "６0"}, "or a whole number up to 999."),
     ],
 )
 async def test_a_prompts_argument_that_is_none_of_the_choices_is_told_them(
@@ -449,7 +456,7 @@ async def test_a_prompts_argument_that_is_none_of_the_choices_is_told_them(
 def test_choices_of_a_dropped_in_prompt_are_given_as_they_are_written() -> None:
     front = "+++\ntitle = 'x'\ndescription = 'y'\n[arguments.editor]\ndescription = 'which'\nchoices = ['VS Code']\n"
     assert "In VS Code." in parse("x", f"{front}+++\nIn $editor.").filled({"editor": "vs-code"}).model_dump_json()
-    with pytest.raises(ValueError, match=r"^prompts/x\.md: also can be YYYY-MM or a whole number"):
+    with pytest.raises(ValueError, match=r"^prompts/x\.md: also can be YYYY-MM or a whole number up to 999"):
         parse("x", f"{front}also = 'any'\n+++\nIn $editor.")
 
 

@@ -15,9 +15,11 @@ from .missing import damaged, lost
 from .models import Export
 
 _LOOKS: dict[Kind, re.Pattern[str]] = {  # what the engine reads, and a little more: no words
-    "flag": re.compile(r"(t|true|f|false|y|yes|n|no|0|1)\Z", re.IGNORECASE),
-    "day": re.compile(r"[0-9]{1,4}([-/.][0-9]{1,2}){1,2}([T ][0-9:.,]+)?( ?(Z|UTC|GMT|[+-][0-9:]+))*\Z", re.IGNORECASE),
-    "count": re.compile(r"[-+]?[0-9_.]{1,40}(e[-+]?[0-9]{1,3})?\Z", re.IGNORECASE),
+    "flag": re.compile(r"(t|true|f|false|y|yes|n|no|0|1|on|off)\Z", re.IGNORECASE),
+    "day": re.compile(
+        r"[0-9]{1,4}([-/.][0-9]{1,2}){1,2}([T ][0-9:.,]+)?( ?(Z|UTC|GMT|[+-][0-9:]+( [A-Z]{3,5})?))*\Z", re.IGNORECASE
+    ),
+    "count": re.compile(r"[-+]?[0-9_.]{1,400}(e[-+]?[0-9]{1,3})?\Z", re.IGNORECASE),
 }
 _LOOKS |= {"month": _LOOKS["day"], "ratio": _LOOKS["count"]}
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?\Z")

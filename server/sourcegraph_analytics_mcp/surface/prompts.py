@@ -33,7 +33,7 @@ from .words import either, folded
 
 _LONGEST_ARGUMENT = 1000
 _LONGEST_ECHO = 40
-_FORMS = {"YYYY-MM": r"\d{4}-(0[1-9]|1[0-2])", "a whole number": r"[1-9]\d{0,4}"}
+_FORMS = {"YYYY-MM": r"\d{4}-(0[1-9]|1[0-2])", "a whole number up to 999": r"[1-9]\d{0,2}"}
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def parse(name: str, source: str) -> Prompt:
 
 def _argument(given: Mapping[str, Any]) -> Argument:
     choices = tuple(given.get("choices", ()))
-    numbers = "a whole number" if choices and all(choice.isdecimal() for choice in choices) else None
+    numbers = "a whole number up to 999" if choices and all(choice.isdecimal() for choice in choices) else None
     return Argument(str(given["description"]), given.get("default"), choices, given.get("also", numbers))
 
 

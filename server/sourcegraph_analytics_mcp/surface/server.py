@@ -46,7 +46,7 @@ from .leaving import Leaving
 from .notices import Notices
 from .permits import Permits
 from .prompts import Prompt, find, without_tools
-from .resources import add_resources, listed
+from .resources import GIVEN_BY, add_resources, listed
 from .text import safe
 from .tool import Outcome, Tool, failed
 from .tools import TOOLS
@@ -260,7 +260,13 @@ class AnalyticsServer(MCPServer[App]):
             return await complete(self.running(), ref, argument, self._permits.may_read)
 
         async def subscribe(ctx: Any, params: SubscribeRequestParams) -> EmptyResult:
-            self._notices.subscribe(ctx.session, str(params.uri))
+            uri = str(params.uri)
+            try:
+                if uri in GIVEN_BY:
+                    self._permits.admit_reader(uri)
+            except AnalyticsError as error:
+                raise MCPError(code=_CODES.get(error.code, INTERNAL_ERROR), message=error.text) from None
+            self._notices.subscribe(ctx.session, uri)
             return EmptyResult()
 
         async def unsubscribe(ctx: Any, params: UnsubscribeRequestParams) -> EmptyResult:

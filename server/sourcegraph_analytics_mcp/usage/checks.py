@@ -8,15 +8,17 @@ from typing import Any
 
 from ..errors import AnalyticsError, invalid
 from ..exports.engine.questions import Questions
-from ..exports.identities import NAMES, PERSON
+from ..exports.identities import PERSON
 from ..exports.models import Export
 from .metrics import Minutes
+from .names import called
 from .people import BLANK, NO_TEAM, Teams
 from .question import Question
 from .source import Source, Terms, asked_about
 from .sql import build
 
 Tables = Mapping[str, Sequence[Path]]
+_NAMES = (PERSON, "email", "handle")  # of a person in a row
 _MOST_LISTED = 15
 _COUNTS = {
     "searches", "code_navigation_events", "code_insight_views", "chat_events", "command_events",
@@ -87,14 +89,13 @@ class Checks:
 
     async def _users(self, question: Question, sources: Sequence[Source], tables: Tables) -> tuple[str, ...]:
         """The users named, as names are compared."""
-        columns = [c for c in (PERSON, *NAMES) if c in sources[-1].columns]
-        rows = asked_about(question, sources, ", ".join(columns))
+        rows = asked_about(question, sources, called)
         any_row = f"SELECT 1 AS one FROM {rows}"
-        any_of = " OR ".join(f"list_contains(?, folded({column}))" for column in columns)
-        named = ", ".join(f"folded({column})" for column in columns)
+        any_of = " OR ".join(f"list_contains(?, folded({column}))" for column in _NAMES)
+        named = ", ".join(f"folded({column})" for column in _NAMES)
         users = [*(await self._questions.folded(question.users)).values()]
         sql = f"SELECT DISTINCT unnest([{named}]) AS v FROM {rows} WHERE {any_of}"
-        there = {row["v"] for row in await self._questions.ask(tables, sql, [users] * len(columns))}
+        there = {row["v"] for row in await self._questions.ask(tables, sql, [users] * len(_NAMES))}
         if BLANK in users and await self._questions.ask(tables, f"{any_row} WHERE {PERSON} IS NULL LIMIT 1"):
             there.add(BLANK)
         missing = sum(user not in there for user in users)
@@ -111,12 +112,9 @@ class Checks:
         """Say it where teams cannot be told, as the data name nobody by what the operator's file does."""
         if not question.about_teams:
             return ()
-        names = [name for name in NAMES if name in sources[-1].columns]
-        named = " OR ".join(f"{name} IS NOT NULL" for name in names) or "false"
-        sql = (
-            f"SELECT count_if({named}) AS named, count_if(NOT list_contains(?, folded({PERSON}))) AS unlisted "
-            f"FROM {asked_about(question, sources, ', '.join([PERSON, *names]))}"
-        )
+        rows = asked_about(question, sources, called)
+        named = "count_if(email IS NOT NULL OR handle IS NOT NULL)"
+        sql = f"SELECT {named} AS named, count_if(NOT list_contains(?, folded({PERSON}))) AS unlisted FROM {rows}"
         found = (await self._questions.ask(tables, sql, [list(terms.team_keys)]))[0]
         if found["named"] or not found["unlisted"]:
             return ()
@@ -135,7 +133,7 @@ class Checks:
         self, names: Sequence[str], question: Question, sources: Sequence[Source], terms: Terms, tables: Tables
     ) -> dict[str, Any]:
         """Their sums over all that is asked about in any language, and what of them has none."""
-        whole = replace(question, languages=(), group_by=(), order_by=None)
+        whole = replace(question, languages=(), order_by=None, limit=1)  # of the same days, so of the same people
         statement = build(whole, sources, terms, names)
         return (await self._questions.ask(tables, statement.sql, statement.parameters))[0]
 

@@ -66,12 +66,12 @@ def people(question: Question, sources: Sequence[Source], terms: Terms, statemen
 
 def _known(question: Question, sources: Sequence[Source]) -> str:
     """What people are called in the rows asked about, and until when."""
-    rows = asked_about(question, sources, _called)
+    rows = asked_about(question, sources, called)
     return f"(SELECT {PERSON}, email, handle, max(seen) AS seen FROM {rows} GROUP BY ALL)"
 
 
-def _called(source: Source, days: Range) -> str:
-    """What a person is called in a row, and the row's day; figures without days are as of the end of their range."""
+def called(source: Source, days: Range) -> str:
+    """What a person is called in a row (`email`, `handle`), and its day (`seen`); without days the end of the range."""
     email, handle = (name if name in source.columns else "NULL::VARCHAR" for name in ("user_email", "username"))
     day = source.time or (f"DATE '{days.end}'" if days.end else _NO_DAY)
     return f"{PERSON}, {email} AS email, {handle} AS handle, {day} AS seen"

@@ -229,4 +229,6 @@ HTTP = (
     Switch("an interrupt ends a question", "cli/client.py",
            "            with _interrupts():\n", "            if True:\n",
            "test_terminal.py::test_an_interrupt_ends_a_command_without_a_traceback"),
+    Switch("nobody hears of what he may not read", "surface/server.py", "if uri in GIVEN_BY:", "if False:",
+           "test_grants.py::test_who_may_not_read_the_list_of_exports_hears_nothing_of_it"),
 )  # fmt: skip

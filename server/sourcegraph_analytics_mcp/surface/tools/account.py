@@ -168,8 +168,8 @@ async def _store(app: App) -> Check:
         unreadable = len(await anyio.to_thread.run_sync(app.store.unreadable))
     except AnalyticsError as error:
         return Check(name="store", ok=False, detail=error.text)
-    held = size(sum(export.stored_bytes for export in exports))
+    held = "" if app.masked else f", {size(sum(export.stored_bytes for export in exports))}"
     where = f", in {app.store.home}" if app.shows_paths else ""
     more = f"; {unreadable} more cannot be read (damaged, or of a newer version)" if unreadable else ""
     more += f"; {plural(app.store.stuck, 'export')} past its time cannot be removed" if app.store.stuck else ""
-    return Check(name="store", ok=True, detail=f"{plural(len(exports), 'export')}, {held}{where}{more}")
+    return Check(name="store", ok=True, detail=f"{plural(len(exports), 'export')}{held}{where}{more}")

@@ -61,6 +61,7 @@ def _period(word: object) -> object:
 MetricName = Annotated[str, AfterValidator(_metric), WithJsonSchema({"type": "string", "enum": [*BY_NAME]})]
 PeriodWord = Annotated[Period, BeforeValidator(_period)]
 Group = Annotated[Dimension, BeforeValidator(_spelled)]
+ColumnName = Annotated[str, BeforeValidator(_spelled)]
 Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)]
 _LARGE = 1e6  # from here on ten digits are fewer than a text shows
 _BARS = "▁▂▃▄▅▆▇█"
@@ -81,7 +82,7 @@ class QuestionArguments(Arguments):
     compare_to_previous: Annotated[
         bool, Field(description="Add the period before (by time: the bucket before) and the change")
     ] = False
-    order_by: Annotated[str | None, Field(max_length=80, description="A column of the answer")] = None
+    order_by: Annotated[ColumnName | None, Field(max_length=80, description="A column of the answer")] = None
     descending: Annotated[bool | None, Field(description="Direction of the order")] = None
     limit: Annotated[int, Field(ge=1, le=1000, description="Most rows; totals are over all")] = 50
     instance_url: Instance = None
@@ -164,7 +165,8 @@ def fetching(app: App, call: Call) -> Any:
         download = app.downloads.start(request)
         export = await wait_for(app, download, call)
         if export is None:
-            far = f"{plural(max(download.rows - 1, 0), 'row')}, {size(download.received)} so far"
+            held = "" if app.masked else f", {size(download.received)}"
+            far = f"{plural(max(download.rows - 1, 0), 'row')}{held} so far"
             raise AnalyticsError(
                 "busy",
                 f"The data for this is still being downloaded ({far}).",
