@@ -308,20 +308,34 @@ def test_a_cookie_that_is_piped_in_is_taken_without_a_word(tmp_path: Path, upstr
     assert "The token was created" in done.stdout
 
 
-def interrupted(process: subprocess.Popen[bytes], keyboard: int) -> bytes:
-    """Interrupt it until it ends, and return what it shows: one right before a read is only noticed with the next."""
-    shown = b""
-    for _ in range(5):
-        process.send_signal(signal.SIGINT)
-        while select.select([keyboard], [], [], 10)[0]:
-            try:
-                more = os.read(keyboard, 4096)
-            except OSError:  # nobody writes any more
-                return shown
-            shown += more
-            if not more:
-                return shown
-    pytest.fail("it does not end")
+def interrupted(command: list[str], asked: bytes, environment: dict[str, str], wait: Callable[[], object]) -> int:
+    """How many interrupts it takes to end a command, once it has asked; one right before a read is not heard."""
+    keyboard, terminal = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *command], stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=True
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        if not asked:
+            wait()
+        while asked not in shown:
+            shown += os.read(keyboard, 4096)
+        sent, more = 0, b"shown"
+        while more:
+            process.send_signal(signal.SIGINT)
+            sent += 1
+            assert sent < 5
+            while more and select.select([keyboard], [], [], 10)[0]:
+                try:
+                    more = os.read(keyboard, 4096)
+                except OSError:  # nobody writes any more
+                    more = b""
+                shown += more
+        assert process.wait(20) == 130
+    os.close(keyboard)
+    assert b"Traceback" not in shown
+    assert b"CRITICAL" not in shown
+    return sent
 
 
 @pytest.mark.parametrize(
@@ -337,19 +351,4 @@ def test_an_interrupt_ends_a_command_without_a_traceback(command: list[str], ask
             "SRC_ANALYTICS_INSTANCE": DEMO_INSTANCE,
             "SRC_ANALYTICS_ACCESS_TOKEN": "sams_at_never-answered",
         }
-        keyboard, terminal = pty.openpty()
-        with subprocess.Popen(
-            [*COMMAND, *command], stdin=terminal, stdout=terminal, stderr=terminal, env=environment,
-            start_new_session=True,
-        ) as process:  # fmt: skip
-            os.close(terminal)
-            shown = b""
-            if not asked:
-                silent.accept()
-            while asked not in shown:
-                shown += os.read(keyboard, 4096)
-            shown += interrupted(process, keyboard)
-            assert process.wait(20) == 130
-    os.close(keyboard)
-    assert b"Traceback" not in shown
-    assert b"CRITICAL" not in shown
+        assert any(interrupted(command, asked, environment, silent.accept) == 1 for _ in range(3))
