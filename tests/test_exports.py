@@ -340,20 +340,92 @@ async def test_a_refresh_that_runs_on_ends_with_its_own_export_and_the_next_is_a
     assert (second["id"] != first["id"], len(fake.exchanges)) == (True, 2)
 
 
+@pytest.mark.parametrize("ended", ["failed", "cancelled"])
+@pytest.mark.parametrize("tool", ["export_csv", "query_usage"])
+async def test_a_refresh_that_came_to_nothing_is_over(make_settings: Make, tool: str, ended: str) -> None:
+    """What another call has downloaded since is not new to who asks for new data later."""
+    days = {"start_date": str(END - timedelta(days=120)), "end_date": str(END)}
+    compared: dict[str, Any] = {"metrics": ["searches"], "compare_to_previous": True}
+    asked = days | ({"granularity": "by_user"} if tool == "export_csv" else compared)
+    reports = 1 if tool == "export_csv" else 2  # of which the last comes to nothing
+    begun, finish = anyio.Event(), anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.number == reports:
+            begun.set()
+            await finish.wait()
+        ragged = b",3" if exchange.number == reports else b""
+        await exchange.answer(f"Instance user ID,Searches\n1,{exchange.number}".encode() + ragged)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.call_tool, tool, asked | {"refresh": True})
+            await begun.wait()
+            if ended == "cancelled":
+                tasks.cancel_scope.cancel()
+            finish.set()
+        while any(export["status"] == "running" for export in (await call(client, "list_exports"))["exports"]):
+            pass
+        await call(client, "export_csv", granularity="by_user", **days)
+        assert len(fake.exchanges) == reports + 1
+        await call(client, tool, **asked, refresh=True)
+        assert len(fake.exchanges) == reports + 1 + reports
+
+
+async def test_only_what_was_downloaded_for_a_refresh_ends_it_as_does_whoever_saw_it(make_settings: Make) -> None:
+    days = {"start_date": str(END - timedelta(days=120)), "end_date": str(END)}
+    asked, new = {"granularity": "by_user", **days}, {"refresh": True}
+    finish = [anyio.Event() for _ in range(3)]
+
+    async def answer(exchange: Exchange) -> None:
+        if 2 <= exchange.number <= 4:
+            await finish[exchange.number - 2].wait()
+        await exchange.answer(f"Instance user ID,Searches\n1,{exchange.number}\n".encode())
+
+    async def export(**more: bool) -> Any:
+        return (await call(client, "export_csv", **asked, **more))["export"]
+
+    async def ended(number: int) -> None:
+        finish[number - 2].set()
+        with anyio.fail_after(30):
+            while any(e["status"] == "running" for e in (await call(client, "list_exports"))["exports"]):
+                pass
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, answer_within=1)) as client:
+        old = await export()
+        running = await export(**new)
+        assert (await export())["id"] == old["id"]  # which is no answer to who wants new ones
+        await ended(2)
+        assert (await export(**new))["id"] == running["id"] != old["id"]
+        running = await export(**new)
+        await ended(3)
+        assert (await export())["id"] == running["id"]  # who asked for it has seen it
+        running = await export(**new)
+        assert (running["status"], len(fake.exchanges)) == ("running", 4)
+        await ended(4)
+        compared = {"metrics": ["searches"], "compare_to_previous": True, **days, **new}
+        while (result := await client.call_tool("query_usage", compared)).is_error:
+            assert "[busy]" in text(result)
+        newer = (result.structured_content or {})["export_ids"]
+        assert (await export())["id"] in newer  # which overtook what was downloaded for it
+        assert (await export(**new))["id"] not in {running["id"], *newer}
+
+
 async def test_a_wish_for_new_data_that_nobody_repeats_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So are the oldest of many; who asks then wants what is new by then."""
+    """So are the oldest of many, and one whose call ended; who asks then wants what is new by then."""
     now = [0.0]
     monkeypatch.setattr(refreshes, "time", SimpleNamespace(monotonic=lambda: now[0]))
     wishes = refreshes.Refreshes()
     asked = [[ReportRequest(instance_url=f"{n}.example", granularity="by_user")] for n in range(66)]
-    first = wishes.since(asked[0])
-    assert wishes.since(asked[0]) == first
+    wishes.keep(first := wishes.take(asked[0]))
+    wishes.keep(again := wishes.take(asked[0]))
     now[0] = 3601.0
-    second = wishes.since(asked[0])
-    assert second > first
+    wishes.keep(second := wishes.take(asked[0]))
+    assert (again is first, second is first) == (True, False)
     for other in asked[1:65]:
-        wishes.since(other)
-    assert wishes.since(asked[0]) > second
+        wishes.keep(wishes.take(other))
+    assert wishes.take(asked[0]) is not second
+    assert wishes.take(asked[64]) is not wishes.take(asked[64])
 
 
 @pytest.mark.parametrize("part", ["", "/rows", "/data.csv", "query_export"])

@@ -21,6 +21,7 @@ from ..upstream.models import ReportRequest
 from .columns import Field
 from .engine.conversion import Ingestion, ingestion
 from .models import Export
+from .refreshes import Wish
 from .staging import Staging
 from .store import Store
 
@@ -118,9 +119,9 @@ class Downloads:
         """Downloads that are not done, newest first."""
         return sorted(self._running.values(), key=lambda download: download.started_at, reverse=True)
 
-    def kept(self, request: ReportRequest, since: datetime | None = None) -> Export | None:
-        """An export of the same request to this upstream in the same hour, or since the time that is given."""
-        for export in self._store.fresh(self._upstream, since):
+    def kept(self, request: ReportRequest, wish: Wish | None = None) -> Export | None:
+        """An export of the same request to this upstream in the same hour, or one that was downloaded for a wish."""
+        for export in self._store.fresh(self._upstream, only=None if wish is None else wish.downloads):
             if export.request == request:
                 with suppress(AnalyticsError, OSError):  # one that is damaged is downloaded again
                     whole = self._store.get(export.id)
@@ -128,14 +129,20 @@ class Downloads:
                         return whole
         return None
 
-    def start(self, request: ReportRequest) -> Download:
-        """Begin a download, or join the one for the same request that is running, or has failed unheard."""
+    def start(self, request: ReportRequest, wish: Wish | None = None) -> Download:
+        """Begin a download, or join the one for the same request that is running, or has failed unheard.
+
+        Args:
+            wish: what it is for; the wish is granted by what the download brings, in whatever call.
+        """
         download = self._running.get(request) or self._failed_unheard(request)
         if download is None:
             self._admit()
             staging = self._store.stage()
             download = self._running[request] = Download(staging.id, request, datetime.now(UTC))
             self._tasks.start_soon(self._run, download, staging)
+        if wish is not None:
+            wish.downloads.add(download.id)
         return download
 
     async def wait(self, download: Download, seconds: float) -> None:

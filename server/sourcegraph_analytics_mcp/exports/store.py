@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -141,15 +141,18 @@ class Store:
     def _shows(self, export: Export) -> bool:
         return not self._instances or export.instance_url in self._instances
 
-    def fresh(self, upstream: str, since: datetime | None = None) -> list[Export]:
+    def fresh(self, upstream: str, since: datetime | None = None, only: Collection[str] | None = None) -> list[Export]:
         """Those of one upstream that are as good as new, newest first: of this hour, as its data refresh on the hour.
 
         Args:
             upstream: the address that they came from.
             since: for who wants newer ones: those made since then, in whatever hour.
+            only: for who waited for new ones: just those of these ids, in whatever hour.
         """
         hour = _hour(datetime.now(UTC))
         ours = [e for e in self.exports() if e.upstream == upstream]
+        if only is not None:
+            return [e for e in ours if e.id in only]
         return [e for e in ours if (_hour(e.created_at) == hour if since is None else e.created_at >= since)]
 
     async def listed(self) -> list[Export]:

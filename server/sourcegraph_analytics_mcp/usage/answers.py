@@ -11,7 +11,7 @@ import anyio.to_thread
 from ..errors import AnalyticsError
 from ..exports.engine.questions import Questions
 from ..exports.models import Export
-from ..exports.refreshes import Refreshes
+from ..exports.refreshes import Refreshes, Wish
 from ..exports.store import Store
 from ..upstream.models import ReportRequest
 from .checks import Checks, check_columns, languages
@@ -24,7 +24,7 @@ from .question import TIME, Dimension, Need, Question
 from .source import Source, Terms
 from .sql import build
 
-Fetch = Callable[[ReportRequest], Awaitable[Export]]
+Fetch = Callable[[ReportRequest, Wish | None], Awaitable[Export]]
 _TITLES: dict[Dimension, str] = {
     "day": "Day", "week": "Week of (Monday)", "month": "Month", "quarter": "Quarter",
     "user": "User", "team": "Team", "client": "Client", "language": "Language",
@@ -95,18 +95,14 @@ class Answers:
         """Answer one question.
 
         Args:
-            fetch: downloads a report, or joins the download that is running.
+            fetch: downloads a report, for a wish for new data if there is one, or joins the download that is running.
 
         Raises:
             AnalyticsError: when it makes no sense, the data cannot tell, or the data cannot be had.
         """
         question = question.checked()
         question = await self._checks.before_data(question)
-        reports = [need.request for need in question.needs]
-        since = self._refreshes.since(reports) if refresh else None
-        exports = [await self.data(need, fetch, today, since) for need in question.needs]
-        if refresh:
-            self._refreshes.answered(reports)
+        exports = await self._exports(question, fetch, today, refresh=refresh)
         for export in exports:
             check_columns(question, export, self._minutes)
         named = self._questions.pseudonyms is None
@@ -137,17 +133,34 @@ class Answers:
             team_of = {pseudonyms.of(person): team for person, team in (team_of | listed).items()}
         return Terms(self._minutes, tuple(team_of), tuple(team_of.values()), today)
 
-    async def data(self, need: Need, fetch: Fetch, today: date, since: datetime | None = None) -> Export:
+    async def _exports(self, question: Question, fetch: Fetch, today: date, *, refresh: bool) -> list[Export]:
+        """What a question rests on; a wish for new data outlasts a call that has to be repeated."""
+        reports = [need.request for need in question.needs]
+        wish = self._refreshes.take(reports) if refresh else None
+        try:
+            exports = [await self.data(need, fetch, today, wish=wish) for need in question.needs]
+        except AnalyticsError as error:
+            if wish is not None and error.code == "busy":
+                self._refreshes.keep(wish)
+            raise
+        self._refreshes.answered(reports, exports)
+        return exports
+
+    async def data(
+        self, need: Need, fetch: Fetch, today: date, *, since: datetime | None = None, wish: Wish | None = None
+    ) -> Export:
         """An export of this upstream that meets a need: the newest that is kept, else a new one.
 
         Args:
             since: what must not be older; None for this hour.
+            wish: whose downloads alone will do, in whatever hour.
         """
-        for export in await anyio.to_thread.run_sync(self._store.fresh, self._upstream, since):
+        only = None if wish is None else wish.downloads
+        for export in await anyio.to_thread.run_sync(self._store.fresh, self._upstream, since, only):
             if need.met_by(export, today):
                 with suppress(AnalyticsError):  # one that is damaged is downloaded again
                     return await anyio.to_thread.run_sync(self._store.get, export.id)
-        return await fetch(need.download(today))
+        return await fetch(need.download(today), wish)
 
     async def _coverage(self, days: Range, export: Export, source: Source, tables: dict[str, Any]) -> Coverage | None:
         """Which days of the range have data; None where the data has no time."""

@@ -43,17 +43,18 @@ async def export_csv(app: App, arguments: ExportArguments, call: Call) -> Reply:
     """Download a usage report as CSV and keep it for tables and questions; the rows stay on disk.
     For a figure, ask query_usage instead. Long exports go on in the background: call again to wait."""
     request = _request(app, arguments)
-    since = app.refreshes.since([request]) if arguments.refresh else None
-    export = await anyio.to_thread.run_sync(app.downloads.kept, request, since)
-    reused = export is not None and since is None
+    wish = app.refreshes.take([request]) if arguments.refresh else None
+    export = await anyio.to_thread.run_sync(app.downloads.kept, request, wish)
+    reused = export is not None and wish is None
     if export is None:
         await prepare(app)
-        download = app.downloads.start(request)
+        download = app.downloads.start(request, wish)
         export = await wait_for(app, download, call)
         if export is None:
+            if wish is not None:
+                app.refreshes.keep(wish)
             return _running(app, download)
-    if since is not None:
-        app.refreshes.answered([request])
+    app.refreshes.answered([request], [export])
     return _complete(app, export, reused=reused)
 
 
