@@ -3,6 +3,7 @@
 import gzip
 import json
 import resource
+import shutil
 import socket
 import ssl
 import struct
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -384,6 +386,22 @@ async def test_a_report_that_cannot_fit_is_refused_before_it_is_downloaded(
         error = await refused(client, "export_csv")
         assert error["code"] == "store_full"
         assert f"needs about {needed} MB" in error["message"]
+
+
+async def test_a_second_attempt_has_the_room_of_the_first(make_settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = CSV + b"1,2\n" * 50_000
+
+    def just_enough(staging: Path) -> SimpleNamespace:
+        taken = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
+        return SimpleNamespace(free=2 * len(body) - taken)
+
+    async def cut_once(exchange: Exchange) -> None:
+        await exchange.send(framed(body if exchange.number > 1 else body[:-9], length=len(body)))
+
+    monkeypatch.setattr(shutil, "disk_usage", just_enough)
+    async with scripted_upstream(cut_once) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+    assert (export["byte_count"], len(fake.exchanges)) == (len(body), 2)
 
 
 async def test_control_characters_are_counted(make_settings: Make) -> None:

@@ -212,6 +212,7 @@ class Downloads:
 
             async def receive(report: Report) -> dict[str, object]:
                 await conversion.clear()
+                staging.csv.unlink(missing_ok=True)  # of an attempt before, whose room this one needs
                 self._store.room_for(report.length and report.length * (_SHRINKS if report.packed else 1))
                 return await _store_report(report, download, staging, conversion)
 
@@ -261,7 +262,6 @@ async def _store_report(
 
 
 def _private_file(staging: Staging) -> BinaryIO:
-    staging.csv.unlink(missing_ok=True)  # of an attempt before
     descriptor = os.open(staging.csv, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     return cast(BinaryIO, os.fdopen(descriptor, "wb", buffering=0))
 
