@@ -23,7 +23,7 @@ from typing import Any
 from .data import report
 from .http import ERAS, calls_per_second, servers
 from .questions import QUESTIONS, TYPICAL
-from .server import COMMAND, DEMO, Children, Server, demo, running, upstream
+from .server import COMMAND, DEMO, Engines, Server, demo, running, upstream
 
 HELLO = """
 from mcp.server import MCPServer
@@ -109,22 +109,22 @@ def export(table: Table, home: Path, options: argparse.Namespace) -> None:
         rows = f"{options.rows:,} rows"
         table.add(f"export {rows}, {link}, against {against}", min(ours), min(other), "s", reach)
         table.add(f"server memory above rest, {rows}, {link}", max(above), None, "MB", "<= 32 MB")
-        table.add(f"largest child, {rows}, {link}", max(below), None, "MB", "<= 400 MB")
+        table.add(f"largest engine, {rows}, {link}", max(below), None, "MB", "<= 400 MB")
 
 
 def _export_once(home: Path, url: str) -> tuple[float, float, float]:
-    """Seconds of one export, MB of the server above its memory at rest, MB of its largest child."""
+    """Seconds of one export, MB of the server above its memory at rest, MB of its largest engine."""
     with running(home, _SETTINGS | {"url": url, "data_dir": str(home)}) as server:
         return _exported(server)
 
 
 def _exported(server: Server) -> tuple[float, float, float]:
     rest = server.memory()["VmRSS"]
-    children = Children(server.process.pid)
+    engines = Engines(server.process.pid)
     try:
         seconds = timed(lambda: server.call("export_csv"))
     finally:
-        most = children.most()
+        most = engines.most()
     return seconds, server.memory()["VmHWM"] - rest, most
 
 

@@ -66,29 +66,36 @@ class Server:
         return {name: int(value.split()[0]) / 1024 for name, value in found.items()}
 
 
-class Children:
-    """Watches how much memory a process's children take, ten times a second."""
+class Engines:
+    """Watches how much memory each engine process of a server takes, ten times a second."""
 
-    def __init__(self, parent: int) -> None:
-        self._parent = parent
+    def __init__(self, server: int) -> None:
+        self._server = server
         self._most = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
     def most(self) -> float:
-        """MB resident of the largest child so far; ends the watch."""
+        """MB resident of the largest engine so far; ends the watch."""
         self._ended.set()
         self._thread.join()
         return self._most
 
     def _watch(self) -> None:
         while not self._ended.wait(0.1):
-            for task in Path(f"/proc/{self._parent}/task").glob("*/children"):
-                for child in task.read_text().split():
-                    with suppress(OSError):
-                        pages = int(Path(f"/proc/{child}/statm").read_text().split()[1])
-                        self._most = max(self._most, pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+            for engine in (e for forking in _children(self._server) for e in _children(forking)):
+                with suppress(OSError):
+                    pages = int(Path(f"/proc/{engine}/statm").read_text().split()[1])
+                    self._most = max(self._most, pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+
+
+def _children(process: int) -> list[int]:
+    found: list[int] = []
+    for thread in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, thread.read_text().split())
+    return found
 
 
 def environment(home: Path, settings: Mapping[str, str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ import pytest
 import sourcegraph_analytics_mcp
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
+from sourcegraph_analytics_mcp.exports.engine.forks import forks
 from sourcegraph_analytics_mcp.settings import Settings
 from support.upstreams import Served, serve_company
 
@@ -40,6 +41,13 @@ def reporting() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forking() -> Iterator[None]:
+    """One fork server for all servers within this process: each would start another."""
+    with forks.used():
+        yield
 
 
 @pytest.fixture(scope="session")

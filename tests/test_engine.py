@@ -1,16 +1,16 @@
 """The engine's processes may die at any moment; whoever waits for one is told, and the next call has another."""
 
 import errno
-import fcntl
 import json
 import os
 import re
 import resource
+import select
 import shutil
 import signal
-import subprocess
+import socket
 import sys
-import termios
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,8 +23,8 @@ import duckdb
 import pytest
 from mcp import Client
 
-import sourcegraph_analytics_mcp
-from sourcegraph_analytics_mcp.exports.engine import child, process
+from sourcegraph_analytics_mcp.exports.engine import child, forkserver, process
+from sourcegraph_analytics_mcp.exports.engine.forks import Forks, forks
 from sourcegraph_analytics_mcp.exports.engine.ingest import Ingest
 from sourcegraph_analytics_mcp.exports.engine.native import disk_refusal
 from sourcegraph_analytics_mcp.exports.engine.questions import Questions
@@ -32,6 +32,7 @@ from sourcegraph_analytics_mcp.exports.engine.syncing import Syncing
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, refused
+from support.engines import an_engine, engines, fork_servers
 from support.statements import BOMBS
 from support.upstreams import Exchange, Served, scripted_upstream
 
@@ -39,22 +40,6 @@ pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Settings]
 BODY = b"Instance user ID,Searches\n" + b"1,2\n" * 1000
-
-
-def engines() -> list[int]:
-    """The engine processes of this one."""
-    found = []
-    for one in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-            if "child.py" in Path(f"/proc/{one}/cmdline").read_text(errors="replace"):
-                found.append(int(one))
-    return found
-
-
-async def an_engine() -> int:
-    while not (found := engines()):
-        await anyio.lowlevel.checkpoint()
-    return found[0]
 
 
 async def half(exchange: Exchange) -> None:
@@ -155,12 +140,85 @@ async def test_an_export_without_an_engine_fails_and_leaves_nothing(
         settings = make_settings(fake.url)
         async with connected(settings) as client:
             with monkeypatch.context() as without:
+                without.setattr(process, "forks", Forks())
                 without.setattr(sys, "executable", str(tmp_path / "nothing"))
                 error = await refused(client, "export_csv", granularity="by_user")
             assert list((settings.home / "staging").iterdir()) == []
             assert (await call(client, "export_csv", granularity="by_user"))["export"]["row_count"] == 1000
     assert str(tmp_path) not in json.dumps(error)
     assert (error["code"], error["retryable"]) == ("busy", True)
+
+
+async def test_where_the_system_forks_no_more_it_is_busy(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork server is a thread here, so that its system can be made to refuse."""
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    control, theirs = socket.socketpair()
+    monkeypatch.setattr(os, "fork", refuse)
+    listening = threading.Thread(target=forkserver.listen, args=(theirs, pytest.fail))
+    listening.start()
+    monkeypatch.setattr(process, "forks", Forks(control))
+    async with connected(settings) as client:
+        error = await refused(client, "export_csv", granularity="by_user")
+    control.close()
+    listening.join(20)
+    assert not listening.is_alive()
+    assert (error["code"], error["retryable"]) == ("busy", True)
+    assert "cannot be started" in error["message"]
+
+
+async def test_a_fork_server_that_dies_is_started_again(settings: Settings) -> None:
+    """What was forked from it has gone, too."""
+    asked = {"metrics": ["searches"], "period": "all_time"}
+    async with connected(settings) as client:
+        before = await call(client, "query_usage", **asked)
+        first, engine = fork_servers(), os.pidfd_open(await an_engine())
+        try:
+            os.kill(first[0], signal.SIGKILL)
+            assert select.select([engine], [], [], 20)[0] == [engine]
+        finally:
+            os.close(engine)
+        after = await call(client, "query_usage", **asked)
+        assert fork_servers() != first
+    assert after["totals"] == before["totals"]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_fork_server_ends_with_its_last_user(stopped: bool) -> None:
+    others = fork_servers()
+    own = Forks()
+    with own.used():
+        ours, theirs = socket.socketpair()
+        with ours, own.used(), theirs:
+            await own.fork(theirs)
+        (started,) = set(fork_servers()) - set(others)
+        if stopped:
+            os.kill(started, signal.SIGSTOP)
+    assert fork_servers() == others
+
+
+async def test_an_engine_is_gone_once_it_has_been_ended() -> None:
+    for _ in range(20):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            forked = await forks.fork(theirs)
+            engine = await an_engine()
+            await forks.end(forked)
+            assert not Path(f"/proc/{engine}").exists()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_what_a_terminal_sends_to_all_processes_ends_no_engine(settings: Settings, sent: signal.Signals) -> None:
+    asked = {"metrics": ["searches"], "period": "all_time"}
+    async with connected(settings) as client:
+        await call(client, "query_usage", **asked)
+        there = (fork_servers(), await an_engine())
+        for pid in (*there[0], there[1]):
+            os.kill(pid, sent)
+        await call(client, "query_usage", **asked)
+        assert (fork_servers(), await an_engine()) == there
 
 
 async def test_a_conversion_whose_processes_all_die_is_given_up(make_settings: Make) -> None:
@@ -388,7 +446,7 @@ def test_an_engine_goes_on_without_the_limits_that_a_system_refuses(monkeypatch:
     monkeypatch.setattr(resource, "setrlimit", refuse)
     before = os.umask(0o022)
     try:
-        child._confine()
+        child.confine()
     finally:
         assert os.umask(before) == 0o077
     assert asked == [resource.RLIMIT_CORE, resource.RLIMIT_NOFILE]
@@ -415,25 +473,25 @@ async def refused_meanwhile(
 ) -> dict[str, Any]:
     """The error of a question that waits, its engine being stopped, while something else happens to that process."""
     failed: list[dict[str, Any]] = []
+    told, tell = anyio.Event(), process.Child.tell
 
     async def ask() -> None:
         failed.append(await refused(client, "query_usage", **asked))
 
+    async def heard(child: process.Child, message: dict[str, Any]) -> None:
+        await tell(child, message)
+        told.set()
+
     engine = await an_engine()
     os.kill(engine, signal.SIGSTOP)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ask)
-        with anyio.fail_after(30):
-            while not told(engine):
-                await anyio.lowlevel.checkpoint()
-        await meanwhile(engine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process.Child, "tell", heard)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            with anyio.fail_after(30):
+                await told.wait()
+            await meanwhile(engine)
     return failed[0]
-
-
-def told(engine: int) -> bool:
-    """Whether something lies in the pipe of a process that does not read."""
-    with Path(f"/proc/{engine}/fd/0").open("rb", buffering=0) as pipe:
-        return any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
 
 
 async def test_what_a_question_has_no_memory_for_ends_with_its_process(tmp_path: Path) -> None:
@@ -537,12 +595,8 @@ async def test_queries_beyond_those_that_wait_are_turned_away(make_settings: Mak
     assert [(error["code"], error["retryable"]) for error in turned_away] == [("busy", True)]
 
 
-PATH = json.dumps([str(Path(sourcegraph_analytics_mcp.__file__).parents[1]), *sys.path])
-SCRIPT = Path(sourcegraph_analytics_mcp.__file__).parent / "exports" / "engine" / "child.py"
-
-
 @pytest.mark.parametrize("begun", ["nothing", "a question", "a conversion"])
-def test_an_engine_ends_when_nobody_speaks_to_it_any_more(tmp_path: Path, begun: str) -> None:
+async def test_an_engine_ends_when_nobody_speaks_to_it_any_more(tmp_path: Path, begun: str) -> None:
     (tmp_path / "parts").mkdir()
     (tmp_path / "export.csv").write_bytes(BODY)
     request: dict[str, dict[str, Any]] = {
@@ -551,16 +605,15 @@ def test_an_engine_ends_when_nobody_speaks_to_it_any_more(tmp_path: Path, begun:
         "a conversion": {"do": "ingest", "source": "export.csv", "granularity": "by_user"},
     }
     places = {"place": str(tmp_path), "parts": "parts", "scratch": "parts"}
-    line = json.dumps(request[begun] | places) + "\n" if begun != "nothing" else ""
-    ended = subprocess.run(
-        [sys.executable, "-I", "-S", str(SCRIPT), PATH],
-        input=line,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=True,
-    )
-    assert ended.stderr == ""
-    assert [json.loads(answer) for answer in ended.stdout.splitlines()] == (
-        [{"done": {"columns": ["one"], "rows": [[1]]}}] if begun == "a question" else []
-    )
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            forked = await forks.fork(theirs)
+        if begun != "nothing":
+            ours.sendall(json.dumps(request[begun] | places).encode() + b"\n")
+        ours.shutdown(socket.SHUT_WR)
+        ours.settimeout(20)
+        with ours.makefile() as said:
+            answers = [json.loads(line) for line in said]  # which ends when nobody holds the other end
+    await forks.end(forked)
+    assert answers == ([{"done": {"columns": ["one"], "rows": [[1]]}}] if begun == "a question" else [])

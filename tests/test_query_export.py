@@ -21,6 +21,7 @@ from sourcegraph_analytics_mcp.exports.engine import gate
 from sourcegraph_analytics_mcp.exports.engine.sandbox import cleaned
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, refused, text
+from support.engines import engines
 from support.statements import ATTACKS, BOMBS, ORDINARY
 from support.upstreams import Exchange, Served, scripted_upstream
 
@@ -203,7 +204,7 @@ async def test_a_query_whose_masked_copy_finds_no_room_says_so(
         export = (await call(client, "export_csv"))["export"]
         one = {"export_id": export["id"], "sql": "SELECT count(*) > 1 AS many FROM usage"}
         assert (await call(client, "query_export", **one))["rows"] == [[True]]
-        (engine,) = _engines()  # the warm one, which makes the copies
+        (engine,) = engines()  # the warm one, which makes the copies
         resource.prlimit(int(engine), resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
         full = await refused(client, "query_export", **one)
         assert (full["code"], list((settings.home / "staging").iterdir())) == ("store_full", [])
@@ -281,12 +282,12 @@ def test_the_engines_words_hold_no_path(message: str, shown: str) -> None:
 async def test_cancelling_kills_the_process(queried: tuple[Client, str, Path]) -> None:
     client, export_id, home = queried
     with anyio.fail_after(30):
-        while _engines():  # that of the export
+        while engines():  # that of the export
             await anyio.lowlevel.checkpoint()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(client.call_tool, "query_export", {"export_id": export_id, "sql": BOMBS[0]})
         with anyio.fail_after(30):
-            while not any(_queries(engine) for engine in _engines()):
+            while not any(_queries(engine) for engine in engines()):
                 await anyio.lowlevel.checkpoint()
         (copy,) = (home / "staging").glob("query-*")
         os.utime(copy, (0, 0))  # as if it had been running for long
@@ -294,20 +295,11 @@ async def test_cancelling_kills_the_process(queried: tuple[Client, str, Path]) -
         assert copy.exists()
         tasks.cancel_scope.cancel()
     with anyio.fail_after(30):
-        while list((home / "staging").iterdir()) or _engines():
+        while list((home / "staging").iterdir()) or engines():
             await anyio.lowlevel.checkpoint()
 
 
-def _engines() -> list[str]:
-    found = []
-    for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-            if "child.py" in Path(f"/proc/{child}/cmdline").read_text(errors="replace"):
-                found.append(child)
-    return found
-
-
-def _queries(engine: str) -> bool:
+def _queries(engine: int) -> bool:
     """Whether an engine has begun with a query that nobody vouches for: it cannot write to files any more."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return re.search(r"Max file size +0 +0 ", Path(f"/proc/{engine}/limits").read_text()) is not None

@@ -18,6 +18,7 @@ import pytest
 from sourcegraph_analytics_mcp.cli.lines import Output
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
 from support.client import REVISIONS
+from support.engines import engines, fork_servers
 from support.statements import BOMBS
 from support.stdio import COMMAND, META, Raw, spawned
 from support.upstreams import Served
@@ -111,14 +112,15 @@ def running_query(raw: Raw) -> int:
     """The process of a long query that has begun: it may not write to files any more."""
     raw.handshake()
     done = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+    raw.ask("tools/call", {"name": "query_usage", "arguments": {"metrics": ["searches"]}})  # by another engine
     asked = {"export_id": done["structuredContent"]["export"]["id"], "sql": BOMBS[0]}
     raw.send("tools/call", {"name": "query_export", "arguments": asked})
     server = raw.process.pid
     while True:
-        for child in Path(f"/proc/{server}/task/{server}/children").read_text().split():
+        for engine in engines(server):
             with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-                if re.search(r"Max file size +0 +0 ", Path(f"/proc/{child}/limits").read_text()):
-                    return int(child)
+                if re.search(r"Max file size +0 +0 ", Path(f"/proc/{engine}/limits").read_text()):
+                    return engine
 
 
 def test_a_query_does_not_outlive_a_server_that_is_killed(tmp_path: Path, upstream: Served) -> None:
@@ -141,9 +143,12 @@ def test_a_query_knows_no_secret_and_has_nothing_open_but_its_copy(tmp_path: Pat
     assert all(secret in server and secret not in told for secret in secrets.values())
     assert "SRC_ANALYTICS" not in told
     assert str(tmp_path) not in told
-    expected = re.compile(rf"pipe:.*|/dev/null|{re.escape(str(tmp_path))}/kept/staging/query-\w+/\d+\.parquet")
+    conversation, copies = re.escape(opened["0"]), re.escape(str(tmp_path / "kept" / "staging" / "query-"))
+    expected = re.compile(rf"{conversation}|/dev/null|{copies}\w+/\d+\.parquet")
     if Path(sys.executable).read_bytes().startswith(b"#!"):  # coverage is measured: it tells a listener
-        del opened[next(name for name, link in opened.items() if link.startswith("socket:"))]
+        (listener,) = {link for link in opened.values() if link.startswith("socket:")} - {opened["0"]}
+        opened = {name: link for name, link in opened.items() if link != listener}
+    assert conversation.startswith("socket:")
     assert {"0", "1", "2"} < set(opened)
     assert [link for link in opened.values() if not expected.fullmatch(link)] == []
 
@@ -217,8 +222,8 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, upstream: Served, sent: signal
         raw.handshake()
         if busy:
             raw.send("tools/call", {"name": "export_csv", "arguments": {}})
-            _wait_for_child(raw)
-        children = _children(raw)
+            wait_for_engine(raw)
+        children = [*fork_servers(raw.process.pid), *engines(raw.process.pid)]
         raw.process.send_signal(sent)
         assert raw.process.wait(5) == 128 + sent
     assert not any(Path(f"/proc/{child}").exists() for child in children)
@@ -230,19 +235,15 @@ def test_end_of_input_ends_it_while_an_export_runs(tmp_path: Path, upstream: Ser
     with spawned(tmp_path, **settings_for(upstream, tmp_path)) as raw:
         raw.handshake()
         raw.send("tools/call", {"name": "export_csv", "arguments": {}})
-        _wait_for_child(raw)
+        wait_for_engine(raw)
         assert raw.process.stdin is not None
         raw.process.stdin.close()
         assert raw.process.wait(2) == 0
     assert list((tmp_path / "kept" / "staging").iterdir()) == []
 
 
-def _children(raw: Raw) -> list[str]:
-    return Path(f"/proc/{raw.process.pid}/task/{raw.process.pid}/children").read_text().split()
-
-
-def _wait_for_child(raw: Raw) -> None:
-    while not _children(raw):
+def wait_for_engine(raw: Raw) -> None:
+    while not engines(raw.process.pid):
         raw.ask("ping") if raw.revision != "2026-07-28" else raw.ask("tools/list")
 
 

@@ -17,6 +17,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from sourcegraph_analytics_mcp.demo.company import Company
 from support.campaign import arguments, named, reporter
+from support.engines import engines
 from support.upstreams import Exchange, scripted_upstream
 from support.web import ERAS, FREE, Site, site
 
@@ -101,7 +102,8 @@ async def served(count: int, seed: int) -> tuple[list[str], dict[str, int]]:
                 wrong, outcomes = await campaign(server, count, seed)
                 left = [p.name for p in (server.home / "staging").iterdir() if p.is_dir()]
                 wrong += [f"left over: {name}" for name in left]
-                wrong += [f"{server.children} children"] if server.children > 1 else []
+                there = engines(server.process.pid)
+                wrong += [f"{len(there)} engines"] if len(there) > 1 else []
                 wrong += [line[:300] for line in server.log if "Traceback" in line or " ERROR " in line]
                 wrong += [] if server.process.poll() is None else ["the server ended"]
     return wrong, outcomes

@@ -22,7 +22,7 @@ from opcode import opmap
 from types import CodeType, FrameType
 from typing import IO, Any, NoReturn
 
-_ENGINE = "child.py"
+_FORKING = "forkserver.py"
 _KILLED_WITHIN = 2.0  # seconds
 _NOP, _RESUME = opmap["NOP"], opmap["RESUME"]
 
@@ -88,12 +88,17 @@ class Measurement:
     """What this process has executed, and the campaign's ear."""
 
     def __init__(self, listener: str, package: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(listener)
+        self._listener = listener
         self._told: dict[str, Arcs] = {}
+        self.connect()
         self._tracer = Tracer(package)
         threading.settrace(self._tracer.trace)
         sys.settrace(self._tracer.trace)
+
+    def connect(self) -> None:
+        """Have a line of its own to the campaign's ear, which a fork needs, too."""
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(self._listener)
 
     def send(self) -> None:
         """What has been executed since the last time."""
@@ -149,6 +154,24 @@ def _hold_answers(measurement: Measurement) -> list[_Held]:
     return held
 
 
+def _measure_forks(measurement: Measurement) -> None:
+    """Let every engine that this process forks tell what it has executed, before its answers and at its end."""
+
+    def forked() -> None:
+        measurement.connect()
+        held, leave = _hold_answers(measurement), os._exit
+
+        def leave_measured(status: int) -> NoReturn:
+            for output in held:
+                output.release()
+            measurement.send()
+            leave(status)
+
+        os._exit = leave_measured
+
+    os.register_at_fork(after_in_child=forked)
+
+
 def _send_at_every_end(measurement: Measurement) -> None:
     """However this process ends, but for a kill by somebody who does not know it."""
     leave = os._exit
@@ -177,7 +200,7 @@ def _kill_measured() -> None:
     kill = subprocess.Popen.kill
 
     def tell_and_kill(process: "subprocess.Popen[Any]") -> None:
-        if process.poll() is None and not any(str(part).endswith(_ENGINE) for part in process.args):  # type: ignore[union-attr]
+        if process.poll() is None and not any(str(part).endswith(_FORKING) for part in process.args):  # type: ignore[union-attr]
             process.send_signal(signal.SIGUSR1)
             ended_by_itself(process.pid)
         kill(process)
@@ -210,17 +233,13 @@ def main() -> None:
     given, arguments = json.loads(sys.argv[1]), sys.argv[2:]
     sys.executable = given["interpreter"]
     measurement = Measurement(given["listener"], given["package"])
-    if arguments[0].endswith(_ENGINE):
-        held = _hold_answers(measurement)
-        try:
-            _run(arguments)
-        finally:
-            for output in held:
-                output.release()
+    if arguments[0].endswith(_FORKING):
+        _measure_forks(measurement)
+        atexit.register(measurement.send)
     else:
         _send_at_every_end(measurement)
         _kill_measured()
-        _run(arguments)
+    _run(arguments)
 
 
 if __name__ == "__main__":

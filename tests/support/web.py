@@ -57,12 +57,6 @@ class Site:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
-    @property
-    def children(self) -> int:
-        """Processes that it has started and not ended."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return sum(len(task.read_text().split()) for task in tasks)
-
     def request(self, method: str, params: dict[str, Any], more: dict[str, str], number: Any = 1) -> bytes:
         """One whole HTTP request; without a number it is a notification."""
         message = {"jsonrpc": "2.0", "method": method, "params": params} | ({} if number is None else {"id": number})

@@ -17,6 +17,7 @@ from ..access.secret_store import SecretStore
 from ..access.tokens import TokenDesk
 from ..errors import UNFORESEEN, AnalyticsError
 from ..exports.downloads import Downloads
+from ..exports.engine.forks import forks
 from ..exports.engine.queries import Sandbox
 from ..exports.engine.questions import Questions
 from ..exports.identities import Pseudonyms
@@ -119,35 +120,42 @@ async def open_app(
     teams = read_teams(settings.teams_file) if settings.teams_file else None
     shown = partial(cell, widest=_LONGEST_NAME)
     seats = read_seats(settings.seats_file) if settings.seats_file else None  # here, as a task group wraps its error
-    try:
-        async with anyio.create_task_group() as tasks:
-            downloads = Downloads(
-                analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed, shared.admit
-            )
-            desk = TokenDesk(analytics, credentials, secrets, settings)
-            await tasks.start(_sweep_now_and_hourly, store, notices)
-            yield App(
-                settings,
-                credentials,
-                analytics,
-                desk,
-                store,
-                downloads,
-                refreshes := Refreshes(),
-                questions,
-                sandbox,
-                Summaries(questions, minutes),
-                Answers(store, refreshes, questions, settings.url, minutes, teams, shown),
-                seats,
-                notices,
-                Redactor(credentials.known),
-                remote,
-            )
-            tasks.cancel_scope.cancel()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await questions.aclose()
-            await http.aclose()
+    async with _put_away(questions, http), anyio.create_task_group() as tasks:
+        downloads = Downloads(
+            analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed, shared.admit
+        )
+        desk = TokenDesk(analytics, credentials, secrets, settings)
+        await tasks.start(_sweep_now_and_hourly, store, notices)
+        yield App(
+            settings,
+            credentials,
+            analytics,
+            desk,
+            store,
+            downloads,
+            refreshes := Refreshes(),
+            questions,
+            sandbox,
+            Summaries(questions, minutes),
+            Answers(store, refreshes, questions, settings.url, minutes, teams, shown),
+            seats,
+            notices,
+            Redactor(credentials.known),
+            remote,
+        )
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _put_away(questions: Questions, http: Http) -> AsyncIterator[None]:
+    """Have a fork server for engines, and leave neither it nor engines nor connections behind."""
+    with forks.used():
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await questions.aclose()
+                await http.aclose()
 
 
 def assumed(settings: Settings) -> Minutes:

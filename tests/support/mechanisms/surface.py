@@ -94,7 +94,7 @@ SURFACE = (
            "test_secrets.py::test_the_log_says_where_an_error_came_from_and_nothing_that_it_says"),
     Switch("the engine says where it failed and no more", "exports/engine/child.py", '{"crash": origin(error)}',
            '{"crash": repr(error)}', f"{_STDIO}test_the_log_says_where_the_engine_failed_and_nothing_that_it_said"),
-    Switch("the engine prints nothing", "exports/engine/process.py", "stderr=subprocess.DEVNULL,", "stderr=None,",
+    Switch("the engine prints nothing", "exports/engine/forks.py", "stderr=subprocess.DEVNULL,", "stderr=None,",
            f"{_STDIO}test_the_log_says_where_the_engine_failed_and_nothing_that_it_said",
            also=(("exports/engine/child.py", "            refusal = _refusal(error)\n",
                   "            refusal = _refusal(error)\n"

@@ -1,9 +1,10 @@
-"""The data engine's process: one request per line in, one or more answers per line out.
+"""The engine's process: one request per line in, one or more answers per line out, on the socket that is its input.
 
-Started by `process.py` as a script with an empty environment. It dies with its parent (end of input, and a kernel
-signal where there is one), has limits on memory, files and core dumps, and never writes to the real stdout by accident.
+Forked by `forkserver.py`, from which it has an empty environment and limits on memory, files and core dumps. It dies
+with its parent (end of input, and a kernel signal where there is one), and its stdout goes nowhere.
 """
 
+import ctypes
 import json
 import os
 import resource
@@ -12,6 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from ...errors import AnalyticsError, origin
+from ...files import disk_error
+from ..identities import masked_columns
+from .ingest import Ingest
+from .native import disk_refusal, duckdb, rows_in, text
+from .sandbox import answer
+
 MEMORY_MB = 256  # DuckDB's own limit; sorts and joins beyond it go to disk or fail
 _ADDRESS_SPACE = 3 << 30  # bytes; for what the engine allocates outside its own limit
 # The one way in which names are compared: without case and whatever their accents are made of. Plain ones are quick.
@@ -19,7 +27,7 @@ _FOLDED = """CREATE MACRO folded(name) AS CASE WHEN strlen(name) = length(name) 
     ELSE replace(lower(nfc_normalize(name)), 'ς', 'σ') END"""
 
 
-def _confine() -> None:
+def confine() -> None:
     """Set the limits of the operating system, as far as it takes them; what is written is for this user alone."""
     os.umask(0o077)
     linux = sys.platform == "linux"
@@ -30,15 +38,9 @@ def _confine() -> None:
     ):
         with suppress(*(() if linux else (ValueError, OSError))):
             resource.setrlimit(limit, (most, most))
-    if linux:
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
 
 
 def _connection(scratch: str) -> Any:
-    from sourcegraph_analytics_mcp.exports.engine.native import duckdb, text
-
     connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
     for setting in (
         f"memory_limit = '{MEMORY_MB}MB'",
@@ -57,8 +59,6 @@ def _connection(scratch: str) -> Any:
 
 def _ingest(request: dict[str, Any], lines: IO[str]) -> dict[str, Any]:
     """Convert a growing file: `{"size": n}` lines say how much of it is there, `{"end": n}` that it is whole."""
-    from sourcegraph_analytics_mcp.exports.engine.ingest import Ingest
-
     parts = Path(request["parts"])
     ingest = Ingest(Path(request["source"]), parts, request["granularity"], _connection(str(parts / "scratch")))
     for line in lines:
@@ -71,8 +71,6 @@ def _ingest(request: dict[str, Any], lines: IO[str]) -> dict[str, Any]:
 
 def _query(request: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """Answer one of our own statements over the Parquet parts of some exports, each visible under a name."""
-    from sourcegraph_analytics_mcp.exports.engine.native import rows_in
-
     if "connection" not in state:
         state["connection"] = _connection(request["scratch"])
         state["connection"].execute(_FOLDED)
@@ -90,16 +88,8 @@ def _columns(cursor: Any, source: str, mask: str | None) -> str:
     """What a view shows of a source: all of it, or with people masked by a key."""
     if mask is None:
         return "*"
-    from sourcegraph_analytics_mcp.exports.identities import masked_columns
-
     names = [row[0] for row in cursor.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
     return ", ".join(masked_columns(names, mask))
-
-
-def _sandbox(request: dict[str, Any]) -> dict[str, Any]:
-    from sourcegraph_analytics_mcp.exports.engine.sandbox import answer
-
-    return answer(request)
 
 
 def _done(request: dict[str, Any], lines: IO[str], state: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +100,7 @@ def _done(request: dict[str, Any], lines: IO[str], state: dict[str, Any]) -> dic
         case "query":
             return _query(request, state)
         case _:
-            return _sandbox(request)
+            return answer(request)
 
 
 def _plain(value: Any) -> Any:
@@ -129,16 +119,11 @@ def _as_data(error: Any) -> dict[str, str]:
 
 def _refusal(error: Exception) -> Any:
     """What to say when it is the disk that refuses."""
-    from sourcegraph_analytics_mcp.exports.engine.native import disk_refusal
-    from sourcegraph_analytics_mcp.files import disk_error  # 8 ms that a start need not wait for (measured)
-
     refused = error if isinstance(error, OSError) else disk_refusal(error)
     return None if refused is None else disk_error(refused)
 
 
 def _serve(lines: IO[str], out: IO[str]) -> None:
-    from sourcegraph_analytics_mcp.errors import AnalyticsError, origin
-
     state: dict[str, Any] = {}
     for line in lines:
         request = json.loads(line)
@@ -155,13 +140,7 @@ def _serve(lines: IO[str], out: IO[str]) -> None:
 
 
 def main() -> None:
-    """Take over stdin and stdout, then serve until the input ends."""
-    sys.path[:] = json.loads(sys.argv[1])
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    _confine()
-    _serve(os.fdopen(os.dup(0), "r", encoding="utf-8"), out)
-
-
-if __name__ == "__main__":
-    main()
+    """Serve until the input ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+    _serve(os.fdopen(os.dup(0), "r", encoding="utf-8"), os.fdopen(os.dup(0), "w", encoding="utf-8"))

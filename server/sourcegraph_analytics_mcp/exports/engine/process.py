@@ -1,22 +1,18 @@
 """Start an engine process and talk to it line by line; the server side of `child.py`."""
 
 import json
-import os
-import subprocess
-import sys
+import socket
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import anyio
-from anyio.abc import Process
+from anyio.abc import SocketAttribute, UNIXSocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ...errors import AnalyticsError
+from .forks import Forked, forks
+from .forkserver import NOT_STARTED
 
-_SCRIPT = Path(__file__).with_name("child.py")
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
 _LONGEST_ANSWER = 64 << 20  # bytes
 
 
@@ -27,16 +23,21 @@ class EngineFailed(Exception):
 class Child:
     """One engine process and the line-wise conversation with it."""
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._input = process.stdin
-        self._output = BufferedByteReceiveStream(process.stdout)
+    def __init__(self, forked: Forked, stream: UNIXSocketStream) -> None:
+        self._forked = forked
+        self._stream = stream
+        self._socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - no model of Django's
+        self._output = BufferedByteReceiveStream(stream)
 
     @property
     def alive(self) -> bool:
-        return self._process.returncode is None
+        """Whether its end of the conversation is open; between two questions it says nothing by itself."""
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
     async def tell(self, message: Mapping[str, Any]) -> None:
         """Send one line.
@@ -45,7 +46,7 @@ class Child:
             EngineFailed: when the process has gone.
         """
         try:
-            await self._input.send(json.dumps(message).encode() + b"\n")
+            await self._stream.send(json.dumps(message).encode() + b"\n")
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             raise EngineFailed("the engine's process has ended") from None
 
@@ -73,9 +74,8 @@ class Child:
     async def end(self) -> None:
         """Kill the process and wait until it is gone."""
         with anyio.CancelScope(shield=True):
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.aclose()
+            await forks.end(self._forked)
+            await self._stream.aclose()
 
 
 def too_much() -> AnalyticsError:
@@ -86,27 +86,16 @@ def too_much() -> AnalyticsError:
 
 
 async def start_child() -> Child:
-    """Start an engine process: no environment, no site, no inherited files but its three pipes.
+    """Start an engine process: no environment, no site, no inherited files but its end of the conversation.
 
     Raises:
         AnalyticsError: `busy` when the system does not start it.
     """
+    ours, theirs = socket.socketpair()
     try:
-        with anyio.CancelScope(shield=True):  # a start that is cut off leaves a process that nobody waits for
-            process = await _process()
+        with theirs:
+            forked = await forks.fork(theirs)
     except OSError as error:
-        message = "The data engine's process cannot be started."
-        step = "Try again; if it stays so, check that this machine has memory and processes left."
-        raise AnalyticsError("busy", message, step, retryable=True) from error
-    return Child(process)
-
-
-async def _process() -> Process:
-    path = [_PACKAGE_ROOT, *(p for p in sys.path if p and p != _PACKAGE_ROOT)]
-    return await anyio.open_process(
-        [sys.executable, "-I", "-S", str(_SCRIPT), json.dumps(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # what it has to say of an error comes as an answer
-        env={"PYTHONUTF8": "1", **{k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}},
-    )
+        ours.close()
+        raise AnalyticsError(**NOT_STARTED) from error
+    return Child(forked, await UNIXSocketStream.from_socket(ours))
