@@ -19,7 +19,7 @@ import anyio
 sys.path[:0] = [str(Path(__file__).parents[1])]
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
-from support.campaign import arguments, reporter, with_one_certificate
+from support.campaign import arguments, for_many_servers, reporter
 from support.combinations import Case, case, logged, met
 
 
@@ -52,7 +52,7 @@ async def work(cases: Iterator[tuple[int, Case]], log: io.StringIO, wrong: list[
 
 
 async def main() -> int:
-    with_one_certificate()
+    for_many_servers()
     asked = arguments(__doc__, 2000, jobs=(3, "cases at once"), only=(-1, "one case by its number"))
     report, wrong, seen = reporter("combinations", asked), list[str](), Counter[str]()
     listener, elsewhere = stranger()

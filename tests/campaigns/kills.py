@@ -17,7 +17,7 @@ import duckdb
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from sourcegraph_analytics_mcp.demo.company import Company
-from support.campaign import arguments, named, reporter, settings, shared, with_one_certificate
+from support.campaign import arguments, for_many_servers, named, reporter, settings, shared
 from support.client import call, connected
 from support.stdio import spawned
 from support.upstreams import serve_company
@@ -106,7 +106,7 @@ def killed_again_and_again(job: int, url: str, folder: Path, share: list[int], s
 
 
 def main() -> int:
-    with_one_certificate()
+    for_many_servers()
     asked = arguments(__doc__, 200, jobs=(4, "homes at once"))
     report, wrong, whole = reporter("kills", asked), list[str](), 0
     company = Company.made_up(datetime.now(UTC).date(), people=30, days=60)

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE, DEMO_TOKEN
 from sourcegraph_analytics_mcp.settings import Settings
 from support.agreement import agree
+from support.campaign import for_many_servers
 
 
 def settings(url: str, **more: Any) -> Settings:
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
+    for_many_servers()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         answered, refused = anyio.run(partial(agree, asked.seed, asked.questions, settings, Path(folder)))

@@ -2,8 +2,7 @@
 
     python tests/campaigns/sequences.py --count 200 --steps 30 --jobs 2 --seed 1
 
-Each job takes its share of the sequences, from a seed of its own. Nearly all the time goes into engine processes: about
-a quarter of a second for each export and for the first question after a restart.
+Each job takes its share of the sequences, from a seed of its own.
 """
 
 import fcntl
@@ -38,7 +37,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Company
 from sourcegraph_analytics_mcp.demo.reports import report
-from support.campaign import arguments, reporter, settings, with_one_certificate
+from support.campaign import arguments, for_many_servers, reporter, settings
 from support.client import call, connected, refused
 from support.upstreams import Exchange, scripted_upstream
 
@@ -285,7 +284,7 @@ class Kept(RuleBasedStateMachine):
 
 def run(seed: int, count: int, steps: int, shrink: int) -> tuple[Counter[str], list[str]]:
     """So many sequences; what was done, and what was wrong."""
-    with_one_certificate()
+    for_many_servers()
     logging.disable()
     options = hypothesis.settings(
         max_examples=count, stateful_step_count=steps, deadline=None, database=None,

@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from kills import checked, emptied
 
 from sourcegraph_analytics_mcp.demo.company import Company
-from support.campaign import arguments, named, reporter, settings, shared, with_one_certificate
+from support.campaign import arguments, for_many_servers, named, reporter, settings, shared
 from support.client import call, connected
 from support.stdio import COMMAND, spawned
 from support.upstreams import serve_company
@@ -84,7 +84,7 @@ def failing_again_and_again(
 
 
 def main() -> int:
-    with_one_certificate()
+    for_many_servers()
     asked = arguments(__doc__, 100, jobs=(4, "homes at once"))
     report, wrong, ends = reporter("syscalls", asked), list[str](), Counter(answered=0, refused=0, died=0)
     company = Company.made_up(datetime.now(UTC).date(), people=20, days=40)
