@@ -1,5 +1,6 @@
 """People who lapsed and seats that were never used, from two coarse reports."""
 
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -382,6 +383,47 @@ async def test_a_seat_of_several_ids_is_freed_once_and_only_when_all_lapsed(
     assert "That frees 2 seats." in text(result)
     assert "1 of the lapsed hold a seat that is in use under another user id: not freed." in found["notes"]
     assert "Some of the lapsed are user ids of the same seat, which is freed once." in found["notes"]
+
+
+def many(tmp_path: Path, lapsed: int, never: int) -> tuple[Rows, Path]:
+    """Somebody who is active, so many who lapsed, and a list of their seats and of so many never seen."""
+    rows = [("0", "ann@example.com", TODAY)]
+    rows += [(f"{n}", f"gone{n}@example.com", TODAY - timedelta(days=200)) for n in range(1, lapsed + 1)]
+    seats = tmp_path / "seats.csv"
+    seats.write_text("\n".join([*(email for _, email, _ in rows), *(f"never{n}@example.com" for n in range(never))]))
+    return rows, seats
+
+
+@pytest.mark.parametrize(("lapsed", "never", "shown"), [(30, 12, (10, 10)), (30, 3, (17, 3)), (4, 30, (4, 16))])
+async def test_neither_the_lapsed_nor_seats_never_seen_crowd_out_the_other(
+    make_settings: Make, tmp_path: Path, lapsed: int, never: int, shown: tuple[int, int]
+) -> None:
+    rows, seats = many(tmp_path, lapsed, never)
+    async with (
+        scripted_upstream(reports(rows)) as fake,
+        connected(make_settings(fake.url, seats_file=seats)) as client,
+    ):
+        result = await client.call_tool("list_inactive_users", {"limit": 20})
+    found = result.structured_content
+    assert found is not None
+    assert [row[2] for row in found["rows"]] == ["lapsed"] * shown[0] + ["never seen"] * shown[1]
+    assert (found["inactive"], found["never_seen"], found["row_count"]) == (lapsed, never, lapsed + never)
+    assert f"Shown: {shown[0]} of {lapsed} lapsed, {shown[1]} of {never} never seen;" in text(result)
+
+
+async def test_the_prompt_for_unused_seats_asks_for_all_that_an_answer_may_hold(
+    make_settings: Make, tmp_path: Path
+) -> None:
+    rows, seats = many(tmp_path, 210, 100)
+    async with (
+        scripted_upstream(reports(rows)) as fake,
+        connected(make_settings(fake.url, seats_file=seats)) as client,
+    ):
+        told = (await client.get_prompt("unused_seats", {})).model_dump_json()
+        asked = {name: int(number) for name, number in re.findall(r"(days|limit)=(\d+)", told)}
+        found = await call(client, "list_inactive_users", **asked)
+    assert asked["days"] == 60
+    assert (len(found["rows"]), found["truncated"]) == (310, False)
 
 
 @pytest.mark.parametrize("identities", ["names", "pseudonyms"])

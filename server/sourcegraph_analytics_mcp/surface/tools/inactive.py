@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain, zip_longest
 from typing import Annotated, Any
 
 import anyio
@@ -21,6 +22,7 @@ from ..waiting import reading
 from .exports import Instance
 from .usage import TableAnswer, fetching
 
+_LAPSED, _NEVER_SEEN = "lapsed", "never seen"
 _REGISTRY_WITHIN = 5.0  # seconds; it is not documented, so nobody is kept waiting for it
 
 
@@ -59,9 +61,8 @@ async def list_inactive_users(app: App, arguments: InactiveArguments, call: Call
 
 
 def _reply(found: Inactive, arguments: InactiveArguments) -> Reply:
-    rows: list[list[Any]] = [[user, user_id, "lapsed", last] for user, user_id, last in found.lapsed]
-    rows += [[seat, None, "never seen", None] for seat in found.seats.never_seen or ()]
-    page = rows[: min(arguments.limit, fitting(rows[: arguments.limit]))]
+    page = _page(found, arguments.limit)
+    count = len(found.lapsed) + len(found.seats.never_seen or ())
     as_of = min(export.created_at for export in found.exports)
     answer = InactiveAnswer(
         columns=[
@@ -71,8 +72,8 @@ def _reply(found: Inactive, arguments: InactiveArguments) -> Reply:
             {"name": "last_seen", "title": "Last seen", "unit": "month"},
         ],
         rows=page,
-        row_count=len(rows),
-        truncated=len(page) < len(rows),
+        row_count=count,
+        truncated=len(page) < count,
         start_date=found.start,
         end_date=found.end,
         as_of=f"{as_of:%Y-%m-%dT%H:%M:%SZ}",
@@ -84,6 +85,14 @@ def _reply(found: Inactive, arguments: InactiveArguments) -> Reply:
         seats_freed=found.seats.freed,
     )
     return Reply(_text(found, answer, arguments.days), answer, rows=len(page))
+
+
+def _page(found: Inactive, limit: int) -> list[list[Any]]:
+    """As many rows as fit: neither kind takes the place of the other, so that both are there."""
+    lapsed = [[user, user_id, _LAPSED, last] for user, user_id, last in found.lapsed]
+    never_seen = [[seat, None, _NEVER_SEEN, None] for seat in found.seats.never_seen or ()]
+    in_turn = [row for row in chain.from_iterable(zip_longest(lapsed, never_seen)) if row][:limit]
+    return sorted(in_turn[: fitting(in_turn)], key=lambda row: row[2] == _NEVER_SEEN)
 
 
 def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
@@ -100,9 +109,18 @@ def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
         shown = [(user, status, last) for user, _, status, last in answer.rows]
         parts.append(table(("User", "Status", "Last seen"), shown))
     if answer.truncated:
-        parts.append(f"Shown: the first {len(answer.rows)} of {answer.row_count:,}; the counts are over all.")
+        parts.append(f"Shown: {_shown(answer)}; the counts are over all.")
     parts.append("\n".join(f"- {note}" for note in answer.notes))
     return "\n\n".join(parts)
+
+
+def _shown(answer: InactiveAnswer) -> str:
+    """How much of what is there the rows are."""
+    if not answer.never_seen:
+        return f"the first {len(answer.rows)} of {answer.row_count:,}"
+    lapsed = sum(row[2] == _LAPSED for row in answer.rows)
+    never_seen = len(answer.rows) - lapsed
+    return f"{lapsed} of {answer.inactive:,} lapsed, {never_seen} of {answer.never_seen:,} never seen"
 
 
 def _notes(found: Inactive) -> list[str]:
