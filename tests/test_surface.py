@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
 from sourcegraph_analytics_mcp.errors import CODES
 from sourcegraph_analytics_mcp.exports.columns import DOCUMENTED, SQL_TYPES
 from sourcegraph_analytics_mcp.settings import Settings
-from sourcegraph_analytics_mcp.surface import app, resources
+from sourcegraph_analytics_mcp.surface import app, prompts, resources
 from sourcegraph_analytics_mcp.surface.prompts import parse
 from sourcegraph_analytics_mcp.surface.server import _INSTRUCTIONS as INSTRUCTIONS
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
@@ -285,8 +286,34 @@ async def test_prompts_are_listed_and_filled(settings: Settings, revision: str) 
     + [f"+++\ntitle = 'x'\ndescription = 'y'\n+++\nSaves {price} a day" for price in ("$5", "a $", "${5}", "${a-b}")],
 )
 def test_a_prompt_file_that_is_wrong_is_refused(source: str) -> None:
-    with pytest.raises((ValueError, KeyError)):
+    with pytest.raises(ValueError, match=r"^prompts/name\.md"):
         parse("name", source)
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("default = 60\nchoices = ['30', '60']", "arguments.days.default: Input should be a valid string"),
+        ("choices = [30, 60]", "arguments.days.choices.0: Input should be a valid string"),
+        ("default = 'two'\nchoices = ['30']", "cannot be 'two'; send 30 or a whole number up to 999"),
+        ("default = 'three'\nlongest = 4", "is too long; 4 characters are taken"),
+        ("longest = '4'", "arguments.days.longest: Input should be a valid integer"),
+        ("defualt = '60'", "arguments.days.defualt: Extra inputs are not permitted"),
+        ("also = 'any'", "arguments.days.also: Input should be 'YYYY-MM' or 'a whole number up to 999'"),
+        ("default = ", "Invalid value"),
+    ],
+)
+def test_what_is_wrong_with_an_argument_of_a_prompt_file_is_said(argument: str, says: str) -> None:
+    front = f"+++\ntitle = 'x'\ndescription = 'y'\n[arguments.days]\ndescription = 'z'\n{argument}\n+++\nFor $days."
+    with pytest.raises(ValueError, match=r"^prompts/name\.md: ") as error:
+        parse("name", front)
+    assert says in str(error.value)
+
+
+def test_the_example_of_a_prompt_file_is_one() -> None:
+    example = re.search(r"\+\+\+\n.*(?=\n\nA prompt is)", prompts.__doc__ or "", re.DOTALL)
+    assert example is not None
+    assert "last_month in it; $ is" in parse("example", example[0]).filled({}).model_dump_json()
 
 
 def test_a_dollar_sign_in_a_prompt_is_written_twice() -> None:
@@ -456,8 +483,27 @@ async def test_a_prompts_argument_that_is_none_of_the_choices_is_told_them(
 def test_choices_of_a_dropped_in_prompt_are_given_as_they_are_written() -> None:
     front = "+++\ntitle = 'x'\ndescription = 'y'\n[arguments.editor]\ndescription = 'which'\nchoices = ['VS Code']\n"
     assert "In VS Code." in parse("x", f"{front}+++\nIn $editor.").filled({"editor": "vs-code"}).model_dump_json()
-    with pytest.raises(ValueError, match=r"^prompts/x\.md: also can be YYYY-MM or a whole number up to 999"):
-        parse("x", f"{front}also = 'any'\n+++\nIn $editor.")
+
+
+async def test_a_prompt_takes_as_long_a_name_for_a_token_as_its_tool(settings: Settings) -> None:
+    async with connected(settings) as client:
+        await client.get_prompt("token_rotation", {"name": "x" * 200})
+        await call(client, "create_token", display_name="x" * 200)
+        with pytest.raises(MCPError, match="'name' is too long; 200 characters are taken"):
+            await client.get_prompt("token_rotation", {"name": "x" * 201})
+        assert (await refused(client, "create_token", display_name="x" * 201))["code"] == "invalid_argument"
+
+
+async def test_a_token_can_be_rotated_though_no_instance_is_set(
+    make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    async with connected(make_settings(upstream.url, instance="")) as client:
+        told = (await client.get_prompt("token_rotation", {})).model_dump_json()
+        unnamed = await call(client, "check_connection")
+        named = await call(client, "check_connection", instance_url=DEMO_INSTANCE)
+    assert "none was named, ask me for one before you go on, and pass it as instance_url each time" in told
+    assert [check["detail"] for check in unnamed["checks"] if "instance was named" in check["detail"]]
+    assert (unnamed["ok"], named["ok"]) == (False, True)
 
 
 async def test_a_missing_argument_and_text_that_is_none_are_refused_in_words(settings: Settings) -> None:

@@ -5,9 +5,10 @@ title = "Monthly adoption report"
 description = "…"
 [arguments.month]
 description = "…"
-default = "last month"     # without a default the argument is required
-choices = ["a", "b"]       # offered as completions; no others are taken, where all are numbers any whole number is
+default = "last_month"     # without a default the argument is required
+choices = ["last_month"]   # offered as completions; no others are taken but, where all are numbers, numbers up to 999
 also = "YYYY-MM"           # a form that is taken besides the choices
+longest = 200              # characters that are taken (1000)
 +++
 Text with $month in it; $$ is a dollar sign.
 
@@ -22,32 +23,61 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from string import Template
-from typing import Any
+from typing import Literal, Self
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, GetPromptResult, PromptArgument, PromptMessage, TextContent
 from mcp_types import Prompt as ListedPrompt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .text import safe
 from .words import either, folded
 
-_LONGEST_ARGUMENT = 1000
 _LONGEST_ECHO = 40
-_FORMS = {"YYYY-MM": r"\d{4}-(0[1-9]|1[0-2])", "a whole number up to 999": r"[1-9]\d{0,2}"}
+_Form = Literal["YYYY-MM", "a whole number up to 999"]
+_FORMS: dict[_Form, str] = {"YYYY-MM": r"\d{4}-(0[1-9]|1[0-2])", "a whole number up to 999": r"[1-9]\d{0,2}"}
 
 
-@dataclass(frozen=True)
-class Argument:
+class _Front(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Argument(_Front):
     description: str
-    default: str | None
-    choices: tuple[str, ...]
-    also: str | None = None
+    default: str | None = None
+    choices: list[str] = Field(default=[])
+    also: _Form | None = None
+    longest: int = Field(default=1000, ge=1)
 
-    def taken(self, value: str) -> str | None:
-        """A value as it is meant; None where it is none of the choices."""
-        if not self.choices or (self.also is not None and re.fullmatch(_FORMS[self.also], value, re.ASCII)):
+    @model_validator(mode="after")
+    def _takes_its_default(self) -> Self:
+        if self.default is not None:
+            self.meant(self.default)
+        return self
+
+    def meant(self, value: str) -> str:
+        """A value as it is meant.
+
+        Raises:
+            ValueError: for one that is too long or none of the choices, saying what is taken.
+        """
+        if len(value) > self.longest:
+            raise ValueError(f"is too long; {self.longest} characters are taken")
+        numbers = bool(self.choices) and all(choice.isdecimal() for choice in self.choices)
+        also = self.also or ("a whole number up to 999" if numbers else None)
+        if not self.choices or (also is not None and re.fullmatch(_FORMS[also], value, re.ASCII)):
             return value
-        return {folded(choice): choice for choice in self.choices}.get(folded(value))
+        taken = {folded(choice): choice for choice in self.choices}.get(folded(value))
+        if taken is None:
+            known = either([*self.choices, *filter(None, [also])])
+            raise ValueError(f"cannot be {safe(value)[:_LONGEST_ECHO]!r}; send {known}")
+        return taken
+
+
+class _Head(_Front):
+    title: str
+    description: str
+    arguments: dict[str, Argument] = Field(default={})
 
 
 @dataclass(frozen=True)
@@ -71,7 +101,7 @@ class Prompt:
         """The prompt with its arguments put in.
 
         Raises:
-            MCPError: invalid params, naming what is missing or unknown.
+            MCPError: invalid params, naming what is missing, unknown or not taken.
         """
         for name in given:
             if name not in self.arguments:
@@ -83,12 +113,10 @@ class Prompt:
             value = given.get(name, "").strip() or argument.default
             if value is None:
                 raise _refused(f"The argument {name!r} is required: {argument.description}.")
-            if len(value) > _LONGEST_ARGUMENT:
-                raise _refused(f"The argument {name!r} is too long.")
-            if (taken := argument.taken(value)) is None:
-                known = either([*argument.choices, *filter(None, [argument.also])])
-                raise _refused(f"The argument {name!r} cannot be {safe(value)[:_LONGEST_ECHO]!r}; send {known}.")
-            values[name] = safe(taken)
+            try:
+                values[name] = safe(argument.meant(value))
+            except ValueError as wrong:
+                raise _refused(f"The argument {name!r} {wrong}.") from None
         text = Template(self.text).substitute(values)
         return GetPromptResult(
             description=self.description, messages=[PromptMessage(role="user", content=TextContent(text=text))]
@@ -107,30 +135,30 @@ def parse(name: str, source: str) -> Prompt:
     """Read one prompt file.
 
     Raises:
-        ValueError: for front matter that is missing or incomplete, a form that is not known, a `$name` that is no
-            argument, or another `$`.
+        ValueError: naming the file; for front matter that is missing, or not as it is described above, a `$name` that
+            is no argument, or another `$`.
     """
     match = re.fullmatch(r"\+\+\+\n(.*?)\n\+\+\+\n(.*)", source, re.DOTALL)
     if match is None:
         raise ValueError(f"prompts/{name}.md must begin with TOML front matter between +++ lines")
-    head = tomllib.loads(match[1])
-    arguments = {key: _argument(a) for key, a in head.get("arguments", {}).items()}
-    wrong = next((a for a in arguments.values() if a.also not in (None, *_FORMS)), None)
-    if wrong is not None:
-        raise ValueError(f"prompts/{name}.md: also can be {either(list(_FORMS))}")
+    head = _head(name, match[1])
     text = match[2].strip()
     if not Template(text).is_valid():
         raise ValueError(f"prompts/{name}.md has a $ that begins no name; write $$ for a dollar sign")
-    unknown = set(Template(text).get_identifiers()) - set(arguments)
+    unknown = set(Template(text).get_identifiers()) - set(head.arguments)
     if unknown:
         raise ValueError(f"prompts/{name}.md uses ${min(unknown)}, which is not among its arguments")
-    return Prompt(name, str(head["title"]), str(head["description"]), arguments, text)
+    return Prompt(name, head.title, head.description, head.arguments, text)
 
 
-def _argument(given: Mapping[str, Any]) -> Argument:
-    choices = tuple(given.get("choices", ()))
-    numbers = "a whole number up to 999" if choices and all(choice.isdecimal() for choice in choices) else None
-    return Argument(str(given["description"]), given.get("default"), choices, given.get("also", numbers))
+def _head(name: str, front: str) -> _Head:
+    try:
+        return _Head.model_validate(tomllib.loads(front))
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise ValueError(f"prompts/{name}.md: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"prompts/{name}.md: {error}") from None
 
 
 def without_tools(missing: Set[str]) -> dict[str, Prompt]:
