@@ -157,7 +157,7 @@ BODIES: dict[str, tuple[Outcome, Code, bool, str, str]] = {
     "reset": ("silent", "upstream_unavailable", True, "without an answer", "Try again later"),
     "silence": ("late", "upstream_timeout", True, "did not answer in 0.02 seconds", "Try again later"),
     "cut": ("broken", "upstream_incomplete", True, "ended before", "Nothing was kept"),
-    "bomb": ("too_large", "upstream_too_large", False, "larger than 1", "fewer days"),
+    "bomb": ("too_large", "upstream_too_large", False, "over 200 times", "support"),
 }
 
 
@@ -510,16 +510,16 @@ def packed(size: int, wire: int = 0) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("sent", "limit", "taken"),
+    ("sent", "limit", "says"),
     [
-        (packed(10 << 20), 1 << 30, True),
-        (packed((10 << 20) + 1), 1 << 30, False),
-        (packed(11_000_000, 55_000), 1 << 30, True),
-        (packed(11_000_000, 54_999), 1 << 30, False),
-        (packed(3_000_000), 3_000_000, True),
-        (packed(3_000_000), 2_999_999, False),
-        (packed(50) + packed(50), 100, True),
-        (packed(50) + packed(50), 99, False),
+        (packed(10 << 20), 1 << 30, None),
+        (packed((10 << 20) + 1), 1 << 30, "grows over 200 times"),
+        (packed(11_000_000, 55_000), 1 << 30, None),
+        (packed(11_000_000, 54_999), 1 << 30, "grows over 200 times"),
+        (packed(3_000_000), 3_000_000, None),
+        (packed(3_000_000), 2_999_999, "larger than 2,999,999 bytes"),
+        (packed(50) + packed(50), 100, None),
+        (packed(50) + packed(50), 99, "larger than 99 bytes"),
     ],
     ids=[
         "10 MiB",
@@ -533,7 +533,7 @@ def packed(size: int, wire: int = 0) -> bytes:
     ],
 )
 async def test_a_report_may_inflate_up_to_its_limit_and_beyond_10_mb_200_times(
-    make_settings: Make, sent: bytes, limit: int, taken: bool
+    make_settings: Make, sent: bytes, limit: int, says: str | None
 ) -> None:
     received = bytearray()
     sizes: list[int] = []
@@ -549,14 +549,23 @@ async def test_a_report_may_inflate_up_to_its_limit_and_beyond_10_mb_200_times(
     async with scripted_upstream(answer) as fake:
         http = Http(make_settings(fake.url))
         asked = Analytics(http, Known()).report(ReportRequest(instance_url="a.example"), limit, receive)
-        if taken:
+        if says is None:
             await asked
             assert received == gzip.decompress(sent)
         else:
-            with pytest.raises(AnalyticsError, match=rf"upstream_too_large.*{limit:,} bytes"):
+            with pytest.raises(AnalyticsError, match=rf"upstream_too_large.*{says}"):
                 await asked
         await http.aclose()
     assert max(sizes, default=0) == (50 if len(sent) < 200 else 1 << 20)  # never more at once
+
+
+async def test_credits_that_are_too_large_lead_to_fewer_days(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b'"%s"' % (b"1" * (10 << 20)))
+
+    async with scripted_upstream(answer) as fake:
+        error = await failure(make_settings(fake.url), "read", "too_large")
+    assert (error.code, error.next_step) == ("upstream_too_large", "Ask for fewer days.")
 
 
 @pytest.mark.parametrize("size", [100, 99, 101])

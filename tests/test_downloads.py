@@ -423,7 +423,12 @@ async def test_an_export_over_the_size_limit_leaves_nothing(make_settings: Make)
         settings = make_settings(scripted.url, max_export_bytes=100_000)
         async with connected(settings) as client:
             error = await refused(client, "export_csv", granularity="by_user")
+            by_month = await refused(client, "query_usage", metrics=["searches"], group_by=["month"])
+            gone = await refused(client, "list_inactive_users")
         assert error["code"] == "upstream_too_large"
+        assert "list_inactive_users and questions by month" in error["next_step"]
+        assert "SRC_ANALYTICS_MAX_EXPORT_BYTES" in error["next_step"]
+        assert error == by_month == gone
         assert list((settings.home / "staging").iterdir()) == []
 
 

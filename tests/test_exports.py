@@ -852,11 +852,17 @@ async def test_before_the_first_export_there_is_a_word_on_how_to_make_one(settin
         assert "export_csv makes one" in await read(client, "analytics://exports")
 
 
-async def test_a_csv_too_large_to_hand_over_is_refused_with_other_ways(make_settings: Callable[..., Settings]) -> None:
+@pytest.mark.parametrize("identities", ["names", "pseudonyms"])
+async def test_a_csv_too_large_to_hand_over_is_refused_with_other_ways(
+    make_settings: Callable[..., Settings], identities: str
+) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(b"Instance user ID,Username\n" + b"1,%s\n" % (b"x" * 500_000) * 11)
 
-    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+    settings = {"identities": identities}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
         export = (await call(client, "export_csv", granularity="by_user"))["export"]
-        with pytest.raises(MCPError, match="read a page of rows, or ask query_usage"):
+        with pytest.raises(MCPError, match="ead a page of rows, or ask query_usage") as error:
             await read(client, export["csv_uri"])
+    assert ("the file that export_csv names" in str(error.value)) == (export["path"] is not None)
+    assert (export["path"] is None) == (identities == "pseudonyms")

@@ -310,14 +310,15 @@ async def test_the_last_days_say_which_of_them_have_data(make_settings: Make) ->
 
 
 async def test_where_nobody_was_active_nobody_is_called_inactive(make_settings: Make) -> None:
-    async def answer(exchange: Exchange) -> None:
-        month = "granularity=by_user_month" in exchange.target
-        await exchange.answer(b"Instance user ID,Timestamp Month\n1,2026-01\n" if month else b"Instance user ID,Date\n")
-
-    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+    last = TODAY - timedelta(days=200)
+    rows = [("1", "ann@example.com", last)]
+    async with scripted_upstream(reports(rows)) as fake, connected(make_settings(fake.url)) as client:
         error = await refused(client, "list_inactive_users", days=7)
+        ends = await call(client, "query_usage", metrics=["last_active_date"], period="all_time")
     assert error["code"] == "unsupported"
     assert "upstream's data may end before" in error["message"]
+    assert "query_usage with last_active_date and period all_time says where" in error["next_step"]
+    assert ends["rows"] == [[str(last)]]
 
 
 async def test_a_seat_under_an_older_or_newer_email_is_used(make_settings: Make, tmp_path: Path) -> None:

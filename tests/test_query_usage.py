@@ -366,7 +366,18 @@ async def test_what_is_not_recorded_by_language_is_refused_by_language(metric: s
     assert error["code"] == "unsupported"
     assert "not recorded by language" in error["message"]
     assert error["message"].startswith(f"{metric} ")
-    assert error["next_step"].startswith(f"Ask for {metric} without language")
+    assert error["next_step"] == f"Ask for {metric} without language, or for completions and auto-edits by language."
+
+
+@pytest.mark.parametrize("metric", ["completion_suggestions", "completion_acceptance_rate"])
+async def test_completions_without_a_language_are_not_said_to_have_one(
+    metric: str, make_settings: Make, tmp_path: Path
+) -> None:
+    world = world_of(did(ANN, TODAY - 2 * DAY, "VSCode.cody", suggestions=9, acceptances=3))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        error = await refused(client, "query_usage", metrics=[metric], group_by=["language"])
+        await call(client, "query_usage", metrics=[metric])
+    assert error["next_step"] == f"Ask for {metric} without language."
 
 
 async def test_what_has_no_language_is_told_of_what_is_asked_about_alone(make_settings: Make, tmp_path: Path) -> None:

@@ -413,6 +413,27 @@ async def test_the_columns_are_a_resource(settings: Settings) -> None:
         assert f"| {column.name} | {SQL_TYPES[column.kind]} | {column.header} |" in shown
 
 
+@pytest.mark.parametrize("identities", ["names", "pseudonyms"])
+async def test_the_columns_are_those_that_a_query_finds(
+    make_settings: Callable[..., Settings], identities: str
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        headers = [c.header for c in DOCUMENTED if c.name != "timestamp_month"]
+        await exchange.answer(f"{','.join(headers)},Deep Searches\n".encode())
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url, identities=identities)
+        async with connected(settings) as client:
+            shown = await read(client, "analytics://columns")
+            export = (await call(client, "export_csv"))["export"]["id"]
+            found = await call(client, "query_export", export_id=export, sql="SELECT * FROM usage")
+    listed = re.findall(r"^\| (\w+) \|.*\bby_user_day_client_language\b", shown, re.MULTILINE)
+    there = [column["name"] for column in found["columns"]]
+    added = ["deep_searches"] if identities == "names" else []
+    assert there == [*listed, *added]
+    assert ("Columns that upstream adds are there too" in shown) == bool(added)
+
+
 async def test_instances_and_choices_of_prompts_complete(
     make_settings: Callable[..., Settings], upstream: Served
 ) -> None:

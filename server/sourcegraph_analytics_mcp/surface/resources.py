@@ -11,6 +11,7 @@ from mcp_types import Annotations, Resource
 
 from ..errors import AnalyticsError, invalid
 from ..exports.columns import DOCUMENTED, SQL_TYPES, expected
+from ..exports.identities import NAMES, PERSON, hidden
 from ..exports.rows import Shown, guarded, page
 from ..upstream.models import GRANULARITIES
 from ..usage.metrics import METRICS, Minutes
@@ -58,7 +59,7 @@ def add_resources(server: MCPServer[Any], app: Callable[[str], App]) -> None:
     @server.resource(COLUMNS_URI, title="Columns", mime_type="text/markdown",
                      description="Every column of usage: name in SQL, type, header, granularities")  # fmt: skip
     async def columns() -> str:
-        return columns_markdown()
+        return columns_markdown(masked=app(COLUMNS_URI).masked)
 
     @server.resource(_ONE, title="Export summary", mime_type="text/markdown",
                      description="One export in tables: coverage, totals, months, clients, languages")  # fmt: skip
@@ -109,12 +110,21 @@ def metrics_markdown(minutes: Minutes) -> str:
     return "# Metrics\n\n" + table(("name", "title", "unit", "definition", "columns"), rows)
 
 
-def columns_markdown() -> str:
+def columns_markdown(*, masked: bool) -> str:
+    """The catalogue of columns.
+
+    Args:
+        masked: whether people are shown by pseudonym, so that no column is there which may name them.
+    """
     rows = [
         (c.name, SQL_TYPES[c.kind], c.header, ", ".join(g for g in GRANULARITIES if c in expected(g)))
         for c in DOCUMENTED
+        if not (masked and hidden(c.name))
     ]
     note = "Columns that upstream adds are there too, as VARCHAR, with their name in snake_case. Blank is NULL."
+    if masked:
+        left_out = f"{', '.join(NAMES)} and columns that upstream adds are left out"
+        note = f"People are shown by pseudonym: it is their {PERSON}; {left_out}. Blank is NULL."
     return f"# Columns of usage\n\n{note}\n\n" + table(("name", "type", "header", "granularities"), rows)
 
 
@@ -145,10 +155,11 @@ async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:
 async def csv_of(app: App, export_id: str) -> str:
     export = await anyio.to_thread.run_sync(app.store.get, export_id)
     if export.byte_count > _MOST_CSV:
+        file = "Open the file that export_csv names, r" if app.shows_paths else "R"
         raise AnalyticsError(
             "result_too_large",
             f"The CSV is longer than the {size(_MOST_CSV)} that are handed over.",
-            "Open the file that export_csv names, read a page of rows, or ask query_usage.",
+            f"{file}ead a page of rows, or ask query_usage.",
         )
     shown = Shown(export.fields, app.questions.pseudonyms)
     text = await anyio.to_thread.run_sync(guarded, export, shown, lambda text: formula_safe(safe(text)))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any
 
-from .policy import broken, misread, silent, too_large
+from .policy import Call, bomb, broken, misread, silent, too_large
 
 _PIECE = 1 << 20  # bytes; one compressed read never grows to more than this at once
 _SLOWEST = 1024  # bytes a second
@@ -66,13 +66,14 @@ async def steady(raw: AsyncIterator[bytes], window: float) -> AsyncIterator[byte
         yield data
 
 
-async def decoded(raw: AsyncIterator[bytes], encoding: str, limit: int) -> AsyncIterator[bytes]:
+async def decoded(raw: AsyncIterator[bytes], encoding: str, limit: int, call: Call) -> AsyncIterator[bytes]:
     """Yield the decoded body of an answer; returning means that its end was proved as far as the encoding can.
 
     Args:
         raw: the body as received.
         encoding: the Content-Encoding header, empty for none.
         limit: the most decoded bytes that are accepted.
+        call: what was asked, which decides what to do about more.
 
     Raises:
         Failed: `broken` for a cut or damaged stream, `misread` for an unknown encoding, `too_large` over the limit.
@@ -85,8 +86,10 @@ async def decoded(raw: AsyncIterator[bytes], encoding: str, limit: int) -> Async
         received += len(data)
         for piece in inflate.feed(data) if inflate else (data,):
             total += len(piece)
-            if total > limit or (total > _RATIO_FROM and total > _RATIO * received):
-                raise too_large(limit)
+            if total > _RATIO_FROM and total > _RATIO * received:
+                raise bomb(_RATIO)
+            if total > limit:
+                raise too_large(call, limit)
             yield piece
     if inflate:
         inflate.finish()

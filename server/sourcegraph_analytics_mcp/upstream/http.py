@@ -250,7 +250,7 @@ def _answer(response: "httpx.Response", request: Request, window: float, wire: W
         length=int(length) if length.isdigit() else None,
         packed=encoding == "gzip",
         framed=wire is None or length.isdigit() or chunked,
-        body=decoded(steady(raw, window), encoding, request.limit),
+        body=decoded(steady(raw, window), encoding, request.limit, request.call),
         wire_bytes=lambda: response.num_bytes_downloaded,
     )
 

@@ -57,6 +57,10 @@ _WEB_PAGE = (
 )
 _NEW_COOKIE = "Sign in to Sourcegraph Analytics again and set SRC_ANALYTICS_CAS_COOKIE to the new cookie."
 _ANOTHER = "Make a new access token (create_token, or the page /access-tokens of Sourcegraph Analytics) and set it."
+_LESS = (
+    "Ask for fewer days or a coarser granularity; list_inactive_users and questions by month or quarter read all time "
+    "whatever is asked, so for them the operator must raise SRC_ANALYTICS_MAX_EXPORT_BYTES."
+)
 # Where a path leads to a login; the host says nothing, as a company signs in elsewhere.
 _LOGIN = re.compile(r"(?:^|/)((log|sign)[-_]?in|sso|saml2?|oauth2?|auth|authorize)(?=[/.]|\Z)", re.IGNORECASE)
 
@@ -247,7 +251,13 @@ def untrusted(host: str) -> Failed:
                   "Add your company's CA to the system's trust store, or point SSL_CERT_FILE at it."))  # fmt: skip
 
 
-def too_large(limit: int) -> Failed:
-    """More bytes than the operator allows."""
-    return Failed("too_large", _error("upstream_too_large", f"The answer is larger than {limit:,} bytes.",
-                  "Ask for fewer days or a coarser granularity."))  # fmt: skip
+def too_large(call: Call, limit: int) -> Failed:
+    """More bytes than are accepted; of a report, than the operator allows."""
+    step = {"report": _LESS, "read": "Ask for fewer days."}.get(call, "Tell Sourcegraph support.")
+    return Failed("too_large", _error("upstream_too_large", f"The answer is larger than {limit:,} bytes.", step))
+
+
+def bomb(ratio: int) -> Failed:
+    """A body that would fill the disk from a few bytes."""
+    return Failed("too_large", _error("upstream_too_large", f"Upstream's compressed answer grows over {ratio} times "
+                  "when it is inflated, as no report does."))  # fmt: skip

@@ -27,6 +27,8 @@ _COUNTS = {
     "lines_changed_by_completions_and_autoedits",
 }  # fmt: skip
 
+_BY_LANGUAGE = ("completion_", "accepted_", "autoedit_")  # begins the columns that mostly have a language
+
 
 class Checks:
     """What is checked against the data before a question is answered.
@@ -174,11 +176,12 @@ def _unrecorded(question: Question, column: str, minutes: Minutes) -> AnalyticsE
     metric = next(m for m in question.metrics if column in m.columns(minutes))
     single = metric.columns(minutes) == (column,)
     narrowed = " among what is asked about" if question.users or question.teams or question.clients else ""
+    other = "" if column.startswith(_BY_LANGUAGE) else ", or for completions and auto-edits by language"
     why = f"{metric.name if single else column} is not recorded by language in this data{narrowed}"
     return AnalyticsError(
         "unsupported",
         f"{why}." if single else f"{metric.name} cannot be given by language: {why}.",
-        f"Ask for {metric.name} without language, or for completions and auto-edits by language.",
+        f"Ask for {metric.name} without language{other}.",
     )
 
 

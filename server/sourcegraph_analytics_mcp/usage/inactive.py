@@ -175,7 +175,7 @@ def _silence(window: Range) -> AnalyticsError:
     return AnalyticsError(
         "unsupported",
         f"Nobody at all is recorded as active from {window.start} to {window.end}: upstream's data may end before.",
-        "Send more days; query_usage with active_users by day shows where the data end.",
+        "Send more days; query_usage with last_active_date and period all_time says where the data end.",
     )
 
 
