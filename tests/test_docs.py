@@ -73,6 +73,14 @@ def test_the_quick_start_is_two_lines() -> None:
     assert README.read_text().count("```sh") == 2
 
 
+def test_commands_are_where_the_quick_start_installs_them() -> None:
+    readme = README.read_text()
+    run = readme.split("## Quick start")[1].split(" demo\n```")[0].split()[-1]
+    use = readme.split("## Use it from an assistant")[1].split("\n## ")[0]
+    commands = re.findall(r"`([^` ]*sourcegraph-analytics-mcp) (\w+)", use)
+    assert commands == [(run, "install"), (run, "login"), (run, "doctor")]
+
+
 def test_the_entry_for_clients_names_a_command_that_is_installed() -> None:
     servers = json.loads((ROOT / "mcp.json").read_text())["mcpServers"]
     for server in servers.values():

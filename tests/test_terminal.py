@@ -8,7 +8,6 @@ import pty
 import resource
 import select
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -72,12 +71,22 @@ def test_a_secret_that_is_not_kept_here_cannot_be_shown(capsys: pytest.CaptureFi
     assert "No secret of that token is stored here" in shown.err
 
 
+def installed(folder: Path) -> Path:
+    """The command in a directory of its own, as pip makes it."""
+    folder.mkdir()
+    command = folder / "sourcegraph-analytics-mcp"
+    command.write_text(f"#!{sys.executable}\nfrom sourcegraph_analytics_mcp.__main__ import main\n\nmain()\n")
+    command.chmod(0o755)
+    return command
+
+
 @pytest.mark.parametrize("flags", [[], ["--demo"], ["--read-only"], ["--demo", "--read-only"]])
 @pytest.mark.parametrize("client", ["claude-code", "claude-desktop"])
 def test_the_entry_for_a_client_starts_what_was_asked_for(
-    flags: list[str], client: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    flags: list[str], client: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/home/o'brien & son/{name}")
+    called = installed(tmp_path / "o'brien & son")
+    monkeypatch.setattr(sys, "argv", [str(called)])
     assert run([*flags, "install", client]) == 0
     shown = capsys.readouterr().out
     if client == "claude-code":
@@ -86,7 +95,7 @@ def test_the_entry_for_a_client_starts_what_was_asked_for(
         entry = json.loads(text)
     else:
         entry = json.loads(shown[shown.index("{") :])["mcpServers"]["sourcegraph-analytics"]
-    assert entry["command"] == "/home/o'brien & son/sourcegraph-analytics-mcp"
+    assert entry["command"] == str(called)
     assert entry["args"] == flags
     assert ("SRC_ANALYTICS_INSTANCE" in entry["env"]) != ("--demo" in flags)
 
@@ -174,6 +183,38 @@ def test_the_installed_command_is_the_module(
         command.load()()
     assert ended.value.code == 0
     assert '"--demo"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("PATH=mine:other sourcegraph-analytics-mcp", "mine"),
+        ("PATH=other:mine mine/sourcegraph-analytics-mcp", "mine"),
+        ("PATH=other:mine link/sourcegraph-analytics-mcp", "link"),
+    ],
+)
+def test_the_entry_starts_what_was_called_from_any_directory(line: str, command: str, tmp_path: Path) -> None:
+    for folder in ("mine", "other"):
+        installed(tmp_path / folder)
+    (tmp_path / "link").symlink_to("mine")
+    done = as_a_shell_would(f"cd {shlex.quote(str(tmp_path))}; {line} --demo install cursor", tmp_path)
+    entry = json.loads(done.stdout[done.stdout.index("{") :])["mcpServers"]["sourcegraph-analytics"]
+    assert (entry["command"], entry["args"]) == (str(tmp_path / command / "sourcegraph-analytics-mcp"), ["--demo"])
+
+
+def test_the_entry_of_a_module_that_was_called_starts_this_installation(tmp_path: Path) -> None:
+    installed(tmp_path / "other")
+    done = as_a_shell_would(f"cd {shlex.quote(str(tmp_path))}; PATH=other:$PATH $IT install cursor", tmp_path)
+    entry = json.loads(done.stdout[done.stdout.index("{") :])["mcpServers"]["sourcegraph-analytics"]
+    assert Path(entry["command"]).parent == Path(sys.executable).parent
+    started = as_a_shell_would(f"cd /; {shlex.join([entry['command'], *entry['args'], '--version'])}", tmp_path)
+    assert version("sourcegraph-analytics-mcp") in started.stdout
+
+
+def test_the_demo_ends_with_a_line_that_works_anywhere(tmp_path: Path) -> None:
+    line = as_a_shell_would("$IT demo", tmp_path).stdout.splitlines()[-1]
+    done = as_a_shell_would(f"cd /; {line}", tmp_path, PATH="/nowhere")
+    assert (done.returncode, '"--demo"' in done.stdout) == (0, True)
 
 
 def test_the_version_is_that_of_the_package_whatever_the_settings(

@@ -77,10 +77,13 @@ class Settings(BaseModel):
     connect_timeout: Seconds = Field(10, description="Seconds to connect")
     read_timeout: Seconds = Field(
         120,
-        description="Seconds without a byte before an export is given up (anything else: 30); "
+        description="Seconds without a byte before an export is given up (anything else: 30 at most); "
         "so is a body below 1 KiB/s over twice that",
     )
-    deadline: Seconds = Field(900, description="Seconds for a whole export, retries included (anything else: about 50)")
+    deadline: Seconds = Field(
+        900,
+        description="Seconds for a whole export, retries included (anything else: twice CONNECT_TIMEOUT + 30 at most)",
+    )
     answer_within: Seconds = Field(45, description="Seconds after which an export goes on in the background")
     retry_base_delay: Annotated[float, Field(ge=0, le=60)] = Field(
         0.5, description="Seconds before the first retry; doubles, with jitter"

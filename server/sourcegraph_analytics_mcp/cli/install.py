@@ -2,14 +2,23 @@
 
 import json
 import shlex
-import shutil
 import sys
+from pathlib import Path
+
+_NAME = "sourcegraph-analytics-mcp"
+
+
+def command() -> list[str]:
+    """The line that starts this very installation, from any directory: what was called, or what lies beside Python."""
+    for path in (Path(sys.argv[0]), Path(sys.executable).with_name(_NAME)):
+        if path.name == _NAME and path.is_file():
+            return [str(path.absolute())]  # links stay: what they lead to may go with the next version
+    return [sys.executable, "-m", "sourcegraph_analytics_mcp"]
 
 
 def entry(client: str, *, demo: bool, read_only: bool) -> str:
     """What to put where, with an absolute command, because clients do not know your PATH."""
-    command = shutil.which("sourcegraph-analytics-mcp")
-    line = [command] if command else [sys.executable, "-m", "sourcegraph_analytics_mcp"]
+    line = command()
     flags = {"--demo": demo, "--read-only": read_only}
     arguments = [*line[1:], *(flag for flag, given in flags.items() if given)]
     settings = {} if demo else {"SRC_ANALYTICS_INSTANCE": "example.sourcegraphcloud.com"}

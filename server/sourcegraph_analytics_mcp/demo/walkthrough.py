@@ -1,7 +1,9 @@
 """The whole job in the terminal, on the made-up company: a person watches what an assistant would do."""
 
+import shlex
 import sys
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from rich.rule import Rule
 from rich.table import Table
 
 from ..cli.client import TerminalClient
+from ..cli.install import command
 from ..errors import AnalyticsError
 from ..settings import Settings
 from .embedded import demo_settings, embedded_upstream
@@ -43,6 +46,7 @@ _QUESTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     ("Who has not been here for 60 days?", "list_inactive_users", {"days": 60, "limit": 8}),
 )
+_WEEKS = 13  # of the chart
 
 
 class Stopped(Exception):
@@ -108,9 +112,10 @@ class Walk:
         self.headline("That was it")
         self.say(
             "Everything above came from a made-up company; nothing left this machine. To do the same by asking an "
-            "assistant, put the entry of `mcp.json` into your client, or run "
-            "`sourcegraph-analytics-mcp --demo install claude-desktop`."
+            "assistant, add to your client (`claude-desktop`, `claude-code`, `cursor` or `vscode`) what this prints:"
         )
+        line = shlex.join([*command(), "--demo", "install", "claude-desktop"])
+        self.console.print(f"\n{line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _text(result: CallToolResult) -> str:
@@ -165,9 +170,12 @@ async def _questions(walk: Walk) -> None:
 
 
 async def _chart(walk: Walk) -> None:
-    """One chart, drawn from an answer's figures as an assistant would draw it."""
-    walk.headline(f"{4 + len(_QUESTIONS)}  Cody chats by week, drawn from one answer")
-    asked = {"metrics": ["chat_events"], "group_by": ["week"], "period": "last_90_days"}
+    """One chart, drawn from an answer's figures as an assistant would draw it; of whole weeks, as it shows no notes."""
+    walk.headline(f"{4 + len(_QUESTIONS)}  Cody chats of the last {_WEEKS} whole weeks, drawn from one answer")
+    today = datetime.now(UTC).date()
+    monday = today - timedelta(days=today.weekday())
+    days = {"start_date": str(monday - timedelta(weeks=_WEEKS)), "end_date": str(monday - timedelta(days=1))}
+    asked = {"metrics": ["chat_events"], "group_by": ["week"], **days}
     rows = _data(await walk.client.call_tool("query_usage", asked))["rows"]
     most = max(chats or 0 for _, chats in rows)
     grid = Table.grid(padding=(0, 1))
