@@ -12,7 +12,7 @@ import pytest
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.settings import Settings, SettingsError
 from sourcegraph_analytics_mcp.surface.tools import inactive
-from sourcegraph_analytics_mcp.usage.people import read_seats, read_teams
+from sourcegraph_analytics_mcp.usage.people import Teams, read_seats, read_teams
 from support.client import call, connected, refused, text
 from support.upstreams import Exchange, Served, scripted_upstream
 
@@ -215,6 +215,46 @@ async def test_a_wrong_teams_file_names_the_line(tmp_path: Path, content: str, s
     (tmp_path / "teams.csv").write_text(content)
     with pytest.raises(SettingsError, match=says):
         read_teams(tmp_path / "teams.csv")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["email", "E-Mails", "Email address", "email_address", "user_email", "UserEmail", "Mail", "Login", "Name",
+     "User name", "\nusernames", "Instance user ID", "user-id", "People", "seats", "Licensed users", "Members"],
+)  # fmt: skip
+async def test_a_header_is_nobody_however_it_is_spelled(header: str, make_settings: Make, tmp_path: Path) -> None:
+    async def answer(exchange: Exchange) -> None:
+        month = "granularity=by_user_month" in exchange.target
+        await exchange.answer(f"User ID,Email,{'Month' if month else 'Date'}\n1,ann@example.com,{TODAY}\n".encode())
+
+    seats, teams = tmp_path / "seats.csv", tmp_path / "teams.csv"
+    seats.write_text(f"{header}\nann@example.com\n")
+    teams.write_text(f"{header},Team\nann@example.com,Data\n")
+    settings = {"seats_file": seats, "teams_file": teams}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
+        found = await call(client, "list_inactive_users")
+    assert (found["never_seen"], found["seats_freed"]) == (0, 0)
+    assert read_teams(teams).of == {"ann@example.com": "Data"}
+
+
+@pytest.mark.parametrize(
+    ("people", "is_refused"),
+    [("Kollege,a@x.com,b@x.com", True), ("Kollege,17,18", True), ("Ma persona,ann,bo", True), ("cy,a@x.com,bo", False),
+     ("a@x.com,cy,b@x.com", False), ("17,a@x.com", False), ("Ann Lee,Bo Day", False), ("Kollege", False)],
+)  # fmt: skip
+async def test_a_first_line_that_may_be_a_header_or_a_person_is_neither(
+    people: str, *, is_refused: bool, tmp_path: Path
+) -> None:
+    listed = people.split(",")
+    (tmp_path / "seats.csv").write_text("\n".join(["", *listed]))
+    (tmp_path / "teams.csv").write_text("\n".join(["", *(f"{person},Data" for person in listed)]))
+    for read, file in ((read_seats, "seats.csv"), (read_teams, "teams.csv")):
+        if is_refused:
+            with pytest.raises(SettingsError, match=r"line 2: it may be a header or a person; call the column email"):
+                read(tmp_path / file)
+        else:
+            found = read(tmp_path / file)
+            assert list(found.of if isinstance(found, Teams) else found) == listed
 
 
 async def test_people_files_may_have_headers_blank_lines_and_a_byte_order_mark(tmp_path: Path) -> None:

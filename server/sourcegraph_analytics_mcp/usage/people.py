@@ -1,8 +1,9 @@
 """The operator's two files about people: who is in which team, and who holds a seat."""
 
 import csv
+import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from ..settings import SettingsError
 
 NO_TEAM = "(no team)"
 BLANK = "(blank)"  # what is shown, and taken as a filter, for rows without a language, client or user
-_HEADERS = {"email", "e-mail", "user email", "username", "user", "user id", "instance user id", "person", "seat"}
+_HEADER = re.compile(  # words that a column of people is called by, in whatever way they are joined
+    r"((e[\W_]?mail|mail|address|user|name|login|id|instance|person|people|member|account|seat|licen[cs]ed?)"
+    r"(e?s)?[\W_]*)+",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Teams:
 
 
 def read_teams(path: Path) -> Teams:
-    """Read `SRC_ANALYTICS_TEAMS_FILE`: two columns, a person and a team; a header line is optional.
+    """Read `SRC_ANALYTICS_TEAMS_FILE`: two columns, a person and a team, with or without a header.
 
     Raises:
         SettingsError: with the line that is wrong.
@@ -46,7 +51,7 @@ def read_teams(path: Path) -> Teams:
 
 
 def read_seats(path: Path) -> tuple[str, ...]:
-    """Read `SRC_ANALYTICS_SEATS_FILE`: one licensed e-mail or username per line (first column); a header is optional.
+    """Read `SRC_ANALYTICS_SEATS_FILE`: the first column holds licensed e-mails or usernames, with or without a header.
 
     Raises:
         SettingsError: with the line that is wrong.
@@ -60,22 +65,43 @@ def read_seats(path: Path) -> tuple[str, ...]:
     return tuple(found.values())
 
 
-def _rows(path: Path, setting: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, setting: str) -> Sequence[tuple[int, list[str]]]:
+    """The rows about people, each with its line; a header that may be a person is refused, as it would be counted."""
+    rows = _written(path, setting)
+    first, *others = [row[0].strip() for _, row in rows] or [""]
+    if _HEADER.fullmatch(first):
+        return rows[1:]
+    if others and _unlike(first, others):
+        what = "it may be a header or a person; call the column email, username or user id, or put the person elsewhere"
+        raise _wrong(setting, rows[0][0], what)
+    return rows
+
+
+def _unlike(first: str, others: Sequence[str]) -> bool:
+    """Whether a first cell may be a header: the only one without an @, or without digits, or with a blank."""
+    if "@" in first or first.isdecimal():
+        return False
+    blank = " " in first and not any(" " in other for other in others)
+    return blank or all("@" in other for other in others) or all(other.isdecimal() for other in others)
+
+
+def _written(path: Path, setting: str) -> list[tuple[int, list[str]]]:
+    """All rows of a file that are not blank, each with its line."""
+    rows = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            for number, row in enumerate(reader):
+            for row in reader:
                 if not any(cell.strip() for cell in row):
-                    continue
-                if number == 0 and row[0].strip().lower() in _HEADERS:
                     continue
                 if not row[0].strip():
                     raise _wrong(setting, reader.line_num, "its first cell is blank")
-                yield reader.line_num, row
+                rows.append((reader.line_num, row))
     except (OSError, UnicodeDecodeError):
         raise SettingsError(f"SRC_ANALYTICS_{setting} cannot be read: {path}.") from None
     except csv.Error:
         raise _wrong(setting, reader.line_num, "its quotes do not match") from None
+    return rows
 
 
 def _spelled(name: str) -> str:
