@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pty
+import re
 import resource
 import select
 import shlex
@@ -12,14 +13,21 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from sourcegraph_analytics_mcp.cli.main import run
+from sourcegraph_analytics_mcp.demo.company import COUNTS, Company
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE
+from sourcegraph_analytics_mcp.demo.walkthrough import STEPS, Walk
+from sourcegraph_analytics_mcp.settings import Settings
+from support.client import connected
 from support.stdio import COMMAND, spawned
 from support.upstreams import Served
 
@@ -215,6 +223,21 @@ def test_the_demo_ends_with_a_line_that_works_anywhere(tmp_path: Path) -> None:
     line = as_a_shell_would("$IT demo", tmp_path).stdout.splitlines()[-1]
     done = as_a_shell_would(f"cd /; {line}", tmp_path, PATH="/nowhere")
     assert (done.returncode, '"--demo"' in done.stdout) == (0, True)
+
+
+@pytest.mark.anyio
+async def test_the_chart_of_the_demo_is_of_whole_weeks(settings: Settings, company: Company, tmp_path: Path) -> None:
+    chart = next(step for step in STEPS if step.__name__ == "_chart")
+    shown = Console(file=io.StringIO(), width=100)
+    async with connected(settings) as client:
+        await chart(Walk(client, shown, tmp_path))
+    drawn = re.findall(r"^(\d{4}-\d\d-\d\d) +([\d,]+) ", shown.file.getvalue(), re.MULTILINE)  # type: ignore[attr-defined]
+    chats: Counter[str] = Counter()
+    for one in company.activities:
+        chats[str(one.day - timedelta(days=one.day.weekday()))] += one.counts[COUNTS.index("chats")] or 0
+    today = datetime.now(UTC).date()
+    weeks = [str(today - timedelta(days=today.weekday(), weeks=ago)) for ago in range(13, 0, -1)]
+    assert drawn == [(week, f"{chats[week]:,}") for week in weeks]
 
 
 def test_the_version_is_that_of_the_package_whatever_the_settings(

@@ -154,7 +154,7 @@ SURFACE = (
            "test_terminal.py::test_the_demo_ends_with_a_line_that_works_anywhere"),
     Switch("the demo draws whole weeks", "demo/walkthrough.py",
            "monday = today - timedelta(days=today.weekday())", "monday = today - timedelta(days=today.weekday() - 1)",
-           "demo/test_walkthrough.py::test_the_chart_is_of_whole_weeks"),
+           "test_terminal.py::test_the_chart_of_the_demo_is_of_whole_weeks"),
     Switch("lines are bounded", "cli/lines.py", "if len(line) > LONGEST:", "if False:",
            f"{_STDIO}test_an_overlong_line_that_never_ends_is_answered_too"),
     Switch("lines are not kept in memory", "cli/lines.py", "self._file.readline(LONGEST + 1)", "self._file.readline()",
