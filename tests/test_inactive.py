@@ -12,7 +12,7 @@ import pytest
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.settings import Settings, SettingsError
 from sourcegraph_analytics_mcp.surface.tools import inactive
-from sourcegraph_analytics_mcp.usage.people import Teams, read_seats, read_teams
+from sourcegraph_analytics_mcp.usage.people import read_seats, read_teams
 from support.client import call, connected, refused, text
 from support.upstreams import Exchange, Served, scripted_upstream
 
@@ -229,7 +229,7 @@ async def test_a_header_is_nobody_however_it_is_spelled(header: str, make_settin
 
     seats, teams = tmp_path / "seats.csv", tmp_path / "teams.csv"
     seats.write_text(f"{header}\nann@example.com\n")
-    teams.write_text(f"{header},Team\nann@example.com,Data\n")
+    teams.write_text(f"{header},Group\nann@example.com,Data\n")
     settings = {"seats_file": seats, "teams_file": teams}
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
         found = await call(client, "list_inactive_users")
@@ -247,14 +247,19 @@ async def test_a_first_line_that_may_be_a_header_or_a_person_is_neither(
 ) -> None:
     listed = people.split(",")
     (tmp_path / "seats.csv").write_text("\n".join(["", *listed]))
-    (tmp_path / "teams.csv").write_text("\n".join(["", *(f"{person},Data" for person in listed)]))
-    for read, file in ((read_seats, "seats.csv"), (read_teams, "teams.csv")):
-        if is_refused:
-            with pytest.raises(SettingsError, match=r"line 2: it may be a header or a person; call the column email"):
-                read(tmp_path / file)
-        else:
-            found = read(tmp_path / file)
-            assert list(found.of if isinstance(found, Teams) else found) == listed
+    if is_refused:
+        with pytest.raises(SettingsError, match=r"SEATS_FILE, line 2: it may be a header or a person; call the column"):
+            read_seats(tmp_path / "seats.csv")
+    else:
+        assert read_seats(tmp_path / "seats.csv") == tuple(listed)
+
+
+async def test_a_header_that_calls_the_teams_so_is_nobody(tmp_path: Path) -> None:
+    for header in ("Kollege,Team", "Kollege , team "):
+        (tmp_path / "teams.csv").write_text(f"{header}\nann,Data\n")
+        assert read_teams(tmp_path / "teams.csv").of == {"ann": "Data"}
+    (tmp_path / "teams.csv").write_text("ann,Data\nbo,Team\n")
+    assert read_teams(tmp_path / "teams.csv").names == ["Data", "Team"]
 
 
 async def test_people_files_may_have_headers_blank_lines_and_a_byte_order_mark(tmp_path: Path) -> None:

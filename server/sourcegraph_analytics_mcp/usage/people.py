@@ -3,7 +3,6 @@
 import csv
 import re
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +39,13 @@ def read_teams(path: Path) -> Teams:
         SettingsError: with the line that is wrong.
     """
     teams, listed = Teams({}), dict[str, str]()
-    for line, row in _rows(path, "TEAMS_FILE"):
-        if len(row) != 2 or not row[1].strip():
+    rows = _rows(path, "TEAMS_FILE")
+    if rows and (_HEADER.fullmatch(rows[0][1][0]) or rows[0][1][1:] in (["Team"], ["team"])):
+        del rows[0]
+    for line, row in rows:
+        if len(row) != 2 or not row[1]:
             raise _wrong("TEAMS_FILE", line, "it needs a person and a team")
-        person, team = row[0].strip(), row[1].strip()
+        person, team = row
         if listed.setdefault(_spelled(person), team) != team:
             raise _wrong("TEAMS_FILE", line, "this person is in another team already")
         teams.of[person] = team
@@ -57,27 +59,20 @@ def read_seats(path: Path) -> tuple[str, ...]:
         SettingsError: with the line that is wrong.
     """
     found: dict[str, str] = {}
-    for line, row in _rows(path, "SEATS_FILE"):
-        seat = row[0].strip()
+    seats = [(line, row[0]) for line, row in _rows(path, "SEATS_FILE")]
+    if seats and _HEADER.fullmatch(seats[0][1]):
+        del seats[0]
+    elif len(seats) > 1 and _unlike(*(seat for _, seat in seats)):  # as a seat it would be one that nobody uses
+        what = "it may be a header or a person; call the column email, username or user id, or put the person elsewhere"
+        raise _wrong("SEATS_FILE", seats[0][0], what)
+    for line, seat in seats:
         if _spelled(seat) in found:
             raise _wrong("SEATS_FILE", line, "this seat is listed twice")
         found[_spelled(seat)] = seat
     return tuple(found.values())
 
 
-def _rows(path: Path, setting: str) -> Sequence[tuple[int, list[str]]]:
-    """The rows about people, each with its line; a header that may be a person is refused, as it would be counted."""
-    rows = _written(path, setting)
-    first, *others = [row[0].strip() for _, row in rows] or [""]
-    if _HEADER.fullmatch(first):
-        return rows[1:]
-    if others and _unlike(first, others):
-        what = "it may be a header or a person; call the column email, username or user id, or put the person elsewhere"
-        raise _wrong(setting, rows[0][0], what)
-    return rows
-
-
-def _unlike(first: str, others: Sequence[str]) -> bool:
+def _unlike(first: str, *others: str) -> bool:
     """Whether a first cell may be a header: the only one without an @, or without digits, or with a blank."""
     if "@" in first or first.isdecimal():
         return False
@@ -85,18 +80,19 @@ def _unlike(first: str, others: Sequence[str]) -> bool:
     return blank or all("@" in other for other in others) or all(other.isdecimal() for other in others)
 
 
-def _written(path: Path, setting: str) -> list[tuple[int, list[str]]]:
-    """All rows of a file that are not blank, each with its line."""
+def _rows(path: Path, setting: str) -> list[tuple[int, list[str]]]:
+    """The rows of a file that are not blank, each with its line, without blanks around their cells."""
     rows = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             for row in reader:
-                if not any(cell.strip() for cell in row):
+                cells = [cell.strip() for cell in row]
+                if not any(cells):
                     continue
-                if not row[0].strip():
+                if not cells[0]:
                     raise _wrong(setting, reader.line_num, "its first cell is blank")
-                rows.append((reader.line_num, row))
+                rows.append((reader.line_num, cells))
     except (OSError, UnicodeDecodeError):
         raise SettingsError(f"SRC_ANALYTICS_{setting} cannot be read: {path}.") from None
     except csv.Error:
