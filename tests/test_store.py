@@ -27,7 +27,7 @@ from mcp import Client, MCPError
 from sourcegraph_analytics_mcp import disk
 from sourcegraph_analytics_mcp.disk import Disk
 from sourcegraph_analytics_mcp.errors import AnalyticsError
-from sourcegraph_analytics_mcp.exports import staging
+from sourcegraph_analytics_mcp.exports import downloads, staging
 from sourcegraph_analytics_mcp.exports import store as exports_store
 from sourcegraph_analytics_mcp.exports.models import Export
 from sourcegraph_analytics_mcp.exports.store import Store
@@ -532,6 +532,77 @@ class Noon(datetime):
 @pytest.fixture
 def noon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exports_store, "datetime", Noon)
+
+
+class Turned(datetime):
+    """A clock that can be put forward."""
+
+    by = timedelta(0)
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Any:
+        return datetime.now(tz) + cls.by
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> type[Turned]:
+    """The clock of whatever makes and sweeps exports."""
+    monkeypatch.setattr(Turned, "by", timedelta(0))
+    for module in (exports_store, downloads):
+        monkeypatch.setattr(module, "datetime", Turned)
+    return Turned
+
+
+@pytest.mark.anyio
+async def test_an_export_of_a_clock_that_was_ahead_is_new_for_nobody_when_its_moment_comes(
+    settings: Settings, clock: type[Turned]
+) -> None:
+    clock.by = timedelta(hours=2)
+    async with connected(settings) as client:
+        early = await call(client, "query_usage", metrics=["searches"])
+        assert (await call(client, "query_usage", metrics=["searches"]))["export_ids"] == early["export_ids"]
+    clock.by = timedelta(0)
+    async with connected(settings) as client:
+        assert len((await call(client, "list_exports"))["exports"]) == 1
+    clock.by = timedelta(hours=2)
+    async with connected(settings) as client:
+        later = await call(client, "query_usage", metrics=["searches"])
+    assert later["export_ids"] != early["export_ids"]
+
+
+def test_clocks_that_differ_by_seconds_are_not_ahead(tmp_path: Path) -> None:
+    store = prepared(tmp_path)
+    export = made(store, created_at=datetime.now(UTC) + timedelta(seconds=30))
+    assert store.fresh("") == [export]
+
+
+def test_an_export_of_a_clock_that_was_ahead_goes_when_it_has_been_there_for_so_long(
+    tmp_path: Path, clock: type[Turned]
+) -> None:
+    store = prepared(tmp_path, days=30)
+    export = made(store, created_at=datetime.now(UTC) + timedelta(days=3650))
+    for days, left in ((29, [export]), (31, [])):
+        clock.by = timedelta(days=days)
+        Store(tmp_path, 30, 1 << 30).prepare()
+        assert store.exports() == left
+
+
+def test_a_clock_that_was_behind_loses_nothing(tmp_path: Path, clock: type[Turned]) -> None:
+    store = prepared(tmp_path, days=30)
+    export = made(store, created_at=datetime.now(UTC))
+    clock.by = timedelta(days=-3650)
+    Store(tmp_path, 30, 1 << 30).prepare()
+    os.utime(export.folder / ".ahead", (clock.now(UTC).timestamp(),) * 2)  # as the disk would have it by that clock
+    clock.by = timedelta(0)
+    Store(tmp_path, 30, 1 << 30).prepare()
+    assert store.exports() == [export]
+
+
+def test_an_export_of_a_clock_that_was_ahead_gives_way_to_newer_ones(tmp_path: Path) -> None:
+    store = prepared(tmp_path, most=250)
+    made(store, created_at=datetime.now(UTC) + timedelta(days=3650))
+    kept = [made(store, created_at=datetime.now(UTC)) for _ in range(2)]
+    assert store.exports() == kept[::-1]
 
 
 def held(folder: Path) -> list[str]:

@@ -33,7 +33,7 @@ def remove_abandoned(place: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def age(folder: Path) -> float:
+def unchanged_for(folder: Path) -> float:
     """Seconds since a directory changed; none where it has gone."""
     try:
         return time.time() - folder.stat().st_mtime
@@ -45,7 +45,7 @@ def _abandoned(folder: Path) -> bool:
     try:
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return age(folder) > 60  # its maker may be between two steps
+        return unchanged_for(folder) > 60  # its maker may be between two steps
     except OSError:
         return False
     try:

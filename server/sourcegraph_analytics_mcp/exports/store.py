@@ -28,8 +28,9 @@ from ..errors import AnalyticsError
 from ..files import disk_error, private_folder, private_home, sync, write_private
 from .missing import lost, unknown
 from .models import Export
+from .moments import age, ahead, hour
 from .readers import Readers
-from .staging import DOOMED, Staging, age, remove_abandoned
+from .staging import DOOMED, Staging, remove_abandoned, unchanged_for
 
 _ROOM_FOR_UNKNOWN = 256 << 20  # bytes
 _IN_USE = timedelta(hours=1)  # an older export answers no question that is asked now
@@ -141,19 +142,26 @@ class Store:
     def _shows(self, export: Export) -> bool:
         return not self._instances or export.instance_url in self._instances
 
+    def _by_age(self, now: datetime) -> list[Export]:
+        """Every whole export, newest first, and last those that a clock made that was ahead."""
+        return sorted(self._all(), key=lambda export: ahead(export, now))
+
     def fresh(self, upstream: str, since: datetime | None = None, only: Collection[str] | None = None) -> list[Export]:
         """Those of one upstream that are as good as new, newest first: of this hour, as its data refresh on the hour.
+
+        What a clock made that was ahead is not: nobody knows when that was.
 
         Args:
             upstream: the address that they came from.
             since: for who wants newer ones: those made since then, in whatever hour.
             only: for who waited for new ones: just those of these ids, in whatever hour.
         """
-        hour = _hour(datetime.now(UTC))
+        now = datetime.now(UTC)
         ours = [e for e in self.exports() if e.upstream == upstream]
         if only is not None:
             return [e for e in ours if e.id in only]
-        return [e for e in ours if (_hour(e.created_at) == hour if since is None else e.created_at >= since)]
+        recent = hour(now) if since is None else since
+        return [e for e in ours if e.created_at >= recent and not ahead(e, now)]
 
     async def listed(self) -> list[Export]:
         """The same for who must not wait for a slow disk."""
@@ -240,8 +248,8 @@ class Store:
         total = 0
         now = datetime.now(UTC)
         self._spared = False
-        for export in self._all():
-            too_old = (now - export.created_at) / timedelta(days=1) > self._retention_days
+        for export in self._by_age(now):
+            too_old = age(export, now) / timedelta(days=1) > self._retention_days
             if export.id == keep or not (too_old or total + export.stored_bytes > self._max_bytes):
                 total += export.stored_bytes
             elif not unread and now - export.created_at < _IN_USE:
@@ -252,7 +260,7 @@ class Store:
 
     def _long_unreadable(self) -> Iterator[str]:
         for name in self.unreadable():
-            if age(self._exports / name) / 86_400 > self._retention_days:  # its metadata say nothing
+            if unchanged_for(self._exports / name) / 86_400 > self._retention_days:  # its metadata say nothing
                 yield name
 
     def _swept(self, name: str) -> bool | None:
@@ -264,7 +272,7 @@ class Store:
 
     def settle(self) -> bool:
         """Sweep what was spared while it was read, but never the newest; whether any went."""
-        newest = next(iter(self._all()), None) if self._spared else None
+        newest = next(iter(self._by_age(datetime.now(UTC))), None) if self._spared else None
         return newest is not None and self.sweep(keep=newest.id)
 
     def unreadable(self) -> list[str]:
@@ -300,10 +308,6 @@ def _parse(folder: Path) -> Export | None:
     except (OSError, ValueError, TypeError, ValidationError):
         return None
     return export if export.id == folder.name else None
-
-
-def _hour(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def _whole(export: Export) -> bool:

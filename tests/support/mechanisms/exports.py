@@ -24,6 +24,7 @@ _WISH = (
 )
 _GRANTED = f"{_EXPORTS}test_only_what_was_downloaded_for_a_refresh_ends_it_as_does_whoever_saw_it"
 _SLOW = f"{_STORE}test_a_question_never_looks_at_a_slow_disk_while_others_wait"
+_AHEAD = f"{_STORE}test_an_export_of_a_clock_that_was_ahead_"
 _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
 
 EXPORTS = (
@@ -188,8 +189,23 @@ EXPORTS = (
     Switch("an export of another upstream answers nothing", "exports/store.py", " if e.upstream == upstream]", "]",
            "test_exports.py::test_an_export_of_another_upstream_answers_nothing"),
     Switch("an export is kept for its hour", "exports/store.py",
-           "(_hour(e.created_at) == hour if", "(False if",
+           "if e.created_at >= recent and", "if False and",
            f"{_EXPORTS}test_the_same_request_in_the_same_hour_is_answered_from_the_store"),
+    Switch("an export of a clock that was ahead is not new", "exports/store.py", " and not ahead(e, now)]", "]",
+           f"{_AHEAD}is_new_for_nobody_when_its_moment_comes"),
+    Switch("an export of a clock that was ahead is known when its moment comes", "exports/moments.py",
+           "mark.touch(mode=0o600)", "pass", f"{_AHEAD}is_new_for_nobody_when_its_moment_comes"),
+    Switch("clocks may differ by seconds", "exports/moments.py", "_SKEW = timedelta(minutes=1)",
+           "_SKEW = timedelta(0)", f"{_STORE}test_clocks_that_differ_by_seconds_are_not_ahead"),
+    Switch("an export of a clock that was ahead goes in its time", "exports/moments.py",
+           "        return now - datetime.fromtimestamp((export.folder / _MARK).stat().st_mtime, UTC)\n",
+           "        pass\n",
+           f"{_AHEAD}goes_when_it_has_been_there_for_so_long"),
+    Switch("a clock that was behind loses nothing", "exports/moments.py", "if export.created_at <= now:", "if False:",
+           f"{_STORE}test_a_clock_that_was_behind_loses_nothing"),
+    Switch("an export of a clock that was ahead gives way", "exports/store.py",
+           "sorted(self._all(), key=lambda export: ahead(export, now))", "self._all()",
+           f"{_AHEAD}gives_way_to_newer_ones"),
     Switch("damaged parts are noticed", "exports/store.py", " or not self._unchanged(export)", "",
            f"{_EXPORTS}test_damaged_data_is_never_read_and_is_downloaded_again"),
     Switch("an export whose CSV was changed is downloaded again", "exports/downloads.py",
@@ -233,8 +249,8 @@ EXPORTS = (
     Switch("a dead maker's files are removed", "exports/staging.py", ' or _abandoned(folder):', ":", _DEAD),
     Switch("what is half deleted is removed", "exports/staging.py", "entry.name.startswith(DOOMED) or", "", _DEAD),
     Switch("a link is no lock", "exports/staging.py", "os.O_NOFOLLOW | ", "", _DEAD),
-    Switch("a maker between two steps is left alone", "exports/staging.py", "return age(folder) > 60", "return True",
-           _DEAD),
+    Switch("a maker between two steps is left alone", "exports/staging.py", "return unchanged_for(folder) > 60",
+           "return True", _DEAD),
     Switch("a maker holds its lock", "files.py",
            "fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass",
            f"{_STORE}test_what_a_living_maker_stages_is_left_alone_by_another"),
