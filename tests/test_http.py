@@ -63,7 +63,7 @@ class Served:
 
     def __init__(self, home: Path, *flags: str, **settings: str) -> None:
         self.port = free_port()
-        self.home = home
+        self.home = home / "demo" if "--demo" in flags else home
         environ = {f"SRC_ANALYTICS_{name.upper()}": value for name, value in settings.items()}
         environ |= {"SRC_ANALYTICS_DATA_DIR": str(home), "PATH": os.environ["PATH"]}
         self.process = subprocess.Popen(
@@ -623,7 +623,7 @@ def test_callers_do_not_see_each_others_exports(issued: Served) -> None:
 def test_what_callers_who_do_not_come_back_have_left_goes_too(tmp_path: Path, issuer: dict[str, str]) -> None:
     with served(tmp_path, **issuer) as server:
         export = server.result("export_csv", {}, token("alice"))["structuredContent"]["export"]
-    (folder,) = tmp_path.glob(f"callers/*/exports/{export['id']}")
+    (folder,) = server.home.glob(f"callers/*/exports/{export['id']}")
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps(meta | {"created_at": "2020-01-01T00:00:00Z"}))
     with served(tmp_path, **issuer) as server:

@@ -25,6 +25,7 @@ import pytest
 from mcp import Client, MCPError
 
 from sourcegraph_analytics_mcp import disk
+from sourcegraph_analytics_mcp.demo.embedded import demo_settings, embedded_upstream
 from sourcegraph_analytics_mcp.disk import Disk
 from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.exports import downloads, staging
@@ -938,6 +939,24 @@ async def test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut(settings
     status, listed = await ran(settings, "--demo", "token", "list", COLUMNS="40")
     assert status == 0
     assert token in listed
+
+
+@pytest.mark.anyio
+async def test_the_demo_keeps_what_is_its_own_apart_from_what_is_real(settings: Settings) -> None:
+    async with connected(settings) as client:
+        real = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+    chosen = {"SRC_ANALYTICS_DEMO": "1", "SRC_ANALYTICS_DATA_DIR": str(settings.home)}
+    demo = demo_settings(Settings.from_env(chosen))
+    async with Client(AnalyticsServer(demo, embedded_upstream()), mode="2026-07-28") as client:
+        made_up = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+        listed = (await call(client, "list_exports"))["exports"]
+        with pytest.raises(MCPError):
+            await read(client, f"analytics://exports/{real}/rows?offset=0&limit=1")
+    assert [export["id"] for export in listed] == [made_up]
+    assert (settings.home / "demo" / "exports" / made_up).exists()
+    assert (await ran(settings, "--demo", "export", "delete", "--all"))[1].startswith("1 export deleted")
+    async with connected(settings) as client:
+        assert [export["id"] for export in (await call(client, "list_exports"))["exports"]] == [real]
 
 
 @pytest.mark.anyio

@@ -53,7 +53,9 @@ class Settings(BaseModel):
     cas_cookie: SecretStr | None = Field(None, description="Session cookie, needed only to manage tokens")
     cookie_name: str = Field("cas", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the session cookie")
     demo: bool = Field(False, description="Serve a made-up company from an embedded upstream")
-    data_dir: Path | None = Field(None, description="Where exports and token records are kept")
+    data_dir: Path | None = Field(
+        None, description="Where exports and token records are kept; those of the demo in its folder `demo`"
+    )
     read_only: bool = Field(False, description="Leave out the tools that change something upstream")
     secret_delivery: Literal["store", "reveal"] = Field(
         "store", description="`reveal` also shows a new token's secret to the assistant"
@@ -171,6 +173,11 @@ class Settings(BaseModel):
         except RuntimeError:  # nobody of that name, or HOME is not set and the user has no entry
             raise ValueError("whose home directory its ~ stands for is not known; write the whole path") from None
 
+    @field_validator("data_dir")
+    @classmethod
+    def _apart(cls, value: Path | None, known: ValidationInfo) -> Path | None:
+        return value / "demo" if value is not None and known.data.get("demo") else value
+
     @field_validator("public_url", "oauth_issuer", "oauth_keys_url")
     @classmethod
     def _check_address(cls, value: str | None) -> str | None:
@@ -221,7 +228,7 @@ class Settings(BaseModel):
 
     @property
     def home(self) -> Path:
-        """The directory everything is kept in; demo data has its own.
+        """The directory everything is kept in; the demo has its own.
 
         Raises:
             SettingsError: when none is set and this user has no home directory.

@@ -156,7 +156,7 @@ def site(home: Path, *flags: str, **settings: Any) -> Iterator[Site]:
     command = (sys.executable, "-m", "sourcegraph_analytics_mcp", *flags, "serve", "--http", f"127.0.0.1:{port}")
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        running = Site(process, port, home / "data")
+        running = Site(process, port, home / "data" / ("demo" if "--demo" in flags else ""))
     except BaseException:
         process.kill()
         raise

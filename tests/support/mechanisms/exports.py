@@ -369,6 +369,8 @@ EXPORTS = (
            "    if False:\n", f"{_STORE}test_a_link_in_place_of_an_export_is_none"),
     Switch("what is deleted at the terminal is so for every caller", "surface/kept.py",
            "[settings.home, *callers]", "[settings.home]", _PURGED),
+    Switch("the demo has a directory of its own", "settings.py", 'return value / "demo" if', "return value if",
+           f"{_STORE}test_the_demo_keeps_what_is_its_own_apart_from_what_is_real"),
     Switch("a file among callers is none", "surface/kept.py", "if one.is_dir())", "if True)", _PURGED),
     Switch("what cannot be read is deleted with the rest", "surface/kept.py",
            "*(store.unreadable() if host is None else ())", "", _PURGED),
