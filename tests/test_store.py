@@ -36,7 +36,7 @@ from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.app import sweep_callers
 from sourcegraph_analytics_mcp.surface.kept import purge
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
-from support.client import call, connected, read, refused
+from support.client import call, connected, read, refused, text
 from support.stdio import COMMAND
 from support.upstreams import Exchange, Served, scripted_upstream
 
@@ -198,6 +198,43 @@ async def test_an_export_without_its_metadata_is_none(settings: Settings, damage
     assert "1 more cannot be read" in checks[-1]["detail"]
     assert "cannot be read" not in later[-1]["detail"]
     assert not Path(export["path"]).parent.exists()
+
+
+@pytest.mark.anyio
+async def test_an_export_that_cannot_be_read_for_a_moment_is_there_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_text = Path.read_text
+
+    def too_many_files(path: Path, *arguments: Any, **how: Any) -> str:
+        if path.name == "meta.json":
+            raise OSError(errno.EMFILE, "too many open files")
+        return read_text(path, *arguments, **how)
+
+    async with connected(settings) as client:
+        async with connected(settings) as another:
+            export = (await call(another, "export_csv", granularity="by_user"))["export"]
+        with monkeypatch.context() as moment:
+            moment.setattr(Path, "read_text", too_many_files)
+            assert (await call(client, "list_exports"))["exports"] == []
+        assert [kept["id"] for kept in (await call(client, "list_exports"))["exports"]] == [export["id"]]
+        await call(client, "query_export", export_id=export["id"], sql="SELECT 1")
+
+
+@pytest.mark.anyio
+async def test_where_no_export_fits_any_more_a_check_says_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(settings) as client:
+        with monkeypatch.context() as full:
+            full.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 << 20))
+            result = await client.call_tool("check_connection", {})
+        assert (await call(client, "check_connection"))["ok"]
+    assert text(result).startswith("Exports do not work yet.")
+    store = (result.structured_content or {})["checks"][-1]
+    assert (store["name"], store["ok"]) == ("store", False)
+    assert "[store_full]" in store["detail"]
+    assert "5 MB are free" in store["detail"]
 
 
 @pytest.mark.anyio

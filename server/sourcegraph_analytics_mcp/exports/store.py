@@ -299,13 +299,17 @@ class Store:
 
 
 def _parse(folder: Path) -> Export | None:
-    """The metadata of one export; None when it is damaged, elsewhere, of another export, or of a newer version."""
+    """The metadata of one export; None when it is damaged, elsewhere, of another export, or of a newer version.
+
+    Raises:
+        OSError: when it cannot be read, which may be so for a moment alone.
+    """
     if folder.is_symlink():
         return None
     try:
         text = (folder / "meta.json").read_text(encoding="utf-8")
         export = Export.model_validate(json.loads(text) | {"folder": folder})
-    except (OSError, ValueError, TypeError, ValidationError):
+    except (ValueError, TypeError, ValidationError):
         return None
     return export if export.id == folder.name else None
 

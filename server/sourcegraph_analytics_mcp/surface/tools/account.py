@@ -166,6 +166,7 @@ async def _store(app: App) -> Check:
         await prepare(app)
         exports = await anyio.to_thread.run_sync(app.store.exports)
         unreadable = len(await anyio.to_thread.run_sync(app.store.unreadable))
+        await anyio.to_thread.run_sync(app.store.room_for, None)
     except AnalyticsError as error:
         return Check(name="store", ok=False, detail=error.text)
     held = "" if app.masked else f", {size(sum(export.stored_bytes for export in exports))}"
