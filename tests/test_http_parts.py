@@ -740,6 +740,29 @@ async def test_the_token_that_the_operator_stored_serves_the_callers_and_is_show
     assert not [file for file in (settings.home / "callers").rglob("*") if file.name in ("tokens.json", "secrets")]
 
 
+async def test_callers_are_answered_by_the_teams_that_were_read_at_the_start(
+    make_settings: Callable[..., Settings], upstream: Served, tmp_path: Path
+) -> None:
+    """Though a file was changed, spoiled or removed when somebody's parts are opened."""
+    teams, seats = tmp_path / "teams.csv", tmp_path / "seats.csv"
+    someone = upstream.upstream.company.people[0].email
+    teams.write_text(f"{someone},Red\n")
+    seats.write_text(f"{someone}\n")
+    settings = make_settings(upstream.url, teams_file=teams, seats_file=seats)
+    found = []
+    async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
+        for who, content in (("alice", None), ("bob", f"{someone},Blue\n"), ("carol", "a line without a team\n")):
+            if content is not None:
+                teams.write_text(content)
+                seats.unlink(missing_ok=True)
+            with calling(who):
+                asked = {"metrics": ["active_users"], "group_by": ["team"], "period": "all_time"}
+                by_team = (await call(client, "query_usage", **asked))["rows"]
+                found.append((by_team, (await call(client, "list_inactive_users"))["never_seen"]))
+    assert sorted(team for team, _ in found[0][0]) == ["(no team)", "Red"]
+    assert found == found[:1] * 3
+
+
 async def test_a_share_is_free_again_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async with some() as (known, _):
         with calling("alice"):

@@ -88,15 +88,12 @@ def check_files(settings: Settings) -> None:
         SettingsError: naming the setting, and the line where there is one.
     """
     from ..access.credentials import read_secret_file
-    from ..usage.people import read_seats, read_teams
+    from ..usage.people import read_people
 
     _ = settings.home  # which not every user has
     if settings.access_token_file is not None:
         read_secret_file(settings.access_token_file)
-    if settings.teams_file is not None:
-        read_teams(settings.teams_file)
-    if settings.seats_file is not None:
-        read_seats(settings.seats_file)
+    read_people(settings)
     if settings.callers_file is not None:
         from ..surface.grants import read_grants
 

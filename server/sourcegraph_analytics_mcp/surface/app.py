@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from ..upstream.http import Http
 from ..upstream.policy import RetryBudget
 from ..usage.answers import Answers
 from ..usage.metrics import Minutes
-from ..usage.people import read_seats, read_teams
+from ..usage.people import People
 from ..usage.summary import Summaries
 from .kept import stores
 from .notices import Notices
@@ -82,12 +82,14 @@ class Shared:
         places: for queries of query_export.
         budget: of retries.
         admit: called before a download begins, in the context of who asks.
+        people: what the operator's files say of teams and seats.
     """
 
     home: Path | None = None
     places: anyio.CapacityLimiter | None = None
     budget: RetryBudget | None = None
     admit: Callable[[], None] = lambda: None
+    people: People = field(default_factory=People)
 
 
 @asynccontextmanager
@@ -117,9 +119,7 @@ async def open_app(
     questions = Questions(store.scratch, pseudonyms)
     sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, shared.places)
     minutes = assumed(settings)
-    teams = read_teams(settings.teams_file) if settings.teams_file else None
     shown = partial(cell, widest=_LONGEST_NAME)
-    seats = read_seats(settings.seats_file) if settings.seats_file else None  # here, as a task group wraps its error
     async with _put_away(questions, http), anyio.create_task_group() as tasks:
         downloads = Downloads(
             analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed, shared.admit
@@ -137,8 +137,8 @@ async def open_app(
             questions,
             sandbox,
             Summaries(questions, minutes),
-            Answers(store, refreshes, questions, settings.url, minutes, teams, shown),
-            seats,
+            Answers(store, refreshes, questions, settings.url, minutes, shared.people.teams, shown),
+            shared.people.seats,
             notices,
             Redactor(credentials.known),
             remote,

@@ -35,6 +35,7 @@ from ..loading import without
 from ..redaction import Redactor
 from ..settings import Settings
 from ..upstream.policy import RetryBudget
+from ..usage.people import read_people
 from .app import App, Shared, open_app, sweep_callers
 from .call import Call
 from .callers import Callers, caller, own
@@ -79,6 +80,7 @@ class AnalyticsServer(MCPServer[App]):
         self._notices = Notices(caller)
         self._app: App | None = None
         self._grants = read_grants(settings) if over_http else None
+        self._people = read_people(settings)
         self._tools = {t.name: t for t in TOOLS if not (settings.read_only and t.changes_upstream)}
         self._permits = Permits(settings, self._tools)
         self.on_close: Callable[[], object] = lambda: None  # called when everything is put away
@@ -108,7 +110,8 @@ class AnalyticsServer(MCPServer[App]):
     @asynccontextmanager
     async def _one(self, _: MCPServer[App]) -> AsyncIterator[App]:
         try:
-            async with open_app(self._settings, self._notices, self._upstream) as app:
+            shared = Shared(people=self._people)
+            async with open_app(self._settings, self._notices, self._upstream, shared) as app:
                 self._app = app
                 yield app
         finally:
@@ -118,7 +121,7 @@ class AnalyticsServer(MCPServer[App]):
     @asynccontextmanager
     async def _many(self, _: MCPServer[App]) -> AsyncIterator[Any]:
         places = anyio.CapacityLimiter(_QUERIES_AT_ONCE)
-        shared = Shared(self._settings.home, places, RetryBudget(), self._permits.admit_download)
+        shared = Shared(self._settings.home, places, RetryBudget(), self._permits.admit_download, self._people)
         async with anyio.create_task_group() as tasks:
             self._permits.callers = Callers(lambda name: self._open_for(name, shared), tasks, self._grants)
             tasks.start_soon(sweep_callers, self._settings)

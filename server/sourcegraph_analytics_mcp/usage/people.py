@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..settings import SettingsError
+from ..settings import Settings, SettingsError
 
 NO_TEAM = "(no team)"
 BLANK = "(blank)"  # what is shown, and taken as a filter, for rows without a language, client or user
@@ -30,6 +30,26 @@ class Teams:
     @property
     def names(self) -> list[str]:
         return sorted(set(self.of.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """What both files say, None where there is none; read once, so that all callers are answered by the same."""
+
+    teams: Teams | None = None
+    seats: tuple[str, ...] | None = None
+
+
+def read_people(settings: Settings) -> People:
+    """Read both files, where they are set.
+
+    Raises:
+        SettingsError: naming the setting, and the line that is wrong.
+    """
+    return People(
+        None if settings.teams_file is None else read_teams(settings.teams_file),
+        None if settings.seats_file is None else read_seats(settings.seats_file),
+    )
 
 
 def read_teams(path: Path) -> Teams:

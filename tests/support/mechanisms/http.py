@@ -158,6 +158,10 @@ HTTP = (
            "return settings if name == _OPERATOR else settings.model_copy",
            "return settings if True else settings.model_copy",
            f"{_HTTP}test_callers_do_not_see_each_others_exports"),
+    Switch("all callers have the teams of the start", "surface/server.py", "self._people = read_people(settings)",
+           "self._people: Any = type('', (), {n: property(lambda _, n=n: getattr(read_people(settings), n)) "
+           "for n in ('teams', 'seats')})()",
+           f"{_PARTS}test_callers_are_answered_by_the_teams_that_were_read_at_the_start"),
     Switch("callers have a share", "surface/callers.py", "if len(uses) >= most:", "if False:",
            f"{_PARTS}test_a_share_is_free_again_after_its_time"),
     Switch("a share is free again after its time", "surface/callers.py", "while uses and uses[0] <= now - seconds:",
