@@ -26,14 +26,16 @@ from sourcegraph_analytics_mcp.access import secret_store
 from sourcegraph_analytics_mcp.access.journal import Journal
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_TOKEN
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface.callers import caller, own
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
-from support.client import REVISIONS, answering, call, connected, refused, text
+from support.client import REVISIONS, answering, call, calling, connected, refused, text
 from support.keyring_backend import MemoryKeyring
 from support.upstreams import Exchange, Served, scripted_upstream
 
 pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Settings]
+COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
 ACTIVE = "00000000-0000-0000-0000-000000000002"
 EXPIRED = "00000000-0000-0000-0000-000000000001"
 YES: dict[str, Any] = {"confirm": True}
@@ -210,6 +212,99 @@ async def test_a_token_that_is_rotated_elsewhere_is_used_by_a_server_that_runs(
         error = await refused(client, "get_credits")
     assert error["code"] == "auth_rejected"
     assert "It worked before" in error["message"]
+
+
+async def test_a_refused_token_gives_way_to_another_that_is_kept(make_settings: Make, upstream: Served) -> None:
+    """The newest first, until upstream refuses it; and when all were refused, each is tried again."""
+
+    async def used() -> str:
+        await call(client, "get_credits")
+        return upstream.sent("GET", "/api/credits")[-1].headers["authorization"].removeprefix("Bearer ")
+
+    settings = make_settings(upstream.url, access_token="")
+    async with connected(settings) as client:
+        for name in ("oldest", "older", "newest"):
+            await call(client, "create_token", display_name=name)
+        oldest, older, newest = upstream.desk.tokens[-3:]
+        assert await used() == newest.secret
+        for revoked in (newest, older):
+            upstream.desk.revoke(revoked.id)
+        assert await used() == oldest.secret
+        before = len(upstream.ledger)
+        assert await used() == oldest.secret
+        assert len(upstream.ledger) - before == 1
+        upstream.desk.revoke(oldest.id)
+        error = await refused(client, "get_credits")
+        assert error["code"] == "auth_rejected"
+        older.revoked = False  # as where upstream had been at fault
+        assert await used() == older.secret
+
+
+async def test_the_operator_finds_the_tokens_of_callers(make_settings: Make, upstream: Served, tmp_path: Path) -> None:
+    settings = make_settings(upstream.url, access_token="")
+    with calling("bob"):
+        theirs = own(settings, caller())
+    async with (
+        connected(settings) as terminal,
+        Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client,
+    ):
+        await call(terminal, "create_token", display_name="shared")
+        async with connected(theirs) as bob:
+            made = (await call(bob, "create_token", display_name="bob's"))["token"]
+        secret = secret_of(upstream)
+        with calling("bob"):
+            await call(client, "get_credits")
+        given = {"URL": upstream.url, "CAS_COOKIE": DEMO_COOKIE, "DATA_DIR": str(settings.home)}
+        environment = {f"SRC_ANALYTICS_{name}": value for name, value in given.items()}
+        environment |= {"HOME": str(tmp_path), "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+        said = []
+        for command in (["reveal", made["id"]], ["revoke", made["id"], "--yes"], ["reveal", made["id"]]):
+            ended = await anyio.run_process([*COMMAND, "token", *command], env=environment, check=False)
+            said.append((ended.returncode, (ended.stdout + ended.stderr).decode()))
+        with calling("bob"):
+            await call(client, "get_credits")
+    assert said[0] == (0, f"{secret}\n")
+    assert "the token list confirms it" in said[1][1]
+    assert (said[2][0], "No secret of that token is stored here" in said[2][1]) == (1, True)
+    assert not [path for path, content in everything_written(theirs.home).items() if secret in content]
+    assert json.loads((theirs.home / "tokens.json").read_text()) == []
+
+
+async def test_who_revokes_a_token_of_his_own_hears_that_the_operator_s_is_used(
+    make_settings: Make, upstream: Served
+) -> None:
+    settings = make_settings(upstream.url, access_token="")
+    async with connected(settings) as terminal:
+        await call(terminal, "create_token", display_name="shared")
+    with calling("bob", scopes=["analytics:read", "analytics:tokens"]):
+        async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
+            made = (await call(client, "create_token", display_name="bob's"))["token"]
+            answer = await client.call_tool("revoke_token", {"token_id": made["id"], "confirm": True})
+    assert "exports use the one that the operator made from now on" in text(answer)
+
+
+async def test_the_operator_s_token_does_not_expire_without_a_word_over_http(
+    make_settings: Make, upstream: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    settings = make_settings(upstream.url, access_token="")
+    async with connected(settings) as terminal:
+        end = (await call(terminal, "create_token", expires_in_days=5))["token"]["expires_at"]
+    caplog.clear()
+    async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
+        for who in ("alice", "bob", "alice"):
+            with calling(who):
+                await call(client, "get_credits")
+    warned = [record.message for record in caplog.records if "expires at" in record.message]
+    assert warned == [f"the access token expires at {end[:16].replace('T', ' ')} UTC: make another"]
+    index = settings.home / "tokens.json"
+    index.write_text(index.read_text().replace(json.loads(index.read_text())[0]["expires_at"], "2026-01-02T03:04:00Z"))
+    async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
+        with calling("carol"):
+            error = await refused(client, "get_credits")
+    assert error["code"] == "auth_missing"
+    assert "the one that the operator made has expired" in error["message"]
+    assert "2026-01-02" not in error["message"]
 
 
 async def test_the_log_warns_once_a_day_before_a_token_expires(

@@ -42,6 +42,21 @@ def private_home(home: Path) -> None:
         write_private(home / ".gitignore", "*\n")
 
 
+def homes(home: Path) -> list[Path]:
+    """The data directories of an installation: the operator's own, and those in it of callers over HTTP.
+
+    Raises:
+        AnalyticsError: `store_corrupt` when the operator's cannot be looked into.
+    """
+    try:
+        callers = sorted(one for one in (home / "callers").iterdir() if one.is_dir())  # and no .DS_Store
+    except FileNotFoundError:
+        callers = []
+    except OSError as error:
+        raise disk_error(error) from error
+    return [home, *callers]
+
+
 class Held:
     """A directory in which something is being made; its lock says that the maker is alive.
 

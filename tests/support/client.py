@@ -1,6 +1,6 @@
 """The real server and a real client of it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -69,10 +69,12 @@ def answering(action: str, *, confirm: bool = True) -> Any:
 
 
 @contextmanager
-def calling(subject: str | None, issuer: str | None = None) -> Iterator[None]:
+def calling(
+    subject: str | None, issuer: str | None = None, scopes: Sequence[str] = ("analytics:read",)
+) -> Iterator[None]:
     """As if this caller's request were being answered."""
     claims = {"iss": issuer}
-    known = AccessToken(token="t", client_id="c", scopes=["analytics:read"], subject=subject, claims=claims)
+    known = AccessToken(token="t", client_id="c", scopes=list(scopes), subject=subject, claims=claims)
     before = auth_context_var.set(AuthenticatedUser(known))
     try:
         yield

@@ -2,6 +2,7 @@
 
 import logging
 import stat
+import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -24,16 +25,18 @@ class Configured:
 
     Args:
         operators: the operator's secret store, the same where the operator calls: its newest token serves who has
-            none. Nothing else of that token is known here, as of one that is set.
+            none. Who calls learns nothing else of that token, as of one that is set.
+        looked: on which day it was looked when a token expires, by its fingerprint; all callers share it.
     """
 
-    def __init__(self, settings: Settings, store: SecretStore, operators: SecretStore) -> None:
+    def __init__(self, settings: Settings, store: SecretStore, operators: SecretStore, looked: dict[str, date]) -> None:
         self._settings = settings
         self._store = store
         self._operators = operators
         self._current: tuple[StoredToken, SecretStr] | None = None
         self._taken: tuple[str, datetime] | None = None  # the secret that upstream took last, and when
-        self._looked: date | None = None  # the day on which the expiry was looked at
+        self._looked = looked
+        self._refused: dict[str, float] = {}  # fingerprints of what upstream did not take, and when (monotonic)
         self.known = set(settings.secrets)  # every secret that was in use, for the redactor
 
     def cookie(self) -> tuple[str, str]:
@@ -74,7 +77,7 @@ class Configured:
                 "Analytics and set it as SRC_ANALYTICS_ACCESS_TOKEN.",
             )
         self.learn(found)
-        await self._warn_in_time()
+        self._warn_in_time(found.get_secret_value())
         return found.get_secret_value()
 
     def learn(self, secret: SecretStr) -> None:
@@ -85,9 +88,11 @@ class Configured:
     def taken(self, secret: str) -> None:
         """Remember that upstream took an access token."""
         self._taken = (secret, datetime.now(UTC))
+        self._refused.pop(fingerprint(secret), None)
 
     def refused(self, secret: str, error: AnalyticsError) -> AnalyticsError:
-        """What upstream's refusal of an access token means, given what is known of the token; it is no longer kept."""
+        """What upstream's refusal of an access token means, given what is known of the token; others come before it."""
+        self._refused[fingerprint(secret)] = time.monotonic()
         if self._current is not None and self._current[1].get_secret_value() == secret:
             self._current = None  # another process may have kept another one
         known = []
@@ -150,23 +155,25 @@ class Configured:
         return None if found is None else found.get_secret_value()
 
     def _listed(self, secret: str) -> StoredToken | None:
-        mark = fingerprint(secret)
-        return next((token for token in reversed(self._store.tokens()) if token.fingerprint == mark), None)
+        return _of(secret, self._store.tokens())
 
     def _none(self) -> str:
         """Why there is none."""
         ends = [token.expires_at for token in self._store.tokens() if token.expires_at and not token.live]
-        return f"the one made here expired at {max(ends):%Y-%m-%d %H:%M} UTC" if ends else "none is set"
+        if ends:
+            return f"the one made here expired at {max(ends):%Y-%m-%d %H:%M} UTC"
+        ended = not all(token.live for token in self._operators.tokens())
+        return "the one that the operator made has expired" if ended else "none is set"
 
-    async def _warn_in_time(self) -> None:
+    def _warn_in_time(self, secret: str) -> None:
         """Once a day, tell the log of a token that expires soon: whoever runs a server need not ask it."""
-        today = datetime.now(UTC).date()
-        if today == self._looked:
+        mark, today = fingerprint(secret), datetime.now(UTC).date()
+        if self._looked.get(mark) == today:
             return
-        self._looked = today
-        end = await self.expires_at()
-        if expires_soon(end):
-            _log.warning("the access token expires at %s UTC: make another", f"{end:%Y-%m-%d %H:%M}")
+        self._looked[mark] = today
+        stored = self._listed(secret) or _of(secret, self._operators.tokens())
+        if stored is not None and expires_soon(stored.expires_at):
+            _log.warning("the access token expires at %s UTC: make another", f"{stored.expires_at:%Y-%m-%d %H:%M}")
 
     def use(self, token: StoredToken, secret: SecretStr) -> None:
         """Use a token that was just made, unless the operator has set one."""
@@ -182,12 +189,30 @@ class Configured:
             return self._settings.access_token
         if self._settings.access_token_file is not None:
             return read_secret_file(self._settings.access_token_file)
-        if self._current is None or not self._current[0].live:
-            self._current = await anyio.to_thread.run_sync(self._store.newest)
-        if self._current is None:  # asked each time, as the operator may revoke it
-            found = await anyio.to_thread.run_sync(self._operators.newest)
-            return found[1] if found else None
-        return self._current[1] if self._current else None
+        if self._current is not None and self._current[0].live:
+            return self._current[1]
+        found = await anyio.to_thread.run_sync(self._first)
+        own = found is not None and found[0] is self._store
+        self._current = found[1:] if found and own else None  # the operator's is asked for each time: it may be revoked
+        return found[2] if found else None
+
+    def _first(self) -> tuple[SecretStore, StoredToken, SecretStr] | None:
+        """The newest token that has not expired, our own before the operator's, and where it is kept.
+
+        What upstream has refused comes last, the earliest of it first, as upstream may have been at fault.
+        """
+        stores = (self._store, self._operators)
+        live = [(store, token) for store in stores for token in reversed(store.tokens()) if token.live]
+        for store, token in sorted(live, key=lambda one: self._refused.get(one[1].fingerprint, float("-inf"))):
+            if (secret := store.secret(token)) is not None:
+                return store, token, secret
+        return None
+
+
+def _of(secret: str, tokens: list[StoredToken]) -> StoredToken | None:
+    """The token that has this secret."""
+    mark = fingerprint(secret)
+    return next((token for token in reversed(tokens) if token.fingerprint == mark), None)
 
 
 def expires_soon(moment: datetime | None) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, TypeAdapter
 
 from ..errors import AnalyticsError
-from ..files import private_folder, private_home, write_private
+from ..files import homes, private_folder, private_home, write_private
 from ..settings import one_spelling
 from ..upstream.models import Moment, NewToken
 
@@ -138,12 +138,13 @@ class SecretStore:
         except (OSError, ValueError):
             return None
 
-    def newest(self) -> tuple[StoredToken, SecretStr] | None:
-        """The newest token that has not expired, with its secret."""
-        for token in reversed(self.tokens()):
-            if token.live and (secret := self.secret(token)) is not None:
-                return token, secret
-        return None
+    def with_callers(self) -> list["SecretStore"]:
+        """This store, and those of the callers over HTTP whose data directories lie in its own.
+
+        Raises:
+            AnalyticsError: `store_corrupt` when the data directory cannot be looked into.
+        """
+        return [SecretStore(home, self._url, keyring=self._may_use_keyring) for home in homes(self._home)]
 
     def secret(self, token: StoredToken) -> SecretStr | None:
         """The secret of a token we keep; None where it has gone."""
@@ -154,12 +155,17 @@ class SecretStore:
         return None if value is None else SecretStr(value)
 
     def forget(self, token_id: str) -> bool:
-        """Remove a token's secret and its entry; whether the secret has gone, as far as that can be told.
+        """Remove a token's secret and its entry, also where a caller keeps it; whether it has gone, if that can be told.
 
         Raises:
-            AnalyticsError: `store_busy`.
+            AnalyticsError: `store_busy`, or as for `with_callers`.
             OSError: when the index cannot be locked or written.
         """
+        gone = [store._forget(token_id) for store in self.with_callers()]
+        return all(gone)
+
+    def _forget(self, token_id: str) -> bool:
+        """The same here."""
         gone = True
         for token in [t for t in self.tokens() if t.id == token_id]:
             gone = self._removed(token)

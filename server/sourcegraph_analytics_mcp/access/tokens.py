@@ -66,13 +66,23 @@ class TokenDesk:
     """The life of tokens.
 
     Args:
+        store: where new tokens are kept.
+        operators: the operator's, which may be the same; what is revoked goes from it and from those of all callers.
         settings: retry delay and default instance, for the check of a fresh token.
     """
 
-    def __init__(self, analytics: Analytics, credentials: Configured, store: SecretStore, settings: Settings) -> None:
+    def __init__(
+        self,
+        analytics: Analytics,
+        credentials: Configured,
+        store: SecretStore,
+        operators: SecretStore,
+        settings: Settings,
+    ) -> None:
         self._analytics = analytics
         self._credentials = credentials
         self._store = store
+        self._operators = operators
         self._pauses = tuple(settings.retry_base_delay * factor for factor in (0, 4, 6))  # 0, 2 and 5 s in all
         self._instance = settings.instance
         self._journal = Journal(settings.home / "creates", settings.url)
@@ -300,7 +310,7 @@ class TokenDesk:
         """Stop using a token and remove what is kept of it; what could not be removed."""
         self._credentials.forget(token_id)
         try:
-            gone = await anyio.to_thread.run_sync(self._store.forget, token_id)
+            gone = await anyio.to_thread.run_sync(self._operators.forget, token_id)
         except (AnalyticsError, OSError) as error:
             _log.warning("The entry of a revoked token stays in the index: %s", type(error).__name__)
             return "entry"

@@ -139,8 +139,8 @@ def _reveal(settings: Settings, token_id: str) -> int:
 
     settings, _ = with_upstream(settings)
     store = SecretStore(settings.home, settings.url, keyring=not settings.demo)
-    token = next((token for token in store.tokens() if token.id == token_id), None)
-    secret = store.secret(token) if token else None
+    kept = ((one, token) for one in store.with_callers() for token in one.tokens() if token.id == token_id)
+    secret = next(filter(None, (one.secret(token) for one, token in kept)), None)
     if secret is None:
         raise AnalyticsError("not_found", "No secret of that token is stored here.", "`token list` shows all tokens.")
     print(secret.get_secret_value())  # noqa: T201 - the one place that shows a secret, to the person who asked

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ class Shared:
         budget: of retries.
         admit: called before a download begins, in the context of who asks.
         people: what the operator's files say of teams and seats.
+        looked: on which day it was looked when a token expires, by its fingerprint.
     """
 
     home: Path | None = None
@@ -90,6 +92,7 @@ class Shared:
     budget: RetryBudget | None = None
     admit: Callable[[], None] = lambda: None
     people: People = field(default_factory=People)
+    looked: dict[str, date] = field(default_factory=dict)
 
 
 @asynccontextmanager
@@ -111,7 +114,7 @@ async def open_app(
     secrets, shared_secrets = (
         SecretStore(home, settings.url, keyring=not settings.demo) for home in (settings.home, operators)
     )
-    credentials = Configured(settings, secrets, shared_secrets)
+    credentials = Configured(settings, secrets, shared_secrets, shared.looked)
     http = Http(settings, upstream, shared.budget)
     analytics = Analytics(http, credentials)
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes, settings.instances)
@@ -124,7 +127,7 @@ async def open_app(
         downloads = Downloads(
             analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed, shared.admit
         )
-        desk = TokenDesk(analytics, credentials, secrets, settings)
+        desk = TokenDesk(analytics, credentials, secrets, shared_secrets, settings)
         await tasks.start(_sweep_now_and_hourly, store, notices)
         yield App(
             settings,

@@ -2,7 +2,7 @@
 
 from ..errors import AnalyticsError
 from ..exports.store import Store
-from ..files import disk_error
+from ..files import homes
 from ..settings import Settings, bare_host
 from .exports_text import complete, recent_table
 from .text import plural
@@ -14,14 +14,7 @@ def stores(settings: Settings) -> list[Store]:
     Raises:
         AnalyticsError: `store_corrupt` when the data directory cannot be looked into.
     """
-    try:
-        callers = sorted(one for one in (settings.home / "callers").iterdir() if one.is_dir())  # and no .DS_Store
-    except FileNotFoundError:
-        callers = []
-    except OSError as error:
-        raise disk_error(error) from error
-    homes = [settings.home, *callers]
-    return [Store(home, settings.retention_days, settings.max_store_bytes) for home in homes]
+    return [Store(home, settings.retention_days, settings.max_store_bytes) for home in homes(settings.home)]
 
 
 def listed(settings: Settings) -> str:

@@ -159,23 +159,25 @@ class Analytics:
             raise failed.error from None
 
     async def _with_bearer(self, get: _Get, receive: Callable[[Answer], Awaitable[T]]) -> T:
-        """Send with the access token in use; where upstream refuses it and another is in use by now, with that one."""
+        """Send with the access token in use; while upstream refuses it and another is in use by now, with that one."""
         secret = await self._credentials.bearer()
-        try:
-            return await self._as_bearer(get, secret, receive)
-        except AnalyticsError as error:
-            another = await self._another_than(secret) if error.code == "auth_rejected" else None
-            if another is None:
-                raise
-        return await self._as_bearer(get, another, receive)
+        tried = {secret}
+        while True:
+            try:
+                return await self._as_bearer(get, secret, receive)
+            except AnalyticsError as error:
+                another = await self._another_than(tried) if error.code == "auth_rejected" else None
+                if another is None:
+                    raise
+            tried.add(secret := another)
 
-    async def _another_than(self, secret: str) -> str | None:
-        """The access token in use where it is not this one; None without one."""
+    async def _another_than(self, tried: set[str]) -> str | None:
+        """The access token in use where it is none of these; None without one."""
         try:
             now = await self._credentials.bearer()
         except AnalyticsError:  # of the one that was refused more is known
             return None
-        return None if now == secret else now
+        return None if now in tried else now
 
     async def _as_bearer(self, get: _Get, secret: str, receive: Callable[[Answer], Awaitable[T]]) -> T:
         """Send with an access token, and keep account of whether upstream takes it."""

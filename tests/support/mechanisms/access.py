@@ -16,6 +16,9 @@ _RESPELLED = "test_secrets.py::test_a_secret_that_is_quoted_or_spelled_for_addre
 _RETRIES = "test_analytics.py::test_a_create_that_ends_in_any_way_leaves_no_live_token"
 _SPELLED = "test_store.py::test_what_is_kept_of_an_upstream_is_found_however_its_address_is_spelled"
 _ROTATED = "test_tokens.py::test_a_token_that_is_rotated_elsewhere_is_used_by_a_server_that_runs"
+_GIVES_WAY = f"{_TOKENS}test_a_refused_token_gives_way_to_another_that_is_kept"
+_FINDS = f"{_TOKENS}test_the_operator_finds_the_tokens_of_callers"
+_SHARED = f"{_TOKENS}test_the_operator_s_token_does_not_expire_without_a_word_over_http"
 _SERVES = "test_http_parts.py::test_the_token_that_the_operator_stored_serves_the_callers_and_is_shown_to_none"
 
 _GUARDS = (
@@ -63,10 +66,10 @@ _GUARDS = (
            f"{_TOKENS}test_a_new_token_is_stored_used_and_never_shown"),
     Switch("a token always has an end", "surface/tools/tokens.py", "arguments.expires_in_days or 90",
            "arguments.expires_in_days or 0", f"{_TOKENS}test_a_new_token_is_stored_used_and_never_shown"),
-    Switch("the operator's token serves the callers", "access/credentials.py", "self._operators.newest",
-           "self._store.newest", _SERVES),
+    Switch("the operator's token serves the callers", "access/credentials.py",
+           "(self._store, self._operators)\n        live", "(self._store,)\n        live", _SERVES),
     Switch("of the operator's token callers learn no more", "access/credentials.py",
-           "reversed(self._store.tokens())", "reversed(self._operators.tokens())", _SERVES),
+           "return _of(secret, self._store.tokens())", "return _of(secret, self._operators.tokens())", _SERVES),
     Switch("a token that worked is said to have", "upstream/analytics.py", "self._credentials.taken(secret)", "pass",
            f"{_TOKENS}test_a_token_that_stops_working_is_said_to_have_worked"),
     Switch("a refused token is not held on to", "access/credentials.py",
@@ -81,10 +84,32 @@ _GUARDS = (
            f"{_TOKENS}test_no_token_is_to_be_made_here_where_the_one_that_the_operator_set_stays_in_use"),
     Switch("a token that has expired is said to have", "access/credentials.py", "{self._none()}", "none is set",
            f"{_TOKENS}test_a_token_that_has_expired_is_said_to_have"),
-    Switch("the log warns before a token expires", "access/credentials.py", "        await self._warn_in_time()\n", "",
+    Switch("the log warns before a token expires", "access/credentials.py",
+           "        self._warn_in_time(found.get_secret_value())\n", "",
            f"{_TOKENS}test_the_log_warns_once_a_day_before_a_token_expires"),
-    Switch("the log warns once a day", "access/credentials.py", "if today == self._looked:", "if False:",
+    Switch("the log warns once a day", "access/credentials.py", "if self._looked.get(mark) == today:", "if False:",
            f"{_TOKENS}test_the_log_warns_once_a_day_before_a_token_expires"),
+    Switch("the log warns once of a token that serves all", "surface/app.py", "shared_secrets, shared.looked)",
+           "shared_secrets, {})", _SHARED),
+    Switch("the log warns of a token that serves all", "access/credentials.py",
+           "self._listed(secret) or _of(secret, self._operators.tokens())", "self._listed(secret)", _SHARED),
+    Switch("a token that served all is said to have expired", "access/credentials.py",
+           "not all(token.live for token in self._operators.tokens())", "False", _SHARED),
+    Switch("a refused token gives way to another", "access/credentials.py",
+           "        self._refused[fingerprint(secret)] = time.monotonic()\n", "", _GIVES_WAY),
+    Switch("a token that was refused is tried again after all others", "access/credentials.py",
+           "self._refused[fingerprint(secret)] = time.monotonic()",
+           "self._refused[fingerprint(secret)] = 0", _GIVES_WAY),
+    Switch("as many tokens are tried as are refused", "upstream/analytics.py", "        while True:\n            try:",
+           "        for _ in range(2):\n            try:", _GIVES_WAY),
+    Switch("what is revoked goes from where callers keep it", "access/secret_store.py",
+           "gone = [store._forget(token_id) for store in self.with_callers()]", "gone = [self._forget(token_id)]",
+           _FINDS),
+    Switch("the operator is shown secrets of callers", "cli/commands.py", "in store.with_callers() for",
+           "in [store] for", _FINDS),
+    Switch("who uses the operator's token hears so", "surface/tools/tokens.py", "if used else 'the one that",
+           "if True else 'the one that",
+           f"{_TOKENS}test_who_revokes_a_token_of_his_own_hears_that_the_operator_s_is_used"),
     Switch("an end makes sense", "surface/tools/tokens.py", "if not now < expiry <= now + _LONGEST:", "if False:",
            f"{_TOKENS}test_an_expiry_that_makes_no_sense_is_refused"),
     Switch("an id is an id", "surface/tools/tokens.py", 'pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]{0,63}$", ', "",

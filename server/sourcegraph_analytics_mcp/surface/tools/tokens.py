@@ -260,4 +260,5 @@ async def _left_to_exports(app: App) -> str:
         return "exports need another now"
     if source != "secret store":
         return f"exports need another now, in {source}"
-    return f"exports use the older token {await app.credentials.token_in_use()} from now on"
+    used = await app.credentials.token_in_use()
+    return f"exports use {f'the older token {used}' if used else 'the one that the operator made'} from now on"
