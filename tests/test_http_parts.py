@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +33,7 @@ from sourcegraph_analytics_mcp.cli.main import run
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
 from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.exports.store import Store
+from sourcegraph_analytics_mcp.files import private_home
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import callers
 from sourcegraph_analytics_mcp.surface import notices as surface_notices
@@ -272,6 +274,22 @@ def test_a_credential_that_others_could_read_is_made_private(tmp_path: Path) -> 
     (tmp_path / "http-credential").write_text("c" * 43)
     (tmp_path / "http-credential").chmod(0o644)
     assert LocalCredential(tmp_path).path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_first_starts_at_once_have_one_credential(tmp_path: Path) -> None:
+    """Each reads what it takes for its own; the last to be renamed into place would be nobody's but its own."""
+    for number in range(30):
+        home, together = tmp_path / str(number), threading.Barrier(6)
+        private_home(home)
+
+        def start(home: Path = home, together: threading.Barrier = together) -> str:
+            together.wait(5)
+            return LocalCredential(home)._secret
+
+        with ThreadPoolExecutor(6) as threads:
+            started = [threads.submit(start) for _ in range(6)]
+        assert {one.result() for one in started} == {(home / "http-credential").read_text()}
+        assert sorted(path.name for path in home.iterdir()) == [".gitignore", "http-credential"]
 
 
 # The guard

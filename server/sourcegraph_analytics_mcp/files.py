@@ -7,7 +7,8 @@ import os
 import secrets
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -104,7 +105,20 @@ class Held:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a small file for this user alone, whole or not at all: beside, synced, then renamed into place."""
+    """Write a small file for this user alone, whole or not at all."""
+    with _beside(path, text) as beside:
+        beside.replace(path)
+
+
+def make_private(path: Path, text: str) -> None:
+    """The same for what is made once: where another process was first, its file stays."""
+    with _beside(path, text) as beside, suppress(FileExistsError):
+        os.link(beside, path)
+
+
+@contextmanager
+def _beside(path: Path, text: str) -> Iterator[Path]:
+    """A private file beside another, synced, to be renamed or linked into place."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
@@ -112,10 +126,9 @@ def write_private(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
+        yield beside
+    finally:
         beside.unlink(missing_ok=True)
-        raise
 
 
 def sync(path: Path) -> None:

@@ -155,7 +155,7 @@ class SecretStore:
         return None if value is None else SecretStr(value)
 
     def forget(self, token_id: str) -> bool:
-        """Remove a token's secret and its entry, also where a caller keeps it; whether it has gone, if that can be told.
+        """Remove a token's secret and its entry, also where a caller keeps it; whether it is gone, if that can be told.
 
         Raises:
             AnalyticsError: `store_busy`, or as for `with_callers`.

@@ -5,15 +5,13 @@ masked as they are read. It is pseudonymisation, not anonymity: who has the key 
 """
 
 import hashlib
-import os
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from ..errors import AnalyticsError
-from ..files import disk_error, private_folder
+from ..files import disk_error, make_private, private_folder
 from .columns import BY_NAME
 
 PERSON = "instance_user_id"
@@ -55,15 +53,7 @@ class Pseudonyms:
         path = self._folder / "pseudonyms"
         if not path.exists():
             private_folder(self._folder)
-            beside = self._folder / f".{secrets.token_hex(8)}"
-            descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):  # another process was first: its key counts
-                os.link(beside, path)
-            beside.unlink()
+            make_private(path, secrets.token_hex(32))
         key = path.read_text().strip()
         if len(key) != 64 or path.stat().st_mode & 0o077:
             raise AnalyticsError(

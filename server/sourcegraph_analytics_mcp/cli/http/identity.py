@@ -13,7 +13,7 @@ import jwt
 from mcp.server.auth.provider import AccessToken
 
 from ...errors import AnalyticsError
-from ...files import disk_error, private_home, write_private
+from ...files import disk_error, make_private, private_home
 from ...settings import Settings
 from ...upstream.http import fetch_document
 
@@ -48,7 +48,7 @@ class LocalCredential:
         try:
             private_home(home)
             if not self.path.exists():
-                write_private(self.path, secrets.token_urlsafe(32))
+                make_private(self.path, secrets.token_urlsafe(32))
             self.path.chmod(0o600)
             self._secret = self.path.read_text(encoding="ascii").strip()
         except OSError as error:
