@@ -357,11 +357,32 @@ async def test_a_query_that_is_refused_learns_why(
     assert says in error["message"]
 
 
-async def test_a_zoned_time_is_shown_or_it_is_said_how_to_show_it(queried: tuple[Client, str, Path]) -> None:
+@pytest.mark.parametrize(
+    ("expression", "shown"),
+    [
+        ("age(DATE '2026-11-26', DATE '2025-11-26')", "1 year"),
+        ("INTERVAL '-1 month'", "-1 month"),
+        ("INTERVAL '1 month 2 days 3 hours'", "1 month 2 days 03:00:00"),
+        ("'infinity'::DATE", "infinity"),
+        ("'-infinity'::TIMESTAMP", "-infinity"),
+        ("DATE '9999-12-31'", "9999-12-31"),
+        ("TIMESTAMP_NS '2026-01-01 00:00:00.123456789'", "2026-01-01 00:00:00.123456789"),
+        ("TIMESTAMPTZ '2026-01-01 00:00:00+02'", "2025-12-31 22:00:00+00"),
+        ("TIME '24:00:00'", "24:00:00"),
+        ("[INTERVAL 1 MONTH, NULL]", ["1 month", None]),
+        ("{'DATE': [DATE 'infinity'], 'a \"b': 1}", {"DATE": ["infinity"], 'a "b': 1}),
+        ("MAP {'a': INTERVAL 10 MONTH}", {"a": "10 months"}),
+        ("array_value(INTERVAL 1 YEAR, INTERVAL 1 DAY)", ["1 year", "1 day"]),
+        ("union_value(a := INTERVAL 1 MONTH)", "1 month"),
+    ],
+)
+async def test_dates_times_and_intervals_are_shown_as_the_engine_spells_them(
+    queried: tuple[Client, str, Path], expression: str, shown: object
+) -> None:
     client, export_id, _ = queried
-    sql = "SELECT TIMESTAMPTZ '2026-01-01 00:00:00+00' AS t"
+    sql = f";SELECT {expression} AS v, n, n FROM range(3) t(n) ORDER BY n DESC; -- the last first"
     result: Any = await client.call_tool("query_export", {"export_id": export_id, "sql": sql})
-    if result.is_error:  # DuckDB 1.5
-        assert "cast it to DATE or VARCHAR" in result.content[0].text
-    else:
-        assert result.structured_content["rows"] == [["2026-01-01T00:00:00+00:00"]]
+    answer = result.structured_content
+    assert answer["rows"] == [[shown, 2, 2], [shown, 1, 1], [shown, 0, 0]]
+    assert [column["name"] for column in answer["columns"]] == ["v", "n", "n_2"]
+    assert not isinstance(shown, str) or f"| {shown} |" in text(result)

@@ -12,6 +12,7 @@ _ENGINE = "test_engine.py::"
 _SPILLED = f"{_ENGINE}test_what_a_question_has_no_memory_for_ends_with_its_process"
 _USAGE = "test_query_usage.py::"
 _NAMES = f"{_USAGE}test_names_are_those_of_the_days_asked_about_and_the_latest_is_shown"
+_SPELT = f"{_SQL}test_dates_times_and_intervals_are_shown_as_the_engine_spells_them"
 _SPELLED = f"{_USAGE}test_names_are_compared_in_any_spelling"
 _SEAT_SPELLED = "test_inactive.py::test_people_files_name_people_in_any_spelling"
 _EXACT = f"{_USAGE}test_figures_as_data_are_as_exact_as_the_text"
@@ -21,7 +22,8 @@ _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_laps
 _EVER = "test_inactive.py::test_what_was_ever_seen_does_not_depend_on_what_is_kept"
 
 QUESTIONS = (
-    Switch("SQL is judged first", "exports/engine/sandbox.py", "        check(connection, sql)", "        pass",
+    Switch("SQL is judged first", "exports/engine/sandbox.py", "        sql = check(connection, sql)",
+           "        pass",
            _WHY),
     Switch("SQL has a deadline", "exports/engine/queries.py", "with anyio.fail_after(self._seconds):",
            "with anyio.fail_after(600):", f"{_SQL}test_bombs_end_and_the_server_goes_on"),
@@ -77,6 +79,11 @@ QUESTIONS = (
            f"{_SQL}test_columns_are_bounded_and_their_names_count"),
     Switch("values that are not finite are said", "exports/engine/sandbox.py", "odd += sum(map(_endless, row))", "pass",
            f"{_SQL}test_every_type_becomes_strict_json"),
+    Switch("no month is taken for 30 days", "exports/engine/sandbox.py", "if _holds_times(k) else", "if False else",
+           _SPELT),
+    Switch("nor inside of a value", "exports/engine/sandbox.py", "or any(_holds_times(part)", "or any(False", _SPELT),
+    Switch("a query is one without a semicolon before it", "exports/engine/gate.py", "return str(statements[0].query)",
+           "return sql", _SPELT),
     Switch("a query without room says so", "exports/engine/queries.py",
            "except OSError as error:\n                raise (deleted()",
            "except ZeroDivisionError as error:\n                raise (deleted()",

@@ -42,8 +42,8 @@ class Refused(Exception):
     """A query that is not let through; the text says why."""
 
 
-def check(connection: Any, sql: str) -> None:
-    """Refuse everything but one SELECT over the table `usage`.
+def check(connection: Any, sql: str) -> str:
+    """The one SELECT over the table `usage` that a text holds; everything else is refused.
 
     Args:
         connection: an engine connection without any data, which only parses.
@@ -55,14 +55,15 @@ def check(connection: Any, sql: str) -> None:
         raise Refused(f"the query is longer than {MAX_SQL:,} bytes")
     if "\0" in sql:
         raise Refused("the query holds a NUL character")
-    _one_select(connection, sql)
+    select = _one_select(connection, sql)
     tree = json.loads(connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()[0][0])
     if tree.get("error"):  # pragma: no cover - a second lock: DuckDB 1.5 says SELECT of a PRAGMA, 2.0 does not
         raise Refused("only a SELECT is allowed")
     _walk(tree["statements"], {"usage", *_defined(tree["statements"])})
+    return select
 
 
-def _one_select(connection: Any, sql: str) -> None:
+def _one_select(connection: Any, sql: str) -> str:
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise Refused("send exactly one statement")
@@ -72,6 +73,7 @@ def _one_select(connection: Any, sql: str) -> None:
         raise Refused("only a SELECT is allowed") from None
     if kind != duckdb.StatementType.SELECT:
         raise Refused("only a SELECT is allowed")
+    return str(statements[0].query)  # without a semicolon before it
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

@@ -9,13 +9,18 @@ try:
 except ImportError:  # pragma: no cover - should the engine ever keep it elsewhere, its package has the same names
     import duckdb  # type: ignore[no-redef]
 
-__all__ = ["disk_refusal", "duckdb", "rows_in", "text"]
+__all__ = ["disk_refusal", "duckdb", "identifier", "rows_in", "text"]
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def text(literal: str) -> str:
     """A text as SQL spells it."""
     return "'" + literal.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """A name as SQL spells it."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def rows_in(files: Iterable[object]) -> str:

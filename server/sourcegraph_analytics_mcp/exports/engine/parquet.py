@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..columns import Field, Kind
-from .native import disk_refusal, duckdb, text
+from .native import disk_refusal, duckdb, identifier, text
 
 _CAST: dict[Kind, str] = {"flag": "BOOLEAN", "count": "DOUBLE", "ratio": "DOUBLE"}  # the engine reads these by itself
 # A date as it is written, which a time or an offset behind it does not move. Spellings as BigQuery, PostgreSQL, SQL
@@ -50,7 +50,7 @@ def convert_proven(
     if done is None:
         return -1, Counter()
     rows, of = int(done[1]), done[4]
-    return rows, Counter({f.name: int(of[name(f.name)]["null_count"]) for f in fields} if rows else {})
+    return rows, Counter({f.name: int(of[identifier(f.name)]["null_count"]) for f in fields} if rows else {})
 
 
 def _copied(connection: duckdb.DuckDBPyConnection, statement: str) -> tuple[Any, ...] | None:
@@ -67,7 +67,7 @@ def _statement(fields: Sequence[Field], csv: Path, part: Path, *, proven: bool) 
     """SQL that writes a file's values; a cell that is none of its kind is blank in what is `proven`, or an error."""
     read_as = ["VARCHAR" if proven else _CAST.get(f.kind, "VARCHAR") for f in fields]
     columns = ", ".join(f"c{n}: {text(kind)}" for n, kind in enumerate(read_as))
-    kept = ", ".join(f"{_kept(f.kind, f'c{n}', proven=proven)} AS {name(f.name)}" for n, f in enumerate(fields))
+    kept = ", ".join(f"{_kept(f.kind, f'c{n}', proven=proven)} AS {identifier(f.name)}" for n, f in enumerate(fields))
     source = (
         f"read_csv({text(str(csv))}, header = false, auto_detect = false, strict_mode = true, delim = ',', "
         f"quote = '\"', escape = '\"', comment = '', nullstr = '', allow_quoted_nulls = true, "
@@ -94,8 +94,3 @@ def _kept(kind: Kind, cell: str, *, proven: bool) -> str:
             first = f"CASE WHEN regexp_matches({cell}, {text(_MONTH)}) THEN {cell} || '-01' ELSE {cell} END"
             return f"CAST(date_trunc('month', {_kept('day', first, proven=proven)}) AS DATE)"
     return value
-
-
-def name(identifier: str) -> str:
-    """An identifier as SQL spells it."""
-    return '"' + identifier.replace('"', '""') + '"'

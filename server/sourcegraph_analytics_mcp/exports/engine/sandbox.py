@@ -9,13 +9,16 @@ from typing import Any
 
 from ..numbers import in_json
 from .gate import Refused, check
-from .native import duckdb, rows_in, text
+from .native import duckdb, identifier, rows_in, text
 
 MAX_CELL = 500  # characters
 MAX_ANSWER = 40_000  # characters
 _MAX_COLUMNS = 100
 _MAX_TYPE = 100  # characters
 _HEADROOM = 1 << 30  # bytes of address space beyond what is in use once the engine is ready
+_TIMES = ("date", "time", "interval")  # how the types begin that the engine spells itself
+_NESTED = ("list", "array", "map", "struct", "tuple", "union")
+_Column = tuple[str, str]
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -27,12 +30,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     sql, limit = request["sql"], request["limit"]
     try:
         connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
-        check(connection, sql)
+        sql = check(connection, sql)
         _lock(connection, request["files"], request["memory_mb"])
         _limit()
-        result = connection.execute(sql)
-        columns = [(name, str(kind)[:_MAX_TYPE]) for name, kind, *_ in result.description]
-        rows = result.fetchmany(limit + 1)
+        columns, rows = _found(connection, sql, limit + 1)
     except Refused as refused:
         return {"failed": "sql_rejected", "message": str(refused)}
     except RecursionError:
@@ -42,6 +43,49 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     except (duckdb.Error, ValueError, OverflowError) as error:
         return {"failed": "sql_failed", "message": cleaned(str(error), sql, request["columns"])}
     return _bounded(columns, rows, limit)
+
+
+def _found(connection: duckdb.DuckDBPyConnection, sql: str, most: int) -> tuple[list[_Column], list[tuple[Any, ...]]]:
+    """Columns by name and type, and the first rows; dates, times and intervals as the engine spells them.
+
+    Python has no months in its intervals, no infinite days and no nanoseconds: its values would be others.
+    """
+    try:
+        names = [name for name, *_ in connection.execute(f"DESCRIBE {sql}").fetchall()]
+        connection.execute(f"CREATE TEMP VIEW answer AS {sql}")  # a subquery could not hold a comment at its end
+    except duckdb.ParserException:  # DuckDB 1.5 takes neither of a DESCRIBE or SUMMARIZE, in which there are no times
+        result = connection.execute(sql)
+        return [(name, _short(kind)) for name, kind, *_ in result.description], result.fetchmany(most)
+    kinds = [column[1] for column in connection.execute("SELECT * FROM answer LIMIT 0").description]
+    shown = ", ".join(f"CAST(#{n} AS {_told(k)})" if _holds_times(k) else f"#{n}" for n, k in enumerate(kinds, 1))
+    rows = connection.execute(f"SELECT {shown} FROM answer").fetchmany(most)
+    return list(zip(names, map(_short, kinds), strict=True)), rows
+
+
+def _short(kind: Any) -> str:
+    return str(kind)[:_MAX_TYPE]
+
+
+def _holds_times(kind: Any) -> bool:
+    inside = [part for _, part in kind.children] if kind.id in _NESTED else []
+    return kind.id.startswith(_TIMES) or any(_holds_times(part) for part in inside if not isinstance(part, int))
+
+
+def _told(kind: Any) -> str:
+    """The type with text in place of each date, time and interval in it."""
+    if not _holds_times(kind):
+        return str(kind)
+    match kind.id, kind.children if kind.id in _NESTED else []:
+        case "list", [(_, part)]:
+            return f"{_told(part)}[]"
+        case "array", [(_, part), (_, length)]:
+            return f"{_told(part)}[{length}]"
+        case "map", [(_, key), (_, value)]:
+            return f"MAP({_told(key)}, {_told(value)})"
+        case "struct", parts if all(name for name, _ in parts):
+            return f"STRUCT({', '.join(f'{identifier(name)} {_told(part)}' for name, part in parts)})"
+        case _:  # also parts without names, and those of which there is one at a time
+            return "VARCHAR"
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, files: list[str], memory_mb: int) -> None:
@@ -74,7 +118,7 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def _bounded(columns: list[tuple[str, str]], rows: list[tuple[Any, ...]], limit: int) -> dict[str, Any]:
+def _bounded(columns: list[_Column], rows: list[tuple[Any, ...]], limit: int) -> dict[str, Any]:
     """As much of the result as an answer may hold, and a word on what was left out."""
     kept: list[list[Any]] = []
     notes: list[str] = []
@@ -149,13 +193,11 @@ def plain(value: Any) -> Any:
         case list() | tuple() | set():
             return [plain(item) for item in value]
         case _:
-            return value.isoformat() if hasattr(value, "isoformat") else str(value)
+            return str(value)
 
 
 def cleaned(message: str, sql: str, columns: list[str]) -> str:
     """The engine's message without what it quotes from data, without paths, on one line."""
-    if "Required module" in message:  # the engine hands zoned times over only with another package
-        return "a TIMESTAMP WITH TIME ZONE cannot be shown; cast it to DATE or VARCHAR"
     first = message.split("\n\nLINE ")[0].split("\nLINE ")[0]
     known = sql.lower() + " " + " ".join(columns).lower()
 
