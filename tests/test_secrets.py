@@ -209,8 +209,10 @@ async def test_a_secret_that_is_quoted_or_spelled_for_addresses_is_masked(
 
 
 async def test_masked_keys_are_told_apart_so_that_no_figure_is_lost(make_settings: Callable[..., Settings]) -> None:
-    given = {"sams_at_A.b": 1, "sams_at_C.d": {TOKEN: 2}, "[secret] 2": 3, "sams_at_E.f": 4, "left": 5}
-    shown = {"[secret]": 1, "[secret] 3": {"[secret]": 2}, "[secret] 2": 3, "[secret] 4": 4, "left": 5}
+    inner = [{"sams_at_E.f": 1, TOKEN: 2}, {TOKEN: 3}]
+    given = {"sams_at_A.b": 1, "sams_at_C.d": inner, "[secret] 2": 3, "sams_at_E.f": 4, "left": 5}
+    fields = [{"[secret]": 1, "[secret] 3": 2}, {"[secret] 3": 3}]
+    shown = {"[secret] 4": 1, "[secret] 5": fields, "[secret] 2": 3, "[secret]": 4, "left": 5}
 
     async def echo(exchange: Exchange) -> None:
         await exchange.answer(json.dumps(given).encode(), content_type="application/json")
@@ -218,7 +220,10 @@ async def test_masked_keys_are_told_apart_so_that_no_figure_is_lost(make_setting
     async with scripted_upstream(echo) as fake, connected(make_settings(fake.url)) as client:
         result = await client.call_tool("get_credits", {})
     assert result.structured_content == {"credits": shown}
-    assert json.dumps(shown) in text_of(result).replace("\\", "")
+    rest, table = text_of(result).replace("\\", "").split("\n\n[secret] 5:\n\n")
+    assert rest.endswith(json.dumps({key: value for key, value in shown.items() if value is not fields}))
+    assert table.splitlines()[0::2] == ["| [secret] | [secret] 3 |", "| 1 | 2 |"]
+    assert table.endswith("|  | 3 |")
 
 
 async def test_where_a_new_secret_is_revealed_no_other_is(make_settings: Callable[..., Settings]) -> None:

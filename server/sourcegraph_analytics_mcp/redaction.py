@@ -7,7 +7,7 @@ secret. What SQL makes of a secret, like its letters backwards, is nothing that 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -100,7 +100,9 @@ class Redactor:
 
     def data(self, value: Any) -> Any:
         """The same for everything inside a JSON-like value; one without secrets is only looked at."""
-        return self._masked(value) if self.suspects(repr(value)) else value
+        if not self.suspects(repr(value)):
+            return value
+        return self._masked(value, told_apart(_keys(value), self.text))
 
     def suspects(self, text: str) -> bool:
         """Whether there may be a secret in a text, however it is quoted or escaped; far faster than to mask pieces."""
@@ -114,10 +116,17 @@ class Redactor:
             self._count = len(known)
         return self._made
 
-    def _masked(self, value: Any) -> Any:
+    def _masked(self, value: Any, told: Mapping[str, str]) -> Any:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            told = told_apart(value, self.text)
-            return {told[key]: self._masked(item) for key, item in value.items()}
-        return [self._masked(item) for item in value] if isinstance(value, list) else value
+            return {told[key]: self._masked(item, told) for key, item in value.items()}
+        return [self._masked(item, told) for item in value] if isinstance(value, list) else value
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """The keys of all objects inside a JSON-like value: one key is one field, in whichever of them it stands."""
+    for item in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
+        yield from _keys(item)
+    if isinstance(value, dict):
+        yield from value

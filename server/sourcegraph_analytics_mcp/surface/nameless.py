@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 from ..exports.identities import HIDDEN
-from ..redaction import told_apart
 
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^A-Za-z_-]+")
 # What a field may be called; any other key may be a username.
@@ -42,29 +41,43 @@ _FIGURES = frozenset({
 })  # fmt: skip
 
 
-def nameless(value: Any, key: str = "", *, within: bool = False) -> Any:
-    """The figures, booleans, dates and field names of a JSON-like value; everything else in it is spelled as hidden.
+def nameless(value: Any) -> Any:
+    """The figures, booleans, dates and field names of a JSON-like value; everything else in it is spelled as hidden."""
+    return _shown(value, "", _Hidden(), within=False)
+
+
+class _Hidden(dict[str, str]):
+    """What each hidden key is shown as: one key is one field, in whichever object of a document it stands."""
+
+    def __missing__(self, key: str) -> str:
+        self[key] = f"{HIDDEN} {len(self) + 1}" if self else HIDDEN
+        return self[key]
+
+
+def _shown(value: Any, key: str, hidden: _Hidden, *, within: bool) -> Any:
+    """A value as far as it may be shown.
 
     Args:
         key: what it is the value of; an object that maps people to something has names for keys, a number may be an id.
         within: whether that is part of what describes one person, or of an id.
     """
     if isinstance(value, dict):
-        return _fields(value, key, keyed_by_people=bool(_OF_PEOPLE.match(key)), within=within or _is_one(key))
+        keyed_by_people = bool(_OF_PEOPLE.match(key))
+        return _fields(value, key, hidden, keyed_by_people=keyed_by_people, within=within or _is_one(key))
     if isinstance(value, list):
-        return [_in_list(item, key, within=within) for item in value]
+        return [_in_list(item, key, hidden, within=within) for item in value]
     if value is None or isinstance(value, bool):
         return value
     harmless = _MOMENT.match(value) if isinstance(value, str) else _is_figure(key, within=within)
     return value if harmless else HIDDEN
 
 
-def _in_list(item: Any, key: str, *, within: bool) -> Any:
+def _in_list(item: Any, key: str, hidden: _Hidden, *, within: bool) -> Any:
     """One of several: an object is a record, its keys are fields whatever the list is of; numbers of people are ids."""
     if isinstance(item, dict):
-        return _fields(item, "", keyed_by_people=False, within=within)
+        return _fields(item, "", hidden, keyed_by_people=False, within=within)
     numbers = isinstance(item, int | float) and not isinstance(item, bool)
-    return HIDDEN if numbers and (within or _is_of_people(key)) else nameless(item, key, within=within)
+    return HIDDEN if numbers and (within or _is_of_people(key)) else _shown(item, key, hidden, within=within)
 
 
 def _is_figure(key: str, *, within: bool) -> bool:
@@ -97,14 +110,11 @@ def _is_one(key: str) -> bool:
     return bool(_ID.fullmatch(words[-1])) or (_is_of_people(key) and not _PLURAL.fullmatch(words[-1]))
 
 
-def _fields(value: dict[str, Any], of: str, *, keyed_by_people: bool, within: bool) -> dict[str, Any]:
-    def name(key: str) -> str:
-        named = keyed_by_people or not _WORDS.issuperset(part.lower() for part in _PART.findall(key))
-        return HIDDEN if named else key
-
-    shown = told_apart(value, name)
+def _fields(value: dict[str, Any], of: str, hidden: _Hidden, *, keyed_by_people: bool, within: bool) -> dict[str, Any]:
     listed = within or _is_of_people(of)
-    return {
-        shown[key]: nameless(item, key, within=listed if isinstance(item, list) else within)
-        for key, item in value.items()
-    }
+    fields = {}
+    for key, item in value.items():
+        named = keyed_by_people or not _WORDS.issuperset(part.lower() for part in _PART.findall(key))
+        part_of = listed if isinstance(item, list) else within
+        fields[hidden[key] if named else key] = _shown(item, key, hidden, within=part_of)
+    return fields
