@@ -1079,6 +1079,24 @@ async def test_what_is_dated_after_today_is_left_out_whatever_is_kept(
                 assert "What upstream dates after today is left out." in answer["notes"]
 
 
+@pytest.mark.parametrize("granularity", ["by_user_month", "by_user_day", "by_user_day_client_language"])
+async def test_what_is_dated_after_today_is_in_no_figure_of_a_summary(
+    make_settings: Make, tmp_path: Path, granularity: str
+) -> None:
+    later = TODAY + 40 * DAY
+    world = world_of(did(ANN, TODAY, searches=1), did(BO, later, "VSCode.cody", "Go", searches=100))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        export = (await call(client, "export_csv", granularity=granularity))["export"]
+        summary = await read(client, export["summary_uri"])
+    note, figures = summary.split("## Totals")
+    assert f"What upstream dates after {TODAY} is in none of the figures below." in note
+    assert "| Active users | 1 | people |" in figures
+    assert "| Searches | 1 | events |" in figures
+    assert granularity == "by_user_month" or "| Average daily users | 1.0 | people per day |" in figures
+    assert f"{later:%Y-%m}" not in figures
+    assert "VSCode" not in figures
+
+
 @pytest.mark.parametrize(
     ("blank", "told", "share"),
     [(10_000, 1, "Over 99%"), (99, 1, "99%"), (1, 99, "1%"), (1, 10_000, "Less than 1%"), (5, -5, "Some"),

@@ -8,6 +8,8 @@ from typing import Any
 from ..exports.engine.questions import Questions
 from ..exports.models import Export
 from .metrics import BY_NAME, METRICS, Metric, Minutes
+from .periods import Range
+from .source import Source, within
 
 _BY_MONTH = ("active_users", "searches", "chat_events", "completion_acceptances", "completion_acceptance_rate")
 _BY_CLIENT = ("active_users", "searches", "chat_events", "completion_acceptances")
@@ -29,7 +31,7 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an export says, in figures over all of its rows."""
+    """What an export says, in figures over all of its rows but those that are `dated_after` it was made."""
 
     totals: tuple[tuple[Metric, Any], ...]
     breakdowns: tuple[Breakdown, ...]
@@ -42,6 +44,11 @@ def calendar_days(export: Export) -> int:
     made = export.created_at.date()
     end = min(export.end_date, made) if export.end_date else made
     return max((end - start).days + 1, 0) if start else 0
+
+
+def dated_after(export: Export) -> bool:
+    """Whether upstream dates rows after the day the export was made, which its calendar days do not cover."""
+    return export.last_day is not None and export.last_day > export.created_at.date()
 
 
 class Summaries:
@@ -82,7 +89,7 @@ class Summaries:
         self, export: Export, title: str, names: Sequence[str], group: str, order: str, limit: int
     ) -> Breakdown:
         metrics = self._usable(names, {field.name for field in export.fields})
-        sql = f"WHERE {group} IS NOT NULL GROUP BY 1 ORDER BY {order} LIMIT {limit}"
+        sql = f"AND {group} IS NOT NULL GROUP BY 1 ORDER BY {order} LIMIT {limit}"
         rows = await self._ask(export, metrics, f'{group} AS "group", count(*) OVER () AS "groups", ', sql)
         figures = tuple((row["group"], *(row[m.name] for m in metrics)) for row in rows)
         return Breakdown(title, metrics, figures, rows[0]["groups"] if rows else 0)
@@ -90,7 +97,9 @@ class Summaries:
     async def _ask(self, export: Export, metrics: Sequence[Metric], first: str = "", rest: str = "") -> list[Any]:
         days = calendar_days(export)
         columns = ", ".join(f'{m.filled(self._minutes, str(days))} AS "{m.name}"' for m in metrics)
-        return await self._questions.ask({"usage": export.parts}, f"SELECT {first}{columns} FROM usage {rest}")
+        rows = within(Source.of("usage", export), Range(None, export.created_at.date(), over=False))
+        sql = f"SELECT {first}{columns} FROM usage WHERE {rows} {rest}"
+        return await self._questions.ask({"usage": export.parts}, sql)
 
     def _usable(self, names: Sequence[str], have: set[str]) -> tuple[Metric, ...]:
         return tuple(m for name in names if have.issuperset((m := BY_NAME[name]).columns(self._minutes)))

@@ -113,6 +113,8 @@ QUESTIONS = (
            "ends = True", _AFTER),
     Switch("nor asked for", "usage/question.py", '{"start_date": None, "end_date": today}',
            '{"start_date": None, "end_date": None}', _AFTER),
+    Switch("nor in a summary", "usage/summary.py", "FROM usage WHERE {rows} {rest}", "FROM usage WHERE true {rest}",
+           f"{_USAGE}test_what_is_dated_after_today_is_in_no_figure_of_a_summary"),
     Switch("all time ends today", "usage/periods.py", "return Range(None, today, over=False)",
            "return Range(None, None, over=False)", _AFTER),
     Switch("all time has rows without a day", "usage/source.py", "coalesce({upper}, true)", "{upper}",
