@@ -373,6 +373,20 @@ async def test_tokens_are_listed_and_counted(settings: Settings) -> None:
     assert len(live["tokens"]) == 2
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+@pytest.mark.parametrize("field", ["createdAt", "expiresAt"])
+async def test_a_list_with_a_time_that_there_is_not_is_refused_as_such(
+    make_settings: Make, field: str, moment: str
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        token = {"id": ACTIVE, "createdAt": "2026-01-01T00:00:00Z", "isExpired": False}
+        await exchange.answer(_listed([token | {field: moment}]), content_type="application/json")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        error = await refused(client, "list_tokens")
+    assert error["code"] == "upstream_schema_changed"
+
+
 @pytest.mark.parametrize("revision", REVISIONS)
 async def test_a_revoke_asks_the_person_where_the_client_can(
     settings: Settings, upstream: Served, revision: str
@@ -521,7 +535,7 @@ def _listed(tokens: list[dict[str, Any]]) -> bytes:
 @pytest.mark.parametrize(
     "how",
     ["no answer", "cut", "500", "no secret", "html", "302", "409", "no JSON", "other JSON", "cut JSON", "no text",
-     "a secret that is none"],
+     "a secret that is none", "an end that is none"],
 )  # fmt: skip
 async def test_a_create_whose_answer_is_lost_revokes_the_orphan(make_settings: Make, how: str) -> None:
     made: dict[str, Any] = {"id": "orphan-1", "displayName": "job", "createdAt": "2999-01-01T00:00:00Z"}
@@ -608,6 +622,7 @@ _ODD = {
     "no JSON": b"created", "other JSON": b'[{"token": 1}]', "cut JSON": _WHOLE[:-9],
     "no text": _WHOLE.replace(b'"sams_at_whole.made"', b"17"),
     "a secret that is none": _WHOLE.replace(b"sams_at_whole.made", b""),
+    "an end that is none": _WHOLE[:-1] + b', "expiresAt": "9999-12-31T23:59:59-01:00"}',
 }  # fmt: skip
 
 
@@ -620,7 +635,7 @@ async def _lose(exchange: Exchange, how: str) -> None:
             await exchange.answer(b"oops", "500 Internal Server Error")
         case "no secret":
             await exchange.answer(body, "201 Created", "application/json")
-        case "no JSON" | "other JSON" | "cut JSON" | "no text" | "a secret that is none":
+        case "no JSON" | "other JSON" | "cut JSON" | "no text" | "a secret that is none" | "an end that is none":
             await exchange.answer(_ODD[how], "201 Created", "application/json")
         case "html":
             await exchange.answer(b"<html>Sign in</html>", content_type="text/html")

@@ -1,24 +1,16 @@
 """An export as it is kept and described."""
 
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from ..settings import one_spelling
-from ..upstream.models import Granularity, ReportRequest
+from ..upstream.models import Granularity, ReportRequest, utc
 from .columns import Field as Column
 
-
-def _utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("there is no such moment in UTC") from None
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+Moment = Annotated[AwareDatetime, AfterValidator(utc)]
 FORMAT: Literal[1] = 1  # of the metadata file; a newer one is left alone
 
 

@@ -14,11 +14,19 @@ GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 FINEST: Granularity = "by_user_day_client_language"  # upstream's own default
 
 
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+def utc(moment: datetime) -> datetime:
+    """The same moment in UTC, which is meant where no zone is given.
+
+    Raises:
+        ValueError: where it has none (a last minute of the year 9999 in a zone west of it).
+    """
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("there is no such moment in UTC") from None
 
 
-Moment = Annotated[datetime, AfterValidator(_utc)]
+Moment = Annotated[datetime, AfterValidator(utc)]
 
 
 class Wire(BaseModel):

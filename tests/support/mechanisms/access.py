@@ -375,4 +375,8 @@ ACCESS = (
     Switch("what was undone can be tried again, but not yet", "access/tokens.py",
            'error.next_step.removesuffix("Try again.").strip()', "error.next_step",
            f"{_TOKENS}test_a_create_that_was_undone_says_when_to_try_again_and_nothing_else"),
+    Switch("a time that is none in UTC is no time", "upstream/models.py", "except OverflowError:",
+           "except ZeroDivisionError:",
+           f"{_TOKENS}test_a_list_with_a_time_that_there_is_not_is_refused_as_such {_LOST} "
+           "test_store.py::test_an_export_whose_moment_is_none_cannot_be_read_and_stops_no_start"),
 )  # fmt: skip

@@ -263,8 +263,6 @@ EXPORTS = (
            f"{_EXPORTS}test_old_exports_and_those_beyond_the_size_limit_are_deleted"),
     Switch("an export has a moment in a zone", "exports/models.py", "Annotated[AwareDatetime, ", "Annotated[datetime, ",
            _MOMENT),
-    Switch("an export has a moment in UTC", "exports/models.py", "except OverflowError:", "except ZeroDivisionError:",
-           _MOMENT),
     Switch("what cannot be removed stops nothing", "exports/store.py", "except AnalyticsError:  # logged by then\n",
            "except ZeroDivisionError:\n", _STUCK),
     Switch("what cannot be removed is said", "surface/tools/account.py", " if app.store.stuck else", " if False else",
