@@ -507,3 +507,22 @@ def test_the_walkthrough_shows_every_step_and_leaves_nothing(tmp_path: Path) -> 
     assert len([line for line in shown.splitlines() if line.startswith("20") and "█" in line]) >= 12
     assert "the token list confirms it" in " ".join(shown.split())
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize("result", [{}, {"action": "perhaps"}, {"action": "accept", "content": {"confirm": {}}}])
+def test_an_answer_to_a_dialog_that_is_none_revokes_nothing(tmp_path: Path, result: dict[str, Any]) -> None:
+    with spawned(tmp_path, "--demo", revision="2025-11-25") as raw:
+        about = {"capabilities": {"elicitation": {}}, "clientInfo": {"name": "raw", "version": "0"}}
+        raw.ask("initialize", about | {"protocolVersion": raw.revision})
+        raw.send("notifications/initialized", answered=False)
+        token = raw.ask("tools/call", {"name": "list_tokens", "arguments": {}})["structuredContent"]["tokens"][0]["id"]
+        given = {"token_id": token, "confirm": True}
+        number = raw.send("tools/call", {"name": "revoke_token", "arguments": given})
+        assert raw.process.stdout is not None
+        asked = json.loads(raw.process.stdout.readline())
+        assert asked["method"] == "elicitation/create"
+        raw.write(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode() + b"\n")
+        error = raw.answer(number)["result"]["structuredContent"]["error"]
+        tokens = raw.ask("tools/call", {"name": "list_tokens", "arguments": {}})["structuredContent"]["tokens"]
+    assert error["code"] == "cancelled"
+    assert not next(one for one in tokens if one["id"] == token)["is_expired"]

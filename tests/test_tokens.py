@@ -26,6 +26,7 @@ from sourcegraph_analytics_mcp.access import secret_store
 from sourcegraph_analytics_mcp.access.journal import Journal
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_TOKEN
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface import call as call_module
 from sourcegraph_analytics_mcp.surface.callers import caller, own
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from support.client import REVISIONS, answering, call, calling, connected, refused, text
@@ -403,8 +404,10 @@ async def test_a_revoke_asks_the_person_where_the_client_can(
 
 @pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
 @pytest.mark.parametrize(
-    ("action", "content"), [("decline", None), ("cancel", None), ("accept", {"confirm": False}), ("decline", YES)]
-)
+    ("action", "content"),
+    [("decline", None), ("cancel", None), ("accept", {"confirm": False}), ("decline", YES), ("accept", None),
+     ("accept", {}), ("accept", {"confirm": "yes"}), ("accept", {"confirm": 1}), ("accept", {"other": True})],
+)  # fmt: skip
 async def test_a_revoke_that_the_person_refuses_does_nothing(
     settings: Settings, upstream: Served, revision: str, action: Any, content: Any
 ) -> None:
@@ -790,6 +793,7 @@ KILLED_IN_CREATE = """
 import anyio, os, sys
 from sourcegraph_analytics_mcp.access import tokens
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface import call as call_module
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from mcp import Client
 
@@ -1686,9 +1690,46 @@ async def test_a_note_that_a_sweep_takes_before_it_is_locked_is_made_again(tmp_p
 @pytest.mark.parametrize("revision", ["2025-06-18", "2025-11-25"])
 async def test_a_client_that_fails_to_ask_revokes_nothing(settings: Settings, upstream: Served, revision: str) -> None:
     async def answer(context: Any, parameters: Any) -> ErrorData:
-        return ErrorData(code=-32603, message="no window")
+        return ErrorData(code=-32603, message="no window")  # or closed by the person: clients do not tell
 
     async with connected(settings, revision, elicitation_callback=answer) as client:
-        with pytest.raises(MCPError):
-            await client.call_tool("revoke_token", {"token_id": ACTIVE})
+        error = await refused(client, "revoke_token", token_id=ACTIVE, confirm=True)
+    assert error["code"] == "cancelled"
+    assert upstream.sent("DELETE") == []
+
+
+@pytest.mark.parametrize("code", [-32601, -32602, -32600])
+async def test_a_client_that_says_that_it_cannot_ask_must_confirm(
+    settings: Settings, upstream: Served, code: int
+) -> None:
+    async def answer(context: Any, parameters: Any) -> ErrorData:
+        return ErrorData(code=code, message="what is a dialog?")
+
+    async with connected(settings, "2025-11-25", elicitation_callback=answer) as client:
+        error = await refused(client, "revoke_token", token_id=ACTIVE)
+        assert upstream.sent("DELETE") == []
+        done = await call(client, "revoke_token", token_id=ACTIVE, confirm=True)
+    assert (error["code"], "confirm=true" in error["next_step"]) == ("forbidden", True)
+    assert done["outcome"] == "revoked"
+
+
+async def test_a_dialog_that_nobody_answers_ends(
+    settings: Settings, upstream: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, told_so = anyio.Event(), anyio.Event()
+
+    async def answer(context: Any, parameters: Any) -> Any:
+        asked.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            told_so.set()
+
+    monkeypatch.setattr(call_module, "_LONGEST_DIALOG", 0.3)
+    async with connected(settings, "2025-11-25", elicitation_callback=answer) as client:
+        with anyio.fail_after(20):
+            error = await refused(client, "revoke_token", token_id=ACTIVE, confirm=True)
+            await told_so.wait()  # the client can close its dialog
+    assert asked.is_set()
+    assert error["code"] == "cancelled"
     assert upstream.sent("DELETE") == []

@@ -4,8 +4,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
-from pydantic import BaseModel, Field
+import anyio
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    ElicitRequest,
+    ElicitRequestFormParams,
+    ElicitResult,
+    InputRequiredResult,
+)
+from pydantic import ValidationError
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
@@ -14,12 +24,13 @@ _MODERN = "2026-07-28"  # asks by an input_required result; before, by a request
 _ASKS_SINCE = "2025-06-18"  # older clients that declare elicitation still refuse the request
 _KEY = "confirmation"
 _PROGRESS_EVERY = 0.5  # seconds
-
-
-class Confirmation(BaseModel):
-    """The form a person fills in."""
-
-    confirm: bool = Field(description="Yes, do it")
+_LONGEST_DIALOG = 300.0  # seconds for the answer; over HTTP nobody may be there any more to give one
+_CANNOT = (METHOD_NOT_FOUND, INVALID_REQUEST, INVALID_PARAMS)  # other errors may be a person's no, or a lost connection
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {"confirm": {"type": "boolean", "title": "Confirm", "description": "Yes, do it"}},
+    "required": ["confirm"],
+}
 
 
 class Call:
@@ -59,21 +70,25 @@ class Call:
         if not self._can_ask():
             return None
         if not self.modern:
-            answer = await self._context.elicit(question, Confirmation)
-            return answer.action == "accept" and answer.data.confirm
+            return await self._answered(question)
         responses = self._context.input_responses or {}
         if self._context.request_state is None or _KEY not in responses:
-            schema = {
-                "type": "object",
-                "properties": {"confirm": {"type": "boolean", "title": "Confirm", "description": "Yes, do it"}},
-                "required": ["confirm"],
-            }
-            ask = ElicitRequest(params=ElicitRequestFormParams(message=question, requested_schema=schema))
+            ask = ElicitRequest(params=ElicitRequestFormParams(message=question, requested_schema=_FORM))
             return InputRequiredResult(input_requests={_KEY: ask}, request_state=_KEY)
-        response = responses[_KEY]
-        if not isinstance(response, ElicitResult) or response.action != "accept":
-            return False
-        return (response.content or {}).get("confirm") is True
+        return _agreed(responses[_KEY])
+
+    async def _answered(self, question: str) -> bool | None:
+        """Ask by a request of the server's own; None where the client says that it cannot ask."""
+        context = self._context
+        try:
+            with anyio.move_on_after(_LONGEST_DIALOG):
+                return _agreed(await context.session.elicit_form(question, _FORM, context.request_id))
+        except MCPError as error:
+            if error.code in _CANNOT:
+                return None
+        except ValidationError:  # what came is no answer to a question
+            pass
+        return False
 
     def _can_ask(self) -> bool:
         capabilities = self._context.client_capabilities
@@ -82,3 +97,10 @@ class Call:
             return False
         version = self._context.protocol_version or ""
         return self.modern or (version >= _ASKS_SINCE and self._context.session.can_send_request)
+
+
+def _agreed(answer: Any) -> bool:
+    """Whether the person has said yes, in so many words."""
+    return (
+        isinstance(answer, ElicitResult) and answer.action == "accept" and (answer.content or {}).get("confirm") is True
+    )
