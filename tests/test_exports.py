@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import anyio.lowlevel
@@ -21,9 +22,11 @@ from mcp_types import ResourceLink
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.reports import report
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
-from sourcegraph_analytics_mcp.exports import downloads, refreshes
+from sourcegraph_analytics_mcp.exports import downloads, wishes
+from sourcegraph_analytics_mcp.exports import store as exports_store
 from sourcegraph_analytics_mcp.exports.engine.questions import Questions
 from sourcegraph_analytics_mcp.exports.store import Store
+from sourcegraph_analytics_mcp.exports.wishes import Wish, Wishes
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.app import open_app
 from sourcegraph_analytics_mcp.surface.call import Call
@@ -32,7 +35,7 @@ from sourcegraph_analytics_mcp.upstream.models import ReportRequest
 from sourcegraph_analytics_mcp.usage.metrics import Minutes
 from sourcegraph_analytics_mcp.usage.summary import Summaries
 from support.client import REVISIONS, call, connected, read, refused, text
-from support.upstreams import Exchange, Served, scripted_upstream
+from support.upstreams import Exchange, Scripted, Served, scripted_upstream
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +51,10 @@ def sent_by_upstream(company: Company, granularity: str, start: date | None, end
 
 def rows_of(body: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(body.decode(), newline="")))
+
+
+def wish_for(request: ReportRequest) -> Wish:
+    return Wishes().take([request], new=False)
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -414,18 +421,88 @@ async def test_only_what_was_downloaded_for_a_refresh_ends_it_as_does_whoever_sa
 async def test_a_wish_for_new_data_that_nobody_repeats_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """So are the oldest of many, and one whose call ended; who asks then wants what is new by then."""
     now = [0.0]
-    monkeypatch.setattr(refreshes, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    wishes = refreshes.Refreshes()
-    asked = [[ReportRequest(instance_url=f"{n}.example", granularity="by_user")] for n in range(66)]
-    wishes.keep(first := wishes.take(asked[0]))
-    wishes.keep(again := wishes.take(asked[0]))
+    monkeypatch.setattr(wishes, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    wished = Wishes()
+    asked = [ReportRequest(instance_url=f"{n}.example", granularity="by_user") for n in range(66)]
+
+    def take(number: int) -> Wish:
+        return wished.take([asked[number]], new=True)
+
+    wished.keep(first := take(0))
+    wished.keep(again := take(0))
     now[0] = 3601.0
-    wishes.keep(second := wishes.take(asked[0]))
+    wished.keep(second := take(0))
     assert (again is first, second is first) == (True, False)
-    for other in asked[1:65]:
-        wishes.keep(wishes.take(other))
-    assert wishes.take(asked[0]) is not second
-    assert wishes.take(asked[64]) is not wishes.take(asked[64])
+    for other in range(1, 65):
+        wished.keep(take(other))
+    assert take(0) is not second
+    assert take(64) is not take(64)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("tool", ["export_csv", "query_usage", "list_inactive_users"])
+async def test_whoever_was_told_to_wait_gets_what_was_waited_for_though_the_hour_has_turned(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch, tool: str, kept: bool
+) -> None:
+    """Nothing is downloaded twice, nor what was `kept` when the first call came; who asks anew gets new data."""
+    days = {"start_date": str(END - timedelta(days=120)), "end_date": str(END)}
+    earlier = {"start_date": str(END - timedelta(days=241)), "end_date": str(END - timedelta(days=121))}
+    calls: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "export_csv": ({"granularity": "by_user", **days}, {"granularity": "by_user", **earlier}),
+        "query_usage": (
+            {"metrics": ["searches"], "compare_to_previous": True, **days},
+            {"granularity": "by_user", **earlier},
+        ),
+        "list_inactive_users": ({}, {"granularity": "by_user_month", "end_date": str(TODAY)}),
+    }
+    asked, first = calls[tool]
+    takes = 1 if tool == "export_csv" else 2
+    last = 2 if kept else takes  # which is slow
+    begun, finish = anyio.Event(), anyio.Event()
+    hour = [datetime.now(UTC)]
+    for module in (exports_store, downloads):
+        monkeypatch.setattr(module, "datetime", SimpleNamespace(now=lambda _: hour[0]))
+
+    async def answer(exchange: Exchange) -> None:
+        if "user-registry" in exchange.target:
+            await exchange.answer(status="404 Not Found")
+            return
+        granularity = parse_qs(urlsplit(exchange.target).query)["granularity"][0]
+        times = {"by_user_month": ("Timestamp Month", f"{TODAY:%Y-%m}"), "by_user_day": ("Timestamp Date", str(TODAY))}
+        header, cell = (f"{part}," if part else "" for part in times.get(granularity, ("", "")))
+        if reports(fake) == last:
+            begun.set()
+            await finish.wait()
+        await exchange.answer(f"Instance user ID,{header}Searches\n1,{cell}{reports(fake)}\n".encode())
+
+    def reports(fake: Scripted) -> int:
+        return sum("/reports/by-" in exchange.target for exchange in fake.exchanges)
+
+    async def told_to_wait() -> bool:
+        result = await client.call_tool(tool, asked)
+        return "is still" in text(result)
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, answer_within=0.5)) as client:
+        if kept:
+            await answered(client, "export_csv", **first)
+        while not begun.is_set():
+            assert await told_to_wait()
+        finish.set()
+        while any(e["status"] == "running" for e in (await call(client, "list_exports"))["exports"]):
+            pass
+        hour[0] += timedelta(hours=1)
+        await answered(client, tool, **asked)
+        assert reports(fake) == last
+        await answered(client, tool, **asked)
+        assert reports(fake) == last + takes
+
+
+async def answered(client: Client, tool: str, **asked: Any) -> None:
+    """Call a tool until it does not say to wait."""
+    with anyio.fail_after(60):
+        while "is still" in text(result := await client.call_tool(tool, asked)):
+            pass
+    assert not result.is_error, text(result)
 
 
 @pytest.mark.parametrize("part", ["", "/rows", "/data.csv", "query_export"])
@@ -463,12 +540,12 @@ async def test_what_failed_long_ago_is_tried_again(
     async with scripted_upstream(answer) as fake, open_app(make_settings(fake.url), Notices()) as app:
         app.store.prepare()
         request = ReportRequest(instance_url=DEMO_INSTANCE, granularity="by_user")
-        first = app.downloads.start(request)
+        first = app.downloads.start(request, wish_for(request))
         await app.downloads.wait(first, 0)
         finish.set()
         await first.done.wait()
         monkeypatch.setattr(downloads, "_UNTOLD_FOR", 0.0)
-        assert app.downloads.start(request) is not first
+        assert app.downloads.start(request, wish_for(request)) is not first
 
 
 async def test_only_the_latest_failures_are_kept_to_be_told(make_settings: Callable[..., Settings]) -> None:
@@ -480,11 +557,11 @@ async def test_only_the_latest_failures_are_kept_to_be_told(make_settings: Calla
         asked = [ReportRequest(instance_url=f"i{n}.example", granularity="by_user") for n in range(17)]
         failed = []
         for request in asked:
-            failed.append(download := app.downloads.start(request))
+            failed.append(download := app.downloads.start(request, wish_for(request)))
             await app.downloads.wait(download, 0)
             await download.done.wait()
-        assert app.downloads.start(asked[0]) is not failed[0]
-        assert [app.downloads.start(request) for request in asked[1:]] == failed[1:]
+        assert app.downloads.start(asked[0], wish_for(asked[0])) is not failed[0]
+        assert [app.downloads.start(request, wish_for(request)) for request in asked[1:]] == failed[1:]
 
 
 async def test_progress_counts_bytes_and_rows_and_gives_a_percentage(make_settings: Callable[..., Settings]) -> None:
@@ -550,10 +627,10 @@ async def test_a_call_does_not_join_a_download_that_is_being_cancelled(
         app.store.prepare()
         request = ReportRequest(instance_url=DEMO_INSTANCE, granularity="by_user")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(app.downloads.wait, app.downloads.start(request), 10)
+            tasks.start_soon(app.downloads.wait, app.downloads.start(request, wish_for(request)), 10)
             await begun.wait()
             tasks.cancel_scope.cancel()
-        fresh = app.downloads.start(request)
+        fresh = app.downloads.start(request, wish_for(request))
         await app.downloads.wait(fresh, 10)
         export = fresh.result()
     assert export is not None
@@ -722,7 +799,8 @@ async def test_a_download_left_running_goes_on_when_a_later_call_is_cancelled(
 
     async with scripted_upstream(answer) as fake, open_app(make_settings(fake.url), Notices()) as app:
         app.store.prepare()
-        download = app.downloads.start(ReportRequest(instance_url=DEMO_INSTANCE, granularity="by_user"))
+        request = ReportRequest(instance_url=DEMO_INSTANCE, granularity="by_user")
+        download = app.downloads.start(request, wish_for(request))
         await app.downloads.wait(download, 0)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(app.downloads.wait, download, 30)

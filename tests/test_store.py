@@ -32,6 +32,7 @@ from sourcegraph_analytics_mcp.exports import downloads, staging
 from sourcegraph_analytics_mcp.exports import store as exports_store
 from sourcegraph_analytics_mcp.exports.models import Export
 from sourcegraph_analytics_mcp.exports.store import Store
+from sourcegraph_analytics_mcp.exports.wishes import Wishes
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.app import sweep_callers
 from sourcegraph_analytics_mcp.surface.kept import purge
@@ -611,7 +612,7 @@ async def test_an_export_of_a_clock_that_was_ahead_is_new_for_nobody_when_its_mo
 def test_clocks_that_differ_by_seconds_are_not_ahead(tmp_path: Path) -> None:
     store = prepared(tmp_path)
     export = made(store, created_at=datetime.now(UTC) + timedelta(seconds=30))
-    assert store.fresh("") == [export]
+    assert store.fresh("", Wishes().take([], new=False)) == [export]
 
 
 def test_an_export_of_a_clock_that_was_ahead_goes_when_it_has_been_there_for_so_long(

@@ -21,9 +21,9 @@ from ..upstream.models import ReportRequest
 from .columns import Field
 from .engine.conversion import Ingestion, ingestion
 from .models import Export
-from .refreshes import Wish
 from .staging import Staging
 from .store import Store
+from .wishes import Wish
 
 _SAMPLE = 4 << 20  # bytes
 _SHRINKS = 4  # times at least, by gzip: a report of random figures (measured)
@@ -119,9 +119,9 @@ class Downloads:
         """Downloads that are not done, newest first."""
         return sorted(self._running.values(), key=lambda download: download.started_at, reverse=True)
 
-    def kept(self, request: ReportRequest, wish: Wish | None = None) -> Export | None:
-        """An export of the same request to this upstream in the same hour, or one that was downloaded for a wish."""
-        for export in self._store.fresh(self._upstream, only=None if wish is None else wish.downloads):
+    def kept(self, request: ReportRequest, wish: Wish) -> Export | None:
+        """An export of the same request to this upstream that will do for a wish."""
+        for export in self._store.fresh(self._upstream, wish):
             if export.request == request:
                 with suppress(AnalyticsError, OSError):  # one that is damaged is downloaded again
                     whole = self._store.get(export.id)
@@ -129,7 +129,7 @@ class Downloads:
                         return whole
         return None
 
-    def start(self, request: ReportRequest, wish: Wish | None = None) -> Download:
+    def start(self, request: ReportRequest, wish: Wish) -> Download:
         """Begin a download, or join the one for the same request that is running, or has failed unheard.
 
         Args:
@@ -141,8 +141,7 @@ class Downloads:
             staging = self._store.stage()
             download = self._running[request] = Download(staging.id, request, datetime.now(UTC))
             self._tasks.start_soon(self._run, download, staging)
-        if wish is not None:
-            wish.downloads.add(download.id)
+        wish.exports.add(download.id)
         return download
 
     async def wait(self, download: Download, seconds: float) -> None:

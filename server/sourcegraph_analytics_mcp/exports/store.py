@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,7 @@ from .models import Export
 from .moments import age, ahead, hour
 from .readers import Readers
 from .staging import DOOMED, Staging, remove_abandoned, unchanged_for
+from .wishes import Wish
 
 _ROOM_FOR_UNKNOWN = 256 << 20  # bytes
 _IN_USE = timedelta(hours=1)  # an older export answers no question that is asked now
@@ -146,22 +147,26 @@ class Store:
         """Every whole export, newest first, and last those that a clock made that was ahead."""
         return sorted(self._all(), key=lambda export: ahead(export, now))
 
-    def fresh(self, upstream: str, since: datetime | None = None, only: Collection[str] | None = None) -> list[Export]:
+    def fresh(self, upstream: str, wish: Wish, since: datetime | None = None) -> list[Export]:
         """Those of one upstream that are as good as new, newest first: of this hour, as its data refresh on the hour.
 
         What a clock made that was ahead is not: nobody knows when that was.
 
         Args:
             upstream: the address that they came from.
+            wish: what they are for; those that it waited for are as good in whatever hour.
             since: for who wants newer ones: those made since then, in whatever hour.
-            only: for who waited for new ones: just those of these ids, in whatever hour.
         """
         now = datetime.now(UTC)
-        ours = [e for e in self.exports() if e.upstream == upstream]
-        if only is not None:
-            return [e for e in ours if e.id in only]
         recent = hour(now) if since is None else since
-        return [e for e in ours if e.created_at >= recent and not ahead(e, now)]
+
+        def will_do(export: Export) -> bool:
+            if since is not None and export.created_at < since:
+                return False
+            of_now = export.created_at >= recent and not ahead(export, now)
+            return export.id in wish.exports or (of_now and not wish.new)
+
+        return [e for e in self.exports() if e.upstream == upstream and will_do(e)]
 
     async def listed(self) -> list[Export]:
         """The same for who must not wait for a slow disk."""

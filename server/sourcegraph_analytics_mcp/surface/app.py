@@ -22,8 +22,8 @@ from ..exports.engine.forks import forks
 from ..exports.engine.queries import Sandbox
 from ..exports.engine.questions import Questions
 from ..exports.identities import Pseudonyms
-from ..exports.refreshes import Refreshes
 from ..exports.store import Store
+from ..exports.wishes import Wishes
 from ..redaction import Redactor
 from ..settings import Settings
 from ..upstream.analytics import Analytics
@@ -52,7 +52,7 @@ class App:
     tokens: TokenDesk
     store: Store
     downloads: Downloads
-    refreshes: Refreshes
+    wishes: Wishes
     questions: Questions
     sandbox: Sandbox
     summaries: Summaries
@@ -136,11 +136,11 @@ async def open_app(
             desk,
             store,
             downloads,
-            refreshes := Refreshes(),
+            wishes := Wishes(),
             questions,
             sandbox,
             Summaries(questions, minutes),
-            Answers(store, refreshes, questions, settings.url, minutes, shared.people.teams, shown),
+            Answers(store, wishes, questions, settings.url, minutes, shared.people.teams, shown),
             shared.people.seats,
             notices,
             Redactor(credentials.known),

@@ -11,8 +11,8 @@ import anyio.to_thread
 from ..errors import AnalyticsError
 from ..exports.engine.questions import Questions
 from ..exports.models import Export
-from ..exports.refreshes import Refreshes, Wish
 from ..exports.store import Store
+from ..exports.wishes import Wish, Wishes
 from ..upstream.models import ReportRequest
 from .checks import Checks, check_columns, languages
 from .coverage import Coverage, covered
@@ -24,7 +24,7 @@ from .question import TIME, Dimension, Need, Question
 from .source import Source, Terms
 from .sql import build
 
-Fetch = Callable[[ReportRequest, Wish | None], Awaitable[Export]]
+Fetch = Callable[[ReportRequest, Wish], Awaitable[Export]]
 _TITLES: dict[Dimension, str] = {
     "day": "Day", "week": "Week of (Monday)", "month": "Month", "quarter": "Quarter",
     "user": "User", "team": "Team", "client": "Client", "language": "Language",
@@ -76,7 +76,7 @@ class Answers:
     def __init__(
         self,
         store: Store,
-        refreshes: Refreshes,
+        wishes: Wishes,
         questions: Questions,
         upstream: str,
         minutes: Minutes,
@@ -84,7 +84,7 @@ class Answers:
         shown: Callable[[str], str],
     ) -> None:
         self._store = store
-        self._refreshes = refreshes
+        self._wishes = wishes
         self._questions = questions
         self._upstream = upstream
         self._minutes = minutes
@@ -95,7 +95,7 @@ class Answers:
         """Answer one question.
 
         Args:
-            fetch: downloads a report, for a wish for new data if there is one, or joins the download that is running.
+            fetch: downloads a report for a wish, or joins the download that is running.
 
         Raises:
             AnalyticsError: when it makes no sense, the data cannot tell, or the data cannot be had.
@@ -134,32 +134,25 @@ class Answers:
         return Terms(self._minutes, tuple(team_of), tuple(team_of.values()), today)
 
     async def _exports(self, question: Question, fetch: Fetch, today: date, *, refresh: bool) -> list[Export]:
-        """What a question rests on; a wish for new data outlasts a call that has to be repeated."""
+        """What a question rests on."""
         reports = [need.request for need in question.needs]
-        wish = self._refreshes.take(reports) if refresh else None
-        try:
-            exports = [await self.data(need, fetch, today, wish=wish) for need in question.needs]
-        except AnalyticsError as error:
-            if wish is not None and error.code == "busy":
-                self._refreshes.keep(wish)
-            raise
-        self._refreshes.answered(reports, exports)
+        with self._wishes.of(reports, new=refresh) as wish:
+            exports = [await self.data(need, fetch, today, wish) for need in question.needs]
+        self._wishes.answered(reports, exports)
         return exports
 
-    async def data(
-        self, need: Need, fetch: Fetch, today: date, *, since: datetime | None = None, wish: Wish | None = None
-    ) -> Export:
-        """An export of this upstream that meets a need: the newest that is kept, else a new one.
+    async def data(self, need: Need, fetch: Fetch, today: date, wish: Wish, *, since: datetime | None = None) -> Export:
+        """An export of this upstream that meets a need: the newest that is kept and will do, else a new one.
 
         Args:
             since: what must not be older; None for this hour.
-            wish: whose downloads alone will do, in whatever hour.
         """
-        only = None if wish is None else wish.downloads
-        for export in await anyio.to_thread.run_sync(self._store.fresh, self._upstream, since, only):
+        for export in await anyio.to_thread.run_sync(self._store.fresh, self._upstream, wish, since):
             if need.met_by(export, today):
                 with suppress(AnalyticsError):  # one that is damaged is downloaded again
-                    return await anyio.to_thread.run_sync(self._store.get, export.id)
+                    whole = await anyio.to_thread.run_sync(self._store.get, export.id)
+                    wish.exports.add(whole.id)  # others may have to be waited for until the hour has turned
+                    return whole
         return await fetch(need.download(today), wish)
 
     async def _coverage(self, days: Range, export: Export, source: Source, tables: dict[str, Any]) -> Coverage | None:

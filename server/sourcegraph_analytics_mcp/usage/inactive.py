@@ -82,12 +82,13 @@ async def find_inactive(
     Raises:
         AnalyticsError: `unsupported` where nobody at all was active, which is more likely a gap in the data.
     """
-    window = Range(today - timedelta(days=days - 1), today, over=False)
+    everybody_ever, lately = needs(instance, days, today)
+    (window,) = lately.ranges
     whole = _first_whole_month(window)
-    ever = await data(replace(_need(instance, "by_user_month", Range(None, today, over=False)), alone=True), None)
+    ever = await data(everybody_ever, None)
     # Who came back since an older report is known by a month that lies in the window, or else by a newer report.
     since = None if whole <= today else ever.created_at
-    recent = await data(_need(instance, "by_user_day" if days <= SHORT else "by_user", window), since)
+    recent = await data(lately, since)
     shown = questions.pseudonyms.of if questions.pseudonyms else str
     label = (lambda row: str(row["id"])) if questions.pseudonyms else _label
     services = _service_accounts(await registry(), shown)
@@ -118,6 +119,13 @@ async def find_inactive(
         covered=seen if seen and seen.unit == "day" else None,
         exports=(recent, ever),
     )
+
+
+def needs(instance: str, days: int, today: date) -> tuple[Need, Need]:
+    """The reports that it takes: everybody ever seen, and who was active in the last days, today included."""
+    window = Range(today - timedelta(days=days - 1), today, over=False)
+    ever = replace(_need(instance, "by_user_month", Range(None, today, over=False)), alone=True)
+    return ever, _need(instance, "by_user_day" if days <= SHORT else "by_user", window)
 
 
 def _first_whole_month(window: Range) -> date:

@@ -43,18 +43,17 @@ async def export_csv(app: App, arguments: ExportArguments, call: Call) -> Reply:
     """Download a usage report as CSV and keep it for tables and questions; the rows stay on disk.
     For a figure, ask query_usage instead. Long exports go on in the background: call again to wait."""
     request = _request(app, arguments)
-    wish = app.refreshes.take([request]) if arguments.refresh else None
+    wish = app.wishes.take([request], new=arguments.refresh)
     export = await anyio.to_thread.run_sync(app.downloads.kept, request, wish)
-    reused = export is not None and wish is None
+    reused = export is not None and export.id not in wish.exports
     if export is None:
         await prepare(app)
         download = app.downloads.start(request, wish)
         export = await wait_for(app, download, call)
         if export is None:
-            if wish is not None:
-                app.refreshes.keep(wish)
+            app.wishes.keep(wish)
             return _running(app, download)
-    app.refreshes.answered([request], [export])
+    app.wishes.answered([request], [export])
     return _complete(app, export, reused=reused)
 
 

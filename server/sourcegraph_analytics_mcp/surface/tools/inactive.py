@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ...errors import AnalyticsError
 from ...exports.models import Export
-from ...usage.inactive import Inactive, find_inactive
+from ...usage.inactive import Inactive, find_inactive, needs
 from ...usage.notes import NO_DAYS
 from ...usage.question import Need
 from ..app import App
@@ -48,15 +48,17 @@ async def list_inactive_users(app: App, arguments: InactiveArguments, call: Call
     fetch = fetching(app, call)
 
     async def data(need: Need, since: datetime | None) -> Export:
-        return await app.answers.data(need, fetch, today, since=since)
+        return await app.answers.data(need, fetch, today, wish, since=since)
 
     async def registry() -> str | None:
         with anyio.move_on_after(_REGISTRY_WITHIN), suppress(AnalyticsError):  # it may fail in any way
             return await app.analytics.user_registry(instance)
         return None  # the notes say what that means
 
+    reports = [need.request for need in needs(instance, arguments.days, today)]
     async with reading(app):
-        found = await find_inactive(instance, arguments.days, today, app.seats, app.questions, data, registry)
+        with app.wishes.of(reports, new=False) as wish:
+            found = await find_inactive(instance, arguments.days, today, app.seats, app.questions, data, registry)
     return _reply(found, arguments)
 
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from ...errors import AnalyticsError, invalid
 from ...exports.models import Export
 from ...exports.numbers import in_json
-from ...exports.refreshes import Wish
+from ...exports.wishes import Wish
 from ...upstream.models import ReportRequest
 from ...usage.answers import Answer as Found
 from ...usage.answers import Column
@@ -161,7 +161,7 @@ def _check_order(question: Question) -> None:
 def fetching(app: App, call: Call) -> Any:
     """How an answer gets data that is not kept: a shared download, waited for as long as clients wait."""
 
-    async def fetch(request: ReportRequest, wish: Wish | None) -> Export:
+    async def fetch(request: ReportRequest, wish: Wish) -> Export:
         await prepare(app)
         download = app.downloads.start(request, wish)
         export = await wait_for(app, download, call)
