@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import re
 import resource
 import time
 from collections.abc import Callable
@@ -316,11 +317,45 @@ async def test_a_background_export_that_fails_says_so_once_to_whoever_asks_next(
                 pass
         error = await refused(client, "export_csv", **asked)
         assert (error["code"], len(fake.exchanges)) == ("upstream_bad_csv", 1)
-        assert "seconds ago: call again to try anew." in error["next_step"]
+        assert re.search("seconds? ago: call again to try anew.", error["next_step"])
         with anyio.fail_after(30):
             while (await call(client, "export_csv", granularity="by_user"))["export"]["status"] == "running":
                 pass
         assert len(fake.exchanges) == 2
+
+
+@pytest.mark.parametrize(
+    ("later", "said", "left"),
+    [
+        (1, "That was in the background, 1 second ago: wait 1799 seconds, then call again.", 1799),
+        (300, "That was in the background, 300 seconds ago: wait 1500 seconds, then call again.", 1500),
+        (500, "That was in the background, 500 seconds ago: call again to try anew.", None),
+    ],
+)
+async def test_a_background_export_that_is_to_wait_says_for_how_long_yet(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch, later: int, said: str, left: int | None
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(downloads, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    begun, finish = anyio.Event(), anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        begun.set()
+        await finish.wait()
+        wait = 1800 if left else 400
+        await exchange.answer(status="429 Too Many Requests", extra=f"Retry-After: {wait}\r\n")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, answer_within=0.2)) as client:
+        assert (await call(client, "export_csv"))["export"]["status"] == "running"
+        await begun.wait()
+        finish.set()
+        with anyio.fail_after(30):
+            while (await call(client, "list_exports"))["exports"]:
+                pass
+        now[0] = later
+        error = await refused(client, "export_csv")
+    assert (error["code"], error["next_step"], error["retry_after_seconds"]) == ("rate_limited", said, left)
+    assert (error["retryable"], len(fake.exchanges)) == (True, 1)
 
 
 async def test_a_refresh_that_runs_on_ends_with_its_own_export_and_the_next_is_another(make_settings: Make) -> None:

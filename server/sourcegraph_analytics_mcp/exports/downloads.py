@@ -190,9 +190,7 @@ class Downloads:
         download = self._untold.pop(request, None)
         if download is None or download.error is None or (ago := time.monotonic() - download.ended) > _UNTOLD_FOR:
             return None
-        error = download.error
-        step = f"{error.next_step} That was in the background, {ago:.0f} seconds ago: call again to try anew."
-        download.error = AnalyticsError(error.code, error.message, step, retryable=error.retryable)
+        download.error = _told_late(download.error, round(ago))
         return download
 
     def _keep_untold(self, download: Download) -> None:
@@ -229,6 +227,18 @@ class Downloads:
             }
         )
         return await anyio.to_thread.run_sync(self._store.commit, staging, export)
+
+
+def _told_late(error: AnalyticsError, ago: int) -> AnalyticsError:
+    """The same failure after so many seconds, of which a wait has gone by."""
+    when = f"That was in the background, {ago} second{'' if ago == 1 else 's'} ago:"
+    wait = error.retry_after_seconds
+    left = max(0, round(wait - ago)) if wait else 0
+    what = "" if wait else f"{error.next_step} "  # which would be how long to wait
+    step = f"wait {left} seconds, then call again." if left else "call again to try anew."
+    return AnalyticsError(
+        error.code, error.message, f"{what}{when} {step}", retryable=error.retryable, retry_after_seconds=left or None
+    )
 
 
 def _outside(request: ReportRequest, facts: dict[str, object]) -> Iterator[str]:

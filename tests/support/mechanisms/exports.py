@@ -23,6 +23,7 @@ _WISH = (
     "test_query_usage.py::test_a_refresh_that_takes_several_calls_ends_with_what_was_downloaded_for_it"
 )
 _GRANTED = f"{_EXPORTS}test_only_what_was_downloaded_for_a_refresh_ends_it_as_does_whoever_saw_it"
+_LATE = f"{_EXPORTS}test_a_background_export_that_is_to_wait_says_for_how_long_yet"
 _TURNED = f"{_EXPORTS}test_whoever_was_told_to_wait_gets_what_was_waited_for_though_the_hour_has_turned"
 _SLOW = f"{_STORE}test_a_question_never_looks_at_a_slow_disk_while_others_wait"
 _AHEAD = f"{_STORE}test_an_export_of_a_clock_that_was_ahead_"
@@ -167,6 +168,10 @@ EXPORTS = (
            "download =", f"{_EXPORTS}test_two_calls_share_one_download"),
     Switch("a failure in the background is told", "exports/downloads.py", " or self._failed_unheard(request)", "",
            f"{_EXPORTS}test_a_background_export_that_fails_says_so_once_to_whoever_asks_next"),
+    Switch("a failure in the background says how long to wait yet", "exports/downloads.py", "round(wait - ago)",
+           "round(wait)", _LATE),
+    Switch("a wait that is over is none", "exports/downloads.py", '"" if wait else f"{error.next_step} "',
+           'f"{error.next_step} "', _LATE),
     Switch("a failure is told once", "exports/downloads.py", "self._untold.pop(request, None)",
            "self._untold.get(request)",
            f"{_EXPORTS}test_a_background_export_that_fails_says_so_once_to_whoever_asks_next"),
