@@ -275,6 +275,7 @@ async def test_a_long_export_goes_on_in_the_background(make_settings: Callable[.
         await finish.wait()
         await exchange.send(body[2000:])
 
+    said = "That export is still running. list_exports shows how far it is; call again when it is complete."
     async with scripted_upstream(answer) as scripted:
         settings = make_settings(scripted.url, answer_within=0.3)
         async with connected(settings) as client:
@@ -283,6 +284,12 @@ async def test_a_long_export_goes_on_in_the_background(make_settings: Callable[.
                 while running["progress"] is None:  # nothing has come yet
                     running = (await call(client, "export_csv", granularity="by_user"))["export"]
             listed = (await call(client, "list_exports"))["exports"]
+            for tool, more in (("query_export", {"sql": "SELECT 1 FROM usage"}), ("delete_export", {})):
+                error = await refused(client, tool, export_id=running["id"], **more)
+                assert (error["code"], f"{error['message']} {error['next_step']}") == ("busy", said)
+            for part in ("", "/rows", "/data.csv"):
+                with pytest.raises(MCPError, match=re.escape(f"[busy] {said}")):
+                    await read(client, f"analytics://exports/{running['id']}{part}")
             finish.set()
             done = await call(client, "export_csv", granularity="by_user")
             while done["export"]["status"] == "running":

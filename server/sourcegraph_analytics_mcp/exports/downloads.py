@@ -20,6 +20,7 @@ from ..upstream.analytics import Analytics, Report
 from ..upstream.models import ReportRequest
 from .columns import Field
 from .engine.conversion import Ingestion, ingestion
+from .missing import under_way, unknown
 from .models import Export
 from .staging import Staging
 from .store import Store
@@ -118,6 +119,29 @@ class Downloads:
     def running(self) -> list[Download]:
         """Downloads that are not done, newest first."""
         return sorted(self._running.values(), key=lambda download: download.started_at, reverse=True)
+
+    async def export(self, export_id: str) -> Export:
+        """Look up an export that is kept.
+
+        Raises:
+            AnalyticsError: `busy` while it is running, `not_found`, or `store_corrupt` when its files are not whole.
+        """
+        self._check_ended(export_id)
+        return await anyio.to_thread.run_sync(self._store.get, export_id)
+
+    async def delete(self, export_id: str) -> None:
+        """Remove every copy of an export.
+
+        Raises:
+            AnalyticsError: `busy` while it is running, `not_found`, or `store_corrupt` when it cannot be removed.
+        """
+        self._check_ended(export_id)
+        if not await anyio.to_thread.run_sync(self._store.delete, export_id):
+            raise unknown()
+
+    def _check_ended(self, export_id: str) -> None:
+        if any(download.id == export_id for download in self._running.values()):
+            raise under_way()
 
     def kept(self, request: ReportRequest, wish: Wish) -> Export | None:
         """An export of the same request to this upstream that will do for a wish."""

@@ -1,4 +1,4 @@
-"""What is said of an export that has gone, or is not what was written."""
+"""What is said of an export that has gone, is not there yet, or is not what was written."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +9,16 @@ from .models import Export
 
 def unknown() -> AnalyticsError:
     return AnalyticsError("not_found", "There is no export with that id.", "list_exports shows those that are kept.")
+
+
+def under_way() -> AnalyticsError:
+    return AnalyticsError(
+        "busy",
+        "That export is still running.",
+        "list_exports shows how far it is; call again when it is complete.",
+        retryable=True,
+        retry_after_seconds=5,
+    )
 
 
 def deleted() -> AnalyticsError:

@@ -129,14 +129,14 @@ def columns_markdown(*, masked: bool) -> str:
 
 
 async def summary_of(app: App, export_id: str) -> str:
-    export = await anyio.to_thread.run_sync(app.store.get, export_id)
+    export = await app.downloads.export(export_id)
     return exports_text.summary_markdown(export, await app.summaries.of(export), masked=app.masked)
 
 
 async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:
     if not 1 <= limit <= _MOST_ROWS:
         raise invalid(f"limit must be 1 to {_MOST_ROWS}.")
-    export = await anyio.to_thread.run_sync(app.store.get, export_id)
+    export = await app.downloads.export(export_id)
     shown = Shown(export.fields, app.questions.pseudonyms)
     rows = [shown.row(row) for row in await anyio.to_thread.run_sync(page, export, offset, limit)]
     rows = rows[: max(fitting(rows), 1)]
@@ -153,7 +153,7 @@ async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:
 
 
 async def csv_of(app: App, export_id: str) -> str:
-    export = await anyio.to_thread.run_sync(app.store.get, export_id)
+    export = await app.downloads.export(export_id)
     if export.byte_count > _MOST_CSV:
         file = "Open the file that export_csv names, r" if app.shows_paths else "R"
         raise AnalyticsError(

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from ...errors import invalid
 from ...exports.downloads import Download
-from ...exports.missing import unknown
 from ...exports.models import Export
 from ...upstream.models import FINEST, Granularity, ReportRequest
 from .. import exports_text
@@ -168,8 +167,7 @@ class DeleteExportAnswer(Answer):
 )
 async def delete_export(app: App, arguments: DeleteExportArguments, call: Call) -> Reply:
     """Delete the local copy of an export. Upstream keeps its data, so it can be exported again."""
-    if not await anyio.to_thread.run_sync(app.store.delete, arguments.export_id):
-        raise unknown()
+    await app.downloads.delete(arguments.export_id)
     await app.notices.exports_changed()
     return Reply("The export was deleted, every copy of it.",
                  DeleteExportAnswer(export_id=arguments.export_id, deleted=True))  # fmt: skip

@@ -3,7 +3,6 @@
 import re
 from typing import Annotated
 
-import anyio.to_thread
 from pydantic import Field
 
 from ...exports.identities import hidden
@@ -39,7 +38,7 @@ async def query_export(app: App, arguments: SqlArguments, call: Call) -> Reply:
     """Run one read-only SQL query over an export, for what query_usage cannot answer. Columns in snake_case:
     instance_user_id, timestamp_date, client_name, language, chat_events…; all in analytics://columns. Count people
     by instance_user_id; sum before dividing."""
-    export = await anyio.to_thread.run_sync(app.store.get, arguments.export_id)
+    export = await app.downloads.export(arguments.export_id)
     columns = [f.name for f in export.fields if not app.masked or not hidden(f.name)]
     found = await app.sandbox.run(export.parts, columns, arguments.sql, arguments.limit)
     found["notes"] += _of_the_data(app, export, f"{arguments.sql} {found['columns']}".lower())
