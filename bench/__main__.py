@@ -33,7 +33,7 @@ async def hello(name: str = "x") -> str:
     return name
 mcp.run()
 """
-_SETTINGS = {"instance": "a.example", "access_token": "bench", "answer_within": "600", "log_level": "ERROR"}
+_SETTINGS = {"instance": "a.example", "access_token": "bench-made-up", "answer_within": "600", "log_level": "ERROR"}
 
 
 def timed(run: Callable[[], Any]) -> float:

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "disk": set(),
     "redaction": set(),
     "loading": set(),
-    "settings": {"errors"},
+    "settings": {"errors", "redaction"},
     "upstream": FLOOR,
     "access": FLOOR | {"upstream"},
     "exports": FLOOR | {"upstream"},

@@ -98,13 +98,13 @@ async def test_a_proxy_sees_nothing_of_what_it_passes_on(
 
     async with scripted_upstream(tunnel) as proxy:
         environment(HTTPS_PROXY=proxy.url.replace("//", "//me:pw@"), SSL_CERT_FILE=str(certificate))
-        async with connected(make_settings(NOWHERE, access_token="planted")) as client:
+        async with connected(make_settings(NOWHERE, access_token="planted-token")) as client:
             result = await client.call_tool("get_credits", {})
     assert not result.is_error
     (seen,) = proxy.exchanges
     assert seen.headers["proxy-authorization"] == "Basic bWU6cHc="
     assert "planted" not in str(seen.headers)
-    assert b"Authorization: Bearer planted\r\n" in inside
+    assert b"Authorization: Bearer planted-token\r\n" in inside
     assert b"proxy-authorization" not in inside.lower()
 
 
@@ -116,8 +116,8 @@ async def test_a_netrc_says_nothing_to_anybody(
     file.chmod(0o600)
     environment(NETRC=str(file), HOME=str(tmp_path))
     async with scripted_upstream(decline) as fake:
-        await ask_both(make_settings(fake.url, access_token="ours"), f"{fake.url}/keys")
-    assert [e.headers.get("authorization") for e in fake.exchanges] == ["Bearer ours", None]
+        await ask_both(make_settings(fake.url, access_token="ours-made-up"), f"{fake.url}/keys")
+    assert [e.headers.get("authorization") for e in fake.exchanges] == ["Bearer ours-made-up", None]
 
 
 def test_a_proxy_that_speaks_socks_needs_its_library(

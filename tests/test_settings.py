@@ -52,6 +52,8 @@ def read(**given: str) -> Settings:
         ({"INSTANCE": "planted.example", "INSTANCES": "a.example, b.example"}, "INSTANCES", "must be among them"),
         *(({name: "~nobody-here/planted"}, name, "write the whole path") for name in FILES),
         (HTTP | {"CALLERS_FILE": "~nobody-here/planted"}, "CALLERS_FILE", "write the whole path"),
+        ({"ACCESS_TOKEN": "planted"}, "ACCESS_TOKEN", "at least 12 characters"),
+        ({"CAS_COOKIE": " planted-it \n"}, "CAS_COOKIE", "at least 12 characters"),
         ({"STATE_KEY": "planted-and-short"}, "STATE_KEY", "at least 32 bytes"),
     ],
 )

@@ -436,7 +436,11 @@ def test_a_wrong_setting_stops_the_start_with_one_sentence(tmp_path: Path, varia
 @pytest.mark.parametrize("more", [{"PYTHONWARNINGS": "default"}, {"PYTHONDEVMODE": "1"}, {"PYTHONVERBOSE": "1"}])
 def test_nothing_but_messages_is_on_stdout(tmp_path: Path, more: dict[str, str]) -> None:
     """Whatever the interpreter has to say, with a setting that is wrong, and without a network."""
-    offline = {"SRC_ANALYTICS_URL": "http://127.0.0.1:9", "SRC_ANALYTICS_ACCESS_TOKEN": "a", "HOME": str(tmp_path)}
+    offline = {
+        "SRC_ANALYTICS_URL": "http://127.0.0.1:9",
+        "SRC_ANALYTICS_ACCESS_TOKEN": "a-made-up-one",
+        "HOME": str(tmp_path),
+    }
     offline |= {"SRC_ANALYTICS_INSTANCE": "a.example", "SRC_ANALYTICS_RETRY_BASE_DELAY": "0.01"}
     asked: list[tuple[str, dict[str, Any]]] = [
         ("tools/list", {}),

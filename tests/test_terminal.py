@@ -119,10 +119,11 @@ def private(path: Path, content: bytes) -> None:
         ("ACCESS_TOKEN_FILE", lambda path: None, "cannot be read"),
         ("ACCESS_TOKEN_FILE", lambda path: private(path, b"\xff\xfe"), "cannot be read"),
         ("ACCESS_TOKEN_FILE", lambda path: private(path, b"two words"), "cannot be part of a token"),
+        ("ACCESS_TOKEN_FILE", lambda path: private(path, b"token\n"), "at least 12 characters"),
         ("TEAMS_FILE", lambda path: private(path, b"ann@example.com\n"), "line 1"),
         ("SEATS_FILE", lambda path: private(path, b"ann\nann\n"), "line 2"),
     ],
-    ids=["no token file", "no text", "no token", "teams", "seats"],
+    ids=["no token file", "no text", "no token", "too short", "teams", "seats"],
 )
 def test_a_wrong_file_stops_the_start(
     variable: str,
@@ -257,7 +258,7 @@ def test_serve_is_what_it_does_without_a_command(tmp_path: Path) -> None:
         assert raw.process.wait(5) == 0
 
 
-@pytest.mark.parametrize(("cookie", "status"), [(DEMO_COOKIE, 0), ("two words", 2)], ids=["right", "wrong"])
+@pytest.mark.parametrize(("cookie", "status"), [(DEMO_COOKIE, 0), ("two words", 2), ("shrt-sessn", 2)])
 def test_login_takes_the_cookie_unseen_and_keeps_a_token(
     tmp_path: Path, upstream: Served, cookie: str, status: int
 ) -> None:

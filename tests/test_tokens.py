@@ -735,13 +735,13 @@ async def test_the_cookie_has_the_name_that_is_set_and_no_other_is_sent_back(mak
         await exchange.answer(_listed([]), content_type="application/json", extra="Set-Cookie: cas=evil; Path=/\r\n")
 
     async with scripted_upstream(answer) as scripted:
-        settings = make_settings(scripted.url, cookie_name="accounts_session_v2", cas_cookie="  chocolate\n")
+        settings = make_settings(scripted.url, cookie_name="accounts_session_v2", cas_cookie="  chocolate-chip\n")
         async with connected(settings) as client:
             await call(client, "list_tokens")
             await call(client, "list_tokens")
         async with connected(settings.model_copy(update={"cas_cookie": None})) as client:
             missing = await refused(client, "list_tokens")
-    assert [e.headers["cookie"] for e in scripted.exchanges] == ["accounts_session_v2=chocolate"] * 2
+    assert [e.headers["cookie"] for e in scripted.exchanges] == ["accounts_session_v2=chocolate-chip"] * 2
     assert "copy the cookie `accounts_session_v2` from" in missing["next_step"]
 
 
@@ -978,7 +978,7 @@ async def test_a_create_that_another_server_has_under_way_is_left_alone(make_set
             desk.silent = False
             await desk.answer(exchange)
             await asked.wait()
-            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new"}).encode(), "201 Created")
+            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new-1"}).encode(), "201 Created")
         else:
             await desk.answer(exchange)
 
@@ -1087,7 +1087,7 @@ async def test_a_token_that_another_server_made_is_not_taken_for_what_a_lost_cre
             if when == "under way":
                 told.set()
                 await failed.wait()
-            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new"}).encode(), "201 Created")
+            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new-1"}).encode(), "201 Created")
 
     async with scripted_upstream(answer) as fake:
         settings = make_settings(fake.url, instance="")
@@ -1116,7 +1116,7 @@ async def test_what_a_crash_left_is_not_settled_while_a_create_of_its_name_is_un
             await desk.answer(exchange)
             asked.set()
             await listed.wait()
-            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new"}).encode(), "201 Created")
+            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new-1"}).encode(), "201 Created")
         else:
             await desk.answer(exchange)
 
@@ -1509,7 +1509,7 @@ async def test_a_token_that_is_made_while_the_store_is_held_for_long_is_revoked_
         await desk.answer(exchange)
         if exchange.method == "POST":
             fcntl.flock(lock, fcntl.LOCK_EX)
-            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new"}).encode(), "201 Created")
+            await exchange.answer(json.dumps(desk.tokens[0] | {"secret": "sams_at_new-1"}).encode(), "201 Created")
 
     async with scripted_upstream(answer) as fake:
         settings = make_settings(fake.url)

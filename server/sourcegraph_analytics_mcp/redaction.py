@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 _TOKEN = re.compile(r"sams_at_(?:\\*[A-Za-z0-9._~+/=-])+")
 _MASK = "[secret]"
-_SHORTEST = 12  # characters; less of a secret's beginning may be anything
+SHORTEST = 12  # characters; less of a secret, or of its beginning, may be anything, and our own words are masked
 _ESCAPED = re.compile(r"[^A-Za-z0-9]")
 LEARNT: set[str] = set()  # every secret that this process came to know, for the log, which all callers share
 
@@ -22,7 +22,7 @@ class _Secret:
     """A secret, and how to find what a cut left of it, with or without backslashes and as addresses have it."""
 
     def __init__(self, secret: str) -> None:
-        head, self._tail = secret[:_SHORTEST], secret[_SHORTEST:]
+        head, self._tail = secret[:SHORTEST], secret[SHORTEST:]
         self._head = re.compile(r"\\*".join(map(_spelled, head)))
         self.sign = max(_ESCAPED.split(head), key=len)  # a piece of it that no spelling changes
 
@@ -111,7 +111,7 @@ class Redactor:
     def _secrets(self) -> list[_Secret]:
         if self._count != len(self._known):
             known = tuple(self._known)  # which may grow under another thread
-            plain = {text for text in map(unquote, known) if len(text) >= _SHORTEST}  # of one that holds %2B
+            plain = {text for text in map(unquote, known) if len(text) >= SHORTEST}  # of one that holds %2B
             self._made = [_Secret(secret) for secret in sorted({*known, *plain}, key=len, reverse=True)]
             self._count = len(known)
         return self._made

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from .errors import AnalyticsError, invalid
+from .redaction import SHORTEST
 
 PREFIX = "SRC_ANALYTICS_"
 DEFAULT_URL = "https://analytics.sourcegraph.com"
@@ -300,9 +301,12 @@ def header_safe(secret: str) -> str:
     """Strip a pasted secret and check that it can stand in a header, without ever echoing it.
 
     Raises:
-        ValueError: for an empty value, control characters, spaces inside, or characters beyond ASCII.
+        ValueError: for an empty value, control characters, spaces inside, characters beyond ASCII, or less than any
+            credential has.
     """
     value = secret.strip()
     if not value or not value.isascii() or any(c <= " " or c == "\x7f" or c == ";" for c in value):
         raise ValueError("it holds characters that cannot be part of a token or cookie")
+    if len(value) < SHORTEST:  # 64 bits, the least for a session, take 16 digits or 12 of Base64; tokens are far longer
+        raise ValueError(f"it is too short for a token or cookie, which has at least {SHORTEST} characters")
     return value
