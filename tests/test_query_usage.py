@@ -610,6 +610,13 @@ async def test_columns_of_several_metrics_can_be_told_apart(settings: Settings) 
     assert "| Searches, change | Searches, change % | Chats | Chats, before | Chats, change |" in text(result)
 
 
+async def test_an_end_alone_has_nothing_before_it(settings: Settings) -> None:
+    async with connected(settings) as client:
+        asked = {"metrics": ["searches"], "end_date": str(TODAY), "compare_to_previous": True}
+        error = await refused(client, "query_usage", **asked)
+    assert error["message"] == "Without a start there is no period before."
+
+
 async def test_days_with_data_are_told(make_settings: Make, tmp_path: Path) -> None:
     world = world_of(did(ANN, TODAY - 3 * DAY, searches=1), did(ANN, TODAY - 2 * DAY, searches=1))
     async with served(world, make_settings, tmp_path) as (client, _):

@@ -132,6 +132,22 @@ async def test_a_token_that_stops_working_is_said_to_have_worked(make_settings: 
         assert (await refused(client, "get_credits"))["message"].endswith("it is wrong, expired or revoked.")
 
 
+async def test_read_only_no_advice_names_a_tool_that_is_left_out(make_settings: Make, upstream: Served) -> None:
+    bare = {"access_token": "", "cas_cookie": ""}
+    async with connected(make_settings(upstream.url, **bare, read_only=1)) as client:
+        none = await refused(client, "get_credits")
+        assert "`login` keeps an access token, not the cookie" in (await refused(client, "list_tokens"))["next_step"]
+    async with connected(make_settings(upstream.url, access_token="")) as client:
+        await call(client, "create_token", expires_in_days=2)
+    async with connected(make_settings(upstream.url, access_token="", read_only=1)) as client:
+        soon = (await call(client, "check_connection"))["checks"][2]["detail"]
+        upstream.desk.revoke(upstream.desk.tokens[-1].id)
+        refusal = await refused(client, "get_credits")
+    for said in (none["next_step"], refusal["next_step"], soon):
+        assert "create_token" not in said
+        assert "login`" in said
+
+
 async def test_no_token_is_to_be_made_here_where_the_one_that_the_operator_set_stays_in_use(
     make_settings: Make, upstream: Served, tmp_path: Path
 ) -> None:

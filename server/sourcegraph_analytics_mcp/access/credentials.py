@@ -50,8 +50,8 @@ class Configured:
                 "auth_missing",
                 "Managing access tokens needs the session cookie of Sourcegraph Analytics, and none is set.",
                 f"Sign in to Sourcegraph Analytics, copy the cookie `{self._settings.cookie_name}` from the browser's "
-                "developer tools, set it as SRC_ANALYTICS_CAS_COOKIE and restart (or run `sourcegraph-analytics-mcp "
-                "login`).",
+                "developer tools, set it as SRC_ANALYTICS_CAS_COOKIE and restart (`login` keeps an access token, not "
+                "the cookie).",
             )
         return self._settings.cookie_name, self._settings.cas_cookie.get_secret_value()
 
@@ -73,8 +73,8 @@ class Configured:
             raise AnalyticsError(
                 "auth_missing",
                 f"Exports need an access token of Sourcegraph Analytics, and {self._none()}.",
-                "Call create_token (needs the session cookie), or make one on the page /access-tokens of Sourcegraph "
-                "Analytics and set it as SRC_ANALYTICS_ACCESS_TOKEN.",
+                f"{self._make()}, or make one on the page /access-tokens of Sourcegraph Analytics and set it as "
+                "SRC_ANALYTICS_ACCESS_TOKEN.",
             )
         self.learn(found)
         self._warn_in_time(found.get_secret_value())
@@ -104,14 +104,20 @@ class Configured:
             known.append(f"It was to work until {end}." if stored.live else f"It expired at {end}.")
         return AnalyticsError(error.code, " ".join((error.message, *known)), self._remedy() or error.next_step)
 
+    def _make(self) -> str:
+        """How to make a token where nobody set one; read-only there is no tool for it, and no command but without."""
+        if self._settings.read_only:
+            return "Run `sourcegraph-analytics-mcp login` without SRC_ANALYTICS_READ_ONLY"
+        return "Call create_token (needs the session cookie), or run `sourcegraph-analytics-mcp login`"
+
     def _remedy(self) -> str | None:
-        """What to do about a token that the operator set, as one made here would not be used."""
+        """What to do where create_token is no remedy: the operator set a token, or lets none be made here."""
         page = "Make an access token on the page /access-tokens of Sourcegraph Analytics"
         if self._settings.access_token is not None:
             return f"{page}, set SRC_ANALYTICS_ACCESS_TOKEN to it and restart this server."
         if self._settings.access_token_file is not None:
             return f"{page} and put it into the file of SRC_ANALYTICS_ACCESS_TOKEN_FILE."
-        return None
+        return f"{self._make()}, or m{page[1:]} and set it." if self._settings.read_only else None
 
     async def source(self) -> Source | None:
         """Where the access token comes from; None without one."""

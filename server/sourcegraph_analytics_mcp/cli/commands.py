@@ -148,6 +148,8 @@ def _reveal(settings: Settings, token_id: str) -> int:
 
 
 def _tool(settings: Settings, name: str, arguments: dict[str, Any], *, assume_yes: bool = False, **how: Any) -> int:
+    if settings.read_only and name in ("create_token", "revoke_token"):
+        raise SettingsError(f"{PREFIX}READ_ONLY (or --read-only) leaves out what changes tokens.")
     configure_log(settings.model_copy(update={"log_level": "ERROR"}))
     settings, upstream = with_upstream(settings)
     return anyio.run(lambda: TerminalClient(settings, upstream, assume_yes=assume_yes).show(name, arguments, **how))

@@ -139,7 +139,8 @@ async def _token(app: App, asked: str | None) -> Check:
     except AnalyticsError as error:
         return Check(name="access token", ok=False, detail=error.text)
     detail = f"from {source}; upstream accepts it"
-    how = "with create_token" if source == "secret store" else f"for {source}"
+    made = "by `login`" if app.settings.read_only else "with create_token"
+    how = made if source == "secret store" else f"for {source}"
     return Check(name="access token", ok=True, detail=detail + _expiry(await app.credentials.expires_at(), how))
 
 
