@@ -629,6 +629,35 @@ async def test_progress_counts_bytes_and_rows_and_gives_a_percentage(make_settin
     assert message == "2.0 kB, about 500 rows"
 
 
+@pytest.mark.parametrize("length", [True, False])
+async def test_the_progress_of_several_downloads_is_on_one_scale(make_settings: Make, length: bool) -> None:
+    """The second has come less far than the first when it is looked at."""
+    days = {"start_date": str(END - timedelta(days=120)), "end_date": str(END)}
+    body = b"Instance user ID,Searches\n" + b"1,2\n" * 10_000
+    seen: list[tuple[float, float | None]] = []
+    reported = [anyio.Event(), anyio.Event()]
+
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        seen.append((progress, total))
+        reported[(total == 200 and progress > 100) if length else progress > len(body)].set()
+
+    async def answer(exchange: Exchange) -> None:
+        half = 30_026 if exchange.number == 1 else 20_026
+        framing = f"Content-Length: {len(body)}" if length else "Transfer-Encoding: chunked"
+        await exchange.send(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
+        for piece in (body[:half], body[half:]):
+            await exchange.send(piece if length else b"%x\r\n%b\r\n" % (len(piece), piece))
+            await reported[exchange.number - 1].wait()
+        await exchange.send(b"" if length else b"0\r\n\r\n")
+
+    async with scripted_upstream(answer) as scripted, connected(make_settings(scripted.url)) as client:
+        asked = {"metrics": ["searches"], "compare_to_previous": True, **days}
+        result = await client.call_tool("query_usage", asked, progress_callback=progress)
+    assert not result.is_error, text(result)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert {total for _, total in seen} == {200.0 if length else None}
+
+
 async def test_cancelling_the_call_stops_the_download(make_settings: Callable[..., Settings]) -> None:
     begun, closed = anyio.Event(), anyio.Event()
 

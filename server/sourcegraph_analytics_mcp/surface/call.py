@@ -44,6 +44,7 @@ class Call:
         self._context = context
         self.covers = covers
         self._last_progress = (0.0, 0.0)
+        self._passed = 0.0  # what the parts before have added to the progress
         self._began = time.monotonic()
 
     @property
@@ -54,13 +55,21 @@ class Call:
         """What this call has left of so many seconds since it began, none at least."""
         return max(0.0, self._began + seconds - time.monotonic())
 
-    async def progress(self, done: float, total: float | None, message: str) -> None:
-        """Report progress, at most twice a second and only upwards."""
+    async def progress(self, done: float, total: float | None, message: str, *, parts: int = 1) -> None:
+        """Report the progress of one part of the call, at most twice a second and only upwards.
+
+        Args:
+            parts: how many there are from this one on; one scale holds them all.
+        """
         last_time, last_done = self._last_progress
-        now = time.monotonic()
-        if done > last_done and now - last_time >= _PROGRESS_EVERY:
-            self._last_progress = (now, done)
-            await self._context.report_progress(done, total, message)
+        now, reached = time.monotonic(), self._passed + done
+        if reached > last_done and now - last_time >= _PROGRESS_EVERY:
+            self._last_progress = (now, reached)
+            await self._context.report_progress(reached, total and self._passed + parts * total, message)
+
+    def pass_by(self, done: float) -> None:
+        """A part has ended, with so much progress."""
+        self._passed += done
 
     async def confirmed(self, question: str) -> bool | InputRequiredResult | None:
         """Ask the person to confirm; None when this client cannot ask, a result to pass on while it is asking.

@@ -14,10 +14,14 @@ from .call import Call
 from .text import plural, size
 
 _LOOK_EVERY = 0.25  # seconds
+_WHOLE = 100.0  # of a download, in per cent
 
 
-async def wait_for(app: App, download: Download, call: Call) -> Export | None:
+async def wait_for(app: App, download: Download, call: Call, parts: int = 1) -> Export | None:
     """The export, or None where it goes on in the background as the call's time is up, whatever that was spent on.
+
+    Args:
+        parts: how many downloads the call may take from this one on.
 
     Raises:
         AnalyticsError: what the download failed with.
@@ -26,11 +30,10 @@ async def wait_for(app: App, download: Download, call: Call) -> Export | None:
     async def report() -> None:
         while True:
             await anyio.sleep(_LOOK_EVERY)
-            arrived = download.rows if app.masked else download.received
             known = None if download.fraction is None else round(download.fraction * 100, 1)
-            done, total = (arrived, None) if known is None else (known, 100.0)
+            done, total = (_arrived(app, download), None) if known is None else (known, _WHOLE)
             far = "" if app.masked else f"{size(download.received)}, "
-            await call.progress(done, total, f"{far}about {plural(max(download.rows - 1, 0), 'row')}")
+            await call.progress(done, total, f"{far}about {plural(max(download.rows - 1, 0), 'row')}", parts=parts)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(report)
@@ -38,7 +41,12 @@ async def wait_for(app: App, download: Download, call: Call) -> Export | None:
             await app.downloads.wait(download, call.left_of(app.settings.answer_within))
         finally:
             tasks.cancel_scope.cancel()
+    call.pass_by(_arrived(app, download) if download.fraction is None else _WHOLE)
     return download.result()
+
+
+def _arrived(app: App, download: Download) -> int:
+    return download.rows if app.masked else download.received
 
 
 @asynccontextmanager

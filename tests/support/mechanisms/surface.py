@@ -2,6 +2,7 @@
 
 from .switch import Switch
 
+_ONE_SCALE = "test_exports.py::test_the_progress_of_several_downloads_is_on_one_scale"
 _PROGRESS = "test_exports.py::test_progress_only_rises_and_is_said_twice_a_second_at_most"
 _STDIO = "test_stdio.py::"
 _IDS = "test_store.py::test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut"
@@ -107,7 +108,11 @@ SURFACE = (
            _UNFORESEEN),
     Switch("nothing of what tasks hold is logged", "cli/log.py", 'if record.name == "asyncio":', "if False:",
            _UNFORESEEN),
-    Switch("progress goes only upwards", "surface/call.py", "if done > last_done and", "if", _PROGRESS),
+    Switch("progress goes only upwards", "surface/call.py", "if reached > last_done and", "if", _PROGRESS),
+    Switch("progress goes on where the part before has ended", "surface/waiting.py", "    call.pass_by(", "    float(",
+           _ONE_SCALE),
+    Switch("parts to come are on the scale of progress", "surface/tools/usage.py", "len(wish.reports) - there", "1",
+           _ONE_SCALE),
     Switch("progress is not a flood", "surface/call.py", " and now - last_time >= _PROGRESS_EVERY", "", _PROGRESS),
     Switch("ids are whole at a terminal", "cli/client.py", "first.no_wrap = True", "first.no_wrap = False", _IDS),
     Switch("where there is no terminal nothing is cut", "cli/client.py", "    if console.is_terminal:\n",

@@ -164,7 +164,8 @@ def fetching(app: App, call: Call) -> Any:
     async def fetch(request: ReportRequest, wish: Wish) -> Export:
         await prepare(app)
         download = app.downloads.start(request, wish)
-        export = await wait_for(app, download, call)
+        there = len(wish.exports - {download.id})
+        export = await wait_for(app, download, call, max(len(wish.reports) - there, 1))
         if export is None:
             held = "" if app.masked else f", {size(download.received)}"
             far = f"{plural(max(download.rows - 1, 0), 'row')}{held} so far"
