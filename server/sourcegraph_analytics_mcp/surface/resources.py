@@ -141,7 +141,7 @@ async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:
     rows = [shown.row(row) for row in await anyio.to_thread.run_sync(page, export, offset, limit)]
     rows = rows[: max(fitting(rows), 1)]
     if not rows:
-        return f"{export.title} has {plural(export.row_count, 'row')}; none from row {offset} on."
+        return f"{export.title} has {plural(export.row_count, 'row')}; none from row {offset + 1:,} on."
     after = offset + len(rows)
     more = (
         f" Next: {exports_text.uri(export.id, f'/rows?offset={after}&limit={limit}')}"

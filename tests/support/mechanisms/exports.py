@@ -423,6 +423,8 @@ EXPORTS = (
            (("access/secret_store.py", "        private_home(self._home)\n        descriptor",
              "        private_folder(self._home)\n        descriptor"),
             ("access/journal.py", "private_home(self._folder.parent)", "private_folder(self._folder.parent)"))),
+    Switch("a page past the end counts as the others do", "surface/resources.py", "none from row {offset + 1:,}",
+           "none from row {offset}", f"{_EXPORTS}test_rows_come_as_they_were_sent_in_pages"),
     Switch("formulas are defused", "surface/resources.py", "formula_safe(safe(text))",
            "safe(text)",
            f"{_EXPORTS}test_the_csv_resource_is_safe_for_spreadsheets"),
