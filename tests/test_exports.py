@@ -20,6 +20,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import ResourceLink
 
+from sourcegraph_analytics_mcp.demo import embedded
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.reports import report
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
@@ -32,6 +33,7 @@ from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.app import open_app
 from sourcegraph_analytics_mcp.surface.call import Call
 from sourcegraph_analytics_mcp.surface.notices import Notices
+from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from sourcegraph_analytics_mcp.upstream.models import ReportRequest
 from sourcegraph_analytics_mcp.usage.metrics import Minutes
 from sourcegraph_analytics_mcp.usage.summary import Summaries
@@ -230,6 +232,23 @@ async def test_every_protocol_revision_does_the_whole_job(settings: Settings, re
         listed = (await client.list_resources(cache_mode="refresh")).resources
         assert str(links[0].uri) in [str(resource.uri) for resource in listed]
         assert "Usage by user and month" in text(await client.call_tool("list_exports", {}))
+
+
+async def test_a_demo_that_stays_up_goes_on_day_by_day_with_the_tokens_it_has(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [datetime.now(UTC)]
+    monkeypatch.setattr(embedded, "datetime", SimpleNamespace(now=lambda _: now[0]))
+    server = AnalyticsServer(embedded.demo_settings(make_settings("")), embedded.embedded_upstream())
+    last_days, said = [], []
+    async with Client(server) as client:
+        token = (await call(client, "create_token", display_name="kept"))["token"]["id"]
+        for later in (0, 32):
+            now[0] += timedelta(days=later)
+            last_days.append(str(now[0].date()))
+            said.append(text(await client.call_tool("export_csv", {"granularity": "by_user_day", "refresh": True})))
+        assert token in [listed["id"] for listed in (await call(client, "list_tokens"))["tokens"]]
+    assert [last in told.splitlines()[0] for last, told in zip(last_days, said, strict=True)] == [True, True], said
 
 
 async def test_rows_come_as_they_were_sent_in_pages(settings: Settings, company: Company) -> None:

@@ -28,7 +28,7 @@ def demo_settings(settings: Settings) -> Settings:
 
 
 def embedded_upstream() -> Callable[..., Any]:
-    """The application, made with its company by the first request."""
+    """The application, made with its company by the first request, and its company anew on every day."""
     made: list[Callable[..., Any]] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -46,4 +46,13 @@ def _make() -> Callable[..., Any]:
     def clock() -> datetime:
         return datetime.now(UTC)
 
-    return Upstream(Company.made_up(clock().date()), clock).app()
+    upstream = Upstream(Company.made_up(clock().date()), clock)
+    app = upstream.app()
+
+    async def of_today(scope: Any, receive: Any, send: Any) -> None:
+        today = clock().date()
+        if upstream.company.today != today:  # what was made up ends with its day, and a server may stay up for many
+            upstream.company = Company.made_up(today)
+        await app(scope, receive, send)
+
+    return of_today
