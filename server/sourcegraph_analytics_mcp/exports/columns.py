@@ -4,7 +4,7 @@ The list and its order are those of Sourcegraph's Analytics documentation; a new
 """
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Container, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -79,7 +79,7 @@ GRAIN_COLUMNS: "dict[Granularity, frozenset[str]]" = {
     "by_user_day_client_language": frozenset({"timestamp_date", "client_name", "language"}),
 }
 _SOMETIMES = frozenset().union(*GRAIN_COLUMNS.values())
-_TIME = {"timestamp_date", "timestamp_month"}
+_TIME = ("timestamp_date", "timestamp_month")
 UNDOCUMENTED = "Columns that are not documented"  # begins the warning that names them
 _MOST_COLUMNS, _LONGEST_HEADER = 512, 1024
 
@@ -91,7 +91,12 @@ def expected(granularity: "Granularity") -> tuple[Column, ...]:
 
 def required(granularity: "Granularity") -> frozenset[str]:
     """The columns without which an export of that grain means nothing: who, and when."""
-    return frozenset({"instance_user_id"}) | (GRAIN_COLUMNS[granularity] & _TIME)
+    return frozenset({"instance_user_id"}) | GRAIN_COLUMNS[granularity].intersection(_TIME)
+
+
+def time_column(names: Container[str]) -> str | None:
+    """The column that tells when, of those there are by name; None where none does."""
+    return next((name for name in _TIME if name in names), None)
 
 
 def key_columns(granularity: "Granularity") -> tuple[str, ...]:

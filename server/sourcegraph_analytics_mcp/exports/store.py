@@ -133,7 +133,7 @@ class Store:
         return self.get(staging.id)
 
     def exports(self) -> list[Export]:
-        """Every whole export that is shown, newest first."""
+        """Every export that is shown and whose metadata can be read, newest first; `get` says whether it is whole."""
         return [export for export in self._all() if self._shows(export)]
 
     def _all(self) -> list[Export]:

@@ -1,4 +1,4 @@
-"""The parts of a running server, put together once per connection or HTTP application."""
+"""The parts of a running server, put together once for stdio, and over HTTP for each caller."""
 
 import logging
 from collections.abc import AsyncIterator, Callable

@@ -73,8 +73,6 @@ class Answer:
         wire_bytes: bytes received so far, for progress.
     """
 
-    status: int
-    content_type: str
     length: int | None
     packed: bool
     framed: bool
@@ -245,8 +243,6 @@ def _answer(response: "httpx.Response", request: Request, window: float, wire: W
     if wire is not None and length.isdigit() and not chunked:
         raw = wire.ended(raw, int(length))
     return Answer(
-        status=response.status_code,
-        content_type=response.headers.get("content-type", "").lower(),
         length=int(length) if length.isdigit() else None,
         packed=encoding == "gzip",
         framed=wire is None or length.isdigit() or chunked,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from ..exports.columns import time_column
 from ..exports.models import Export
 from .metrics import Minutes
 from .periods import Range
@@ -29,8 +30,7 @@ class Source:
     def of(cls, table: str, export: Export, *, named: bool = True) -> "Source":
         """The rows of an export under a name."""
         columns = frozenset(field.name for field in export.fields)
-        time = next((name for name in ("timestamp_date", "timestamp_month") if name in columns), None)
-        return cls(table, time, columns, export.first_day, named)
+        return cls(table, time_column(columns), columns, export.first_day, named)
 
 
 Picked = str | Callable[[Source, Range], str]

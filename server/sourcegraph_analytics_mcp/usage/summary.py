@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..exports.columns import time_column
 from ..exports.engine.questions import Questions
 from ..exports.models import Export
 from .metrics import BY_NAME, METRICS, Metric, Minutes
@@ -72,8 +73,7 @@ class Summaries:
         chosen = self._usable(_TOTALS, have)
         total = (await self._ask(export, chosen))[0]
         tables = []
-        time = next((name for name in ("timestamp_date", "timestamp_month") if name in have), None)
-        if time:
+        if time := time_column(have):
             month = f"strftime({time}, '%Y-%m')"
             tables.append(await self._breakdown(export, "By month", _BY_MONTH, month, "1 DESC", _MOST_MONTHS))
         for title, names, column in (

@@ -16,7 +16,7 @@ from isal.isal_zlib import crc32
 
 from ...errors import AnalyticsError
 from ..cells import padded
-from ..columns import BY_NAME, UNDOCUMENTED, Field, changed, expected, key_columns, recognise
+from ..columns import BY_NAME, UNDOCUMENTED, Field, changed, expected, key_columns, recognise, time_column
 from .native import duckdb, rows_in
 from .parquet import convert, convert_proven
 from .source import Seen, Source
@@ -204,7 +204,7 @@ class Ingest:
     def _profile(self) -> dict[str, Any]:
         """Who and when: the figures every export is described by."""
         names = {f.name for f in self._fields}
-        time = next((n for n in ("timestamp_date", "timestamp_month") if n in names), None)
+        time = time_column(names)
         when = (
             f"min({time}), max({time}), count(DISTINCT {time}), count(*) - count({time})"
             if time

@@ -1,4 +1,4 @@
-"""Answer questions about usage: the figures, who is inactive."""
+"""Answer questions about usage in figures."""
 
 from collections.abc import Sequence
 from dataclasses import replace
