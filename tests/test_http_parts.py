@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 import h11
 import httpx2
 import jwt
@@ -37,10 +38,11 @@ from sourcegraph_analytics_mcp.files import private_home
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import callers
 from sourcegraph_analytics_mcp.surface import notices as surface_notices
+from sourcegraph_analytics_mcp.surface.app import sweep_callers
 from sourcegraph_analytics_mcp.surface.callers import Callers
 from sourcegraph_analytics_mcp.surface.notices import EXPORTS_URI, Notices
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
-from support.client import call, calling, read, refused
+from support.client import call, calling, connected, read, refused
 from support.upstreams import Served
 
 pytestmark = pytest.mark.anyio
@@ -709,6 +711,31 @@ async def test_a_callers_exports_are_announced_to_nobody_else() -> None:
     async with anyio.create_task_group() as tasks:
         with calling("bob"):
             tasks.start_soon(notices.exports_changed)  # as downloads do, which go on when the request is answered
+    assert heard == ["bob: ResourcesListChanged", "bob: ResourceUpdated", "session of bob"]
+
+
+async def test_what_the_sweep_of_every_caller_removes_is_announced_to_whose_it_was(
+    make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    settings, heard = make_settings(upstream.url), list[str]()
+    notices = Notices(callers.caller)
+    for subject in ("alice", "bob"):
+        with calling(subject):
+            notices.remember(Heard(f"session of {subject}", heard))
+            notices.bus.subscribe(lambda event, who=subject: heard.append(f"{who}: {type(event).__name__}"))  # type: ignore[misc]
+            home = settings.home / "callers" / callers.caller()
+        async with connected(settings.model_copy(update={"data_dir": home})) as client:
+            meta = (
+                Path((await call(client, "export_csv", granularity="by_user"))["export"]["path"]).parent / "meta.json"
+            )
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"created_at": "2020-01-01T00:00:00Z"}))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sweep_callers, settings, notices)
+        with anyio.fail_after(30):
+            while len(heard) < 3:
+                await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+    assert not meta.exists()
     assert heard == ["bob: ResourcesListChanged", "bob: ResourceUpdated", "session of bob"]
 
 

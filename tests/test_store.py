@@ -36,6 +36,7 @@ from sourcegraph_analytics_mcp.exports.wishes import Wishes
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.app import sweep_callers
 from sourcegraph_analytics_mcp.surface.kept import purge
+from sourcegraph_analytics_mcp.surface.notices import Notices
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from support.client import call, connected, read, refused, text
 from support.stdio import COMMAND
@@ -78,7 +79,7 @@ async def test_a_data_directory_that_cannot_be_looked_at_stops_no_start_and_is_s
         assert "[store_corrupt]" in told
         assert "Traceback" not in told
     with anyio.move_on_after(0.1) as swept:  # as over HTTP, where it goes on for ever
-        await sweep_callers(settings)
+        await sweep_callers(settings, Notices())
     assert swept.cancelled_caught
 
 
@@ -317,7 +318,7 @@ async def test_a_sweep_that_fails_for_one_caller_goes_on_for_the_others(
 
     monkeypatch.setattr(Store, "prepare", odd)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(sweep_callers, settings)
+        tasks.start_soon(sweep_callers, settings, Notices())
         with anyio.fail_after(30):
             await all_swept.wait()
         tasks.cancel_scope.cancel()

@@ -33,7 +33,7 @@ from ..usage.answers import Answers
 from ..usage.metrics import Minutes
 from ..usage.people import People
 from ..usage.summary import Summaries
-from .kept import stores
+from .kept import stores, whose
 from .notices import Notices
 from .text import cell
 
@@ -193,10 +193,11 @@ async def _sweep_now_and_hourly(store: Store, notices: Notices, *, task_status: 
             await notices.exports_changed()
 
 
-async def sweep_callers(settings: Settings) -> None:
+async def sweep_callers(settings: Settings, notices: Notices) -> None:
     """Over HTTP: sweep for callers who do not come back, too; now and every hour."""
     while True:
         with suppress(AnalyticsError):  # logged by then
             for store in stores(settings):
-                await _sweep(store)
+                if await _sweep(store):
+                    await notices.exports_changed_of(whose(store, settings))
         await anyio.sleep(_HOUR)

@@ -17,6 +17,11 @@ def stores(settings: Settings) -> list[Store]:
     return [Store(home, settings.retention_days, settings.max_store_bytes) for home in homes(settings.home)]
 
 
+def whose(store: Store, settings: Settings) -> str:
+    """The name of the caller whose store it is; empty for the operator."""
+    return "" if store.home == settings.home else store.home.name
+
+
 def listed(settings: Settings) -> str:
     """What is kept, newest first, as one table."""
     kept = sorted((e for store in stores(settings) for e in store.exports()), key=lambda e: e.created_at, reverse=True)

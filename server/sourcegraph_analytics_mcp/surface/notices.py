@@ -2,6 +2,7 @@
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ResourcesListChang
 
 EXPORTS_URI = "analytics://exports"
 MOST_SESSIONS = 1000  # about 37 kB each; the newest revision has none
+_WHOSE: ContextVar[str | None] = ContextVar("whose exports changed, where that is not who calls", default=None)
 
 
 @dataclass
@@ -41,8 +43,8 @@ class Notices:
     """
 
     def __init__(self, caller: Callable[[], str] = str) -> None:
-        self.bus = _Bus(caller)
-        self._caller = caller
+        self._called_by = caller
+        self.bus = _Bus(self._caller)
         self._listeners: OrderedDict[int, _Listener] = OrderedDict()
 
     def remember(self, session: Any) -> None:
@@ -54,6 +56,18 @@ class Notices:
 
     def unsubscribe(self, session: Any, uri: str) -> None:
         self._listener(session).resources.discard(uri)
+
+    def _caller(self) -> str:
+        whose = _WHOSE.get()
+        return self._called_by() if whose is None else whose
+
+    async def exports_changed_of(self, whose: str) -> None:
+        """Say so to one caller where nobody calls."""
+        before = _WHOSE.set(whose)
+        try:
+            await self.exports_changed()
+        finally:
+            _WHOSE.reset(before)
 
     async def exports_changed(self) -> None:
         """Say that the exports are others now."""

@@ -124,7 +124,7 @@ class AnalyticsServer(MCPServer[App]):
         shared = Shared(self._settings.home, places, RetryBudget(), self._permits.admit_download, self._people)
         async with anyio.create_task_group() as tasks:
             self._permits.callers = Callers(lambda name: self._open_for(name, shared), tasks, self._grants)
-            tasks.start_soon(sweep_callers, self._settings)
+            tasks.start_soon(sweep_callers, self._settings, self._notices)
             yield None
             tasks.cancel_scope.cancel()
 

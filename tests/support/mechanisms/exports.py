@@ -26,6 +26,7 @@ _GRANTED = f"{_EXPORTS}test_only_what_was_downloaded_for_a_refresh_ends_it_as_do
 _LATE = f"{_EXPORTS}test_a_background_export_that_is_to_wait_says_for_how_long_yet"
 _TURNED = f"{_EXPORTS}test_whoever_was_told_to_wait_gets_what_was_waited_for_though_the_hour_has_turned"
 _SLOW = f"{_STORE}test_a_question_never_looks_at_a_slow_disk_while_others_wait"
+_ANNOUNCED = "test_http_parts.py::test_what_the_sweep_of_every_caller_removes_is_announced_to_whose_it_was"
 _AHEAD = f"{_STORE}test_an_export_of_a_clock_that_was_ahead_"
 _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
 
@@ -377,7 +378,7 @@ EXPORTS = (
            "await anyio.to_thread.run_sync(self._store.fresh, self._upstream, wish, since)",
            "self._store.fresh(self._upstream, wish, since)", _SLOW),
     Switch("callers who do not come back are swept", "surface/server.py",
-           "tasks.start_soon(sweep_callers, self._settings)", "pass",
+           "tasks.start_soon(sweep_callers, self._settings, self._notices)", "pass",
            "test_http.py::test_what_callers_who_do_not_come_back_have_left_goes_too"),
     Switch("an export that is not said to be kept is not there", "exports/store.py",
            "                self._remove(staging.id)\n            raise", "                pass\n            raise",
@@ -407,11 +408,16 @@ EXPORTS = (
            "if False:", f"{_STORE}test_what_cannot_be_removed_to_its_end_is_not_said_to_be_deleted"),
     Switch("what the hour removes is announced", "surface/app.py", "await notices.exports_changed()", "pass",
            "test_surface.py::test_exports_that_time_removes_are_announced"),
+    Switch("what the hour removes is announced over HTTP, too", "surface/app.py",
+           "await notices.exports_changed_of(whose(store, settings))", "pass", _ANNOUNCED),
+    Switch("what the hour removes is announced to whose it was", "surface/notices.py",
+           "return self._called_by() if whose is None else whose", "return self._called_by()", _ANNOUNCED),
     Switch("what a call removes is announced", "surface/waiting.py",
            "    if await anyio.to_thread.run_sync(app.store.prepare):\n",
            "    if await anyio.to_thread.run_sync(app.store.prepare) and False:\n",
            "test_surface.py::test_exports_that_time_removes_are_announced"),
-    Switch("every hour is swept", "surface/app.py", "        if await _sweep(store):\n", "        if False:\n",
+    Switch("every hour is swept", "surface/app.py", "if await _sweep(store):\n            await",
+           "if False:\n            await",
            f"{_STORE}test_every_hour_what_is_too_old_is_swept_away"),
     Switch("nothing of the data directory gets into a repository", "files.py",
            'write_private(home / ".gitignore", "*\\n")', "pass",
