@@ -744,6 +744,36 @@ async def test_two_calls_share_one_download(settings: Settings, upstream: Served
     assert len(upstream.sent("GET", "/api/reports/")) == 1
 
 
+@pytest.mark.parametrize(("row", "outcome"), [(b"1,2", "ok"), (b"1", "upstream_bad_csv")])
+async def test_the_log_says_how_a_download_ended_that_went_on_behind_its_call(
+    make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture, row: bytes, outcome: str
+) -> None:
+    caplog.set_level("INFO", "sourcegraph_analytics_mcp.surface.events")
+    body = b"Instance user ID,Searches\n" + row + b"\n"
+    finish = anyio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        await finish.wait()
+        await exchange.answer(body)
+
+    def lines(what: str) -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.getMessage().startswith(what)]
+
+    async with scripted_upstream(answer) as fake:
+        async with connected(make_settings(fake.url, answer_within=0.2)) as client:
+            await call(client, "export_csv", granularity="by_user")
+            assert " outcome=running " in lines("call tool=export_csv")[0]
+            finish.set()
+            with anyio.fail_after(30):
+                while not lines("download "):
+                    await anyio.lowlevel.checkpoint()
+        async with connected(make_settings(fake.url)) as client:
+            await client.call_tool("export_csv", {"granularity": "by_user_month"})
+    (line,) = lines("download ")
+    assert line.startswith(f"download outcome={outcome} ms=")
+    assert f" rows={1 if outcome == 'ok' else 0} bytes={len(body)} " in line
+
+
 async def test_old_exports_and_those_beyond_the_size_limit_are_deleted(
     make_settings: Callable[..., Settings], upstream: Served
 ) -> None:

@@ -40,7 +40,7 @@ class Download:
     Args:
         received: bytes so far.
         fraction: of the bytes on the wire, where upstream says how many there are.
-        ended: when it was done, monotonic seconds.
+        begun, ended: when it began and was done, monotonic seconds.
     """
 
     id: str
@@ -54,6 +54,7 @@ class Download:
     left_running: bool = False
     export: Export | None = None
     error: AnalyticsError | None = None
+    begun: float = field(default_factory=time.monotonic)
     ended: float = 0.0
     done: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -92,6 +93,7 @@ class Downloads:
     Args:
         upstream: the address that the analytics come from; an export of another one answers no request.
         on_change: awaited after an export has been added.
+        on_end: called for each download that is done, however it ended.
         admit: called before a download begins; what it raises is said instead.
     """
 
@@ -103,6 +105,7 @@ class Downloads:
         max_export_bytes: int,
         tasks: TaskGroup,
         on_change: Callable[[], Awaitable[None]],
+        on_end: Callable[[Download], None],
         admit: Callable[[], None],
     ) -> None:
         self._analytics = analytics
@@ -111,6 +114,7 @@ class Downloads:
         self._limit = max_export_bytes
         self._tasks = tasks
         self._on_change = on_change
+        self._on_end = on_end
         self._admit = admit
         self._running: dict[ReportRequest, Download] = {}
         self._untold: dict[ReportRequest, Download] = {}  # failed while nobody waited, oldest first
@@ -205,6 +209,7 @@ class Downloads:
             self._forget(download)
             download.ended = time.monotonic()
             self._keep_untold(download)
+            self._on_end(download)
             download.done.set()
         if download.export is not None:
             await self._on_change()

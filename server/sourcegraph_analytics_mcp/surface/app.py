@@ -33,6 +33,7 @@ from ..usage.answers import Answers
 from ..usage.metrics import Minutes
 from ..usage.people import People
 from ..usage.summary import Summaries
+from .events import log_end
 from .kept import stores, whose
 from .notices import Notices
 from .text import cell
@@ -85,6 +86,7 @@ class Shared:
         admit: called before a download begins, in the context of who asks.
         people: what the operator's files say of teams and seats.
         looked: on which day it was looked when a token expires, by its fingerprint.
+        who: gives the name of whoever calls for the log, None where there is but one.
     """
 
     home: Path | None = None
@@ -93,6 +95,7 @@ class Shared:
     admit: Callable[[], None] = lambda: None
     people: People = field(default_factory=People)
     looked: dict[str, date] = field(default_factory=dict)
+    who: Callable[[], str] | None = None
 
 
 @asynccontextmanager
@@ -125,7 +128,14 @@ async def open_app(
     shown = partial(cell, widest=_LONGEST_NAME)
     async with _put_away(questions, http), anyio.create_task_group() as tasks:
         downloads = Downloads(
-            analytics, store, settings.url, settings.max_export_bytes, tasks, notices.exports_changed, shared.admit
+            analytics,
+            store,
+            settings.url,
+            settings.max_export_bytes,
+            tasks,
+            notices.exports_changed,
+            partial(log_end, who=shared.who),
+            shared.admit,
         )
         desk = TokenDesk(analytics, credentials, secrets, shared_secrets, settings)
         await tasks.start(_sweep_now_and_hourly, store, notices)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
+from ..exports.downloads import Download
 from .text import safe
 
 _log = logging.getLogger(__name__)
@@ -31,11 +32,23 @@ class Event:
         """Write the line."""
         if not _log.isEnabledFor(logging.INFO):
             return
-        elapsed = (time.monotonic() - self._begun) * 1000
         held = sum(len(text.encode("utf-8", "replace")) for text in self.texts)
-        more = [] if self._who is None else [f"caller={self._who()}"]
-        more += [] if self._number is None else [f"id={safe(str(self._number))[:40]}"]
-        _log.info(
-            "call %s outcome=%s ms=%.0f rows=%d bytes=%d %s",
-            self._what, self.outcome, elapsed, self.rows, held, " ".join(more),
-        )  # fmt: skip
+        more = [] if self._number is None else [f"id={safe(str(self._number))[:40]}"]
+        what = f"call {self._what}"
+        _write(what, self.outcome, time.monotonic() - self._begun, self.rows, held, _by(self._who) + more)
+
+
+def log_end(download: Download, who: Callable[[], str] | None) -> None:
+    """Write the line of a download that went on when its call had its answer."""
+    if download.left_running:
+        failed = "cancelled" if download.error is None else download.error.code
+        outcome, rows = (failed, 0) if download.export is None else ("ok", download.export.row_count)
+        _write("download", outcome, download.ended - download.begun, rows, download.received, _by(who))
+
+
+def _by(who: Callable[[], str] | None) -> list[str]:
+    return [] if who is None else [f"caller={who()}"]
+
+
+def _write(what: str, outcome: str, seconds: float, rows: int, held: int, more: list[str]) -> None:
+    _log.info("%s outcome=%s ms=%.0f rows=%d bytes=%d %s", what, outcome, seconds * 1000, rows, held, " ".join(more))

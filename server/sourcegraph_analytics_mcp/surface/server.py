@@ -121,7 +121,9 @@ class AnalyticsServer(MCPServer[App]):
     @asynccontextmanager
     async def _many(self, _: MCPServer[App]) -> AsyncIterator[Any]:
         places = anyio.CapacityLimiter(_QUERIES_AT_ONCE)
-        shared = Shared(self._settings.home, places, RetryBudget(), self._permits.admit_download, self._people)
+        shared = Shared(
+            self._settings.home, places, RetryBudget(), self._permits.admit_download, self._people, who=self._who
+        )
         async with anyio.create_task_group() as tasks:
             self._permits.callers = Callers(lambda name: self._open_for(name, shared), tasks, self._grants)
             tasks.start_soon(sweep_callers, self._settings, self._notices)
@@ -191,7 +193,7 @@ class AnalyticsServer(MCPServer[App]):
                 event.outcome = "asked"
                 return answer
             result = answer.result(self.running().redactor)
-            event.outcome, event.rows, event.texts = "ok", answer.rows, [answer.text]
+            event.outcome, event.rows, event.texts = answer.outcome, answer.rows, [answer.text]
             return result
         except AnalyticsError as error:
             event.outcome = error.code

@@ -64,6 +64,7 @@ class Reply:
 
     Args:
         rows: how many rows of data the answer stands for, for the log.
+        outcome: how the call ended, for the log.
         reveals: a secret that is meant to be there, as the field `secret`; whatever else looks like one is masked.
     """
 
@@ -72,6 +73,7 @@ class Reply:
     extra: list[ContentBlock] = field(default_factory=list)
     rows: int = 0
     reveals: SecretStr | None = None
+    outcome: str = "ok"
 
     def result(self, redactor: Redactor) -> CallToolResult:
         """The answer as the protocol has it, with nothing in it that must not leave."""

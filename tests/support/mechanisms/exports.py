@@ -27,6 +27,7 @@ _LATE = f"{_EXPORTS}test_a_background_export_that_is_to_wait_says_for_how_long_y
 _TURNED = f"{_EXPORTS}test_whoever_was_told_to_wait_gets_what_was_waited_for_though_the_hour_has_turned"
 _SLOW = f"{_STORE}test_a_question_never_looks_at_a_slow_disk_while_others_wait"
 _ANNOUNCED = "test_http_parts.py::test_what_the_sweep_of_every_caller_removes_is_announced_to_whose_it_was"
+_LOGGED = f"{_EXPORTS}test_the_log_says_how_a_download_ended_that_went_on_behind_its_call"
 _AHEAD = f"{_STORE}test_an_export_of_a_clock_that_was_ahead_"
 _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
 
@@ -394,6 +395,12 @@ EXPORTS = (
     Switch("a check looks for room", "surface/tools/account.py",
            "        await anyio.to_thread.run_sync(app.store.room_for, None)\n", "",
            f"{_STORE}test_where_no_export_fits_any_more_a_check_says_so"),
+    Switch("an export that goes on is not logged as done", "surface/tools/exports.py", ', outcome="running")', ")",
+           _LOGGED),
+    Switch("how a download ended that went on is logged", "surface/app.py", "partial(log_end, who=shared.who),",
+           "lambda _: None,", _LOGGED),
+    Switch("a download that was waited for has no line of its own", "surface/events.py", "if download.left_running:",
+           "if True:", _LOGGED),
     Switch("the demo has a directory of its own", "settings.py", 'return value / "demo" if', "return value if",
            f"{_STORE}test_the_demo_keeps_what_is_its_own_apart_from_what_is_real"),
     Switch("what cannot be read is deleted with the rest", "surface/kept.py",

@@ -99,7 +99,7 @@ def _running(app: App, download: Download) -> Reply:
         f"The export is still running ({far} so far) and goes on in the background. "
         "Call export_csv again with the same arguments to wait for it.\n\n" + exports_text.recent_table([entry])
     )
-    return Reply(text, ExportAnswer(export=entry), rows=entry.row_count)
+    return Reply(text, ExportAnswer(export=entry), rows=entry.row_count, outcome="running")
 
 
 class ListExportsArguments(Arguments):
