@@ -370,7 +370,7 @@ async def test_a_head_that_no_server_means_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("coding", "needed"), [("", "190,734,863,281"), ("Content-Encoding: gzip\r\n", "762,939,453,125")]
+    ("coding", "needed"), [("", "190,734,863,282"), ("Content-Encoding: gzip\r\n", "762,939,453,125")]
 )
 async def test_a_report_that_cannot_fit_is_refused_before_it_is_downloaded(
     make_settings: Make, coding: str, needed: str

@@ -865,7 +865,8 @@ def test_what_is_too_large_in_the_middle_makes_room_for_the_oldest(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("size", "needed", "says"), [(None, 256 << 20, "256 MB"), (100 << 20, 200 << 20, "200 MB"), (1, 2, "about 0 MB")]
+    ("size", "needed", "says"),
+    [(None, 256 << 20, "256 MB"), (100 << 20, 200 << 20, "200 MB"), (1, 2, "about 1 MB, and 0 MB")],
 )
 def test_room_for_a_report_is_room_for_it_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None, needed: int, says: str

@@ -346,6 +346,23 @@ async def test_without_a_place_for_secrets_nothing_is_posted(
     async with connected(make_settings(upstream.url)) as client:
         error = await refused(client, "create_token")
     assert error["code"] == "secret_store_unavailable"
+    assert error["next_step"] == "Make SRC_ANALYTICS_DATA_DIR writable, then call again."  # no keyring is used
+    assert upstream.sent("POST") == []
+
+
+async def test_a_disk_without_room_for_a_secret_is_called_full(make_settings: Make, upstream: Served) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with connected(make_settings(upstream.url)) as client:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # bytes
+        try:
+            error = await refused(client, "create_token")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (error["code"], error["message"]) == (
+        "secret_store_unavailable",
+        "There is no room left on the disk for a secret.",
+    )
+    assert error["next_step"] == "Free disk space, or delete exports (delete_export), then call again."
     assert upstream.sent("POST") == []
 
 

@@ -14,6 +14,7 @@ from typing import Self
 
 from .errors import AnalyticsError
 
+MAKE_ROOM = "Free disk space, or delete exports (delete_export), then call again."
 _log = logging.getLogger(__name__)
 
 
@@ -140,15 +141,16 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def no_room(error: BaseException | None) -> bool:
+    """Whether the disk refused because it is full, or a file may not grow."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def disk_error(error: OSError) -> AnalyticsError:
     """What an error of the disk means to the user; paths and numbers stay out of it."""
     _log.warning("The disk refused: errno %s", error.errno)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return AnalyticsError(
-            "store_full",
-            "There is no room left for the export.",
-            "Free disk space, delete exports (delete_export), or ask for fewer days; nothing was kept.",
-        )
+    if no_room(error):
+        return AnalyticsError("store_full", "There is no room left on the disk.", MAKE_ROOM)
     if error.errno == errno.EPERM:
         return AnalyticsError(
             "store_corrupt",

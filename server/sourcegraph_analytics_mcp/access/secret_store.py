@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, TypeAdapter
 
 from ..errors import AnalyticsError
-from ..files import homes, private_folder, private_home, write_private
+from ..files import MAKE_ROOM, homes, no_room, private_folder, private_home, write_private
 from ..settings import one_spelling
 from ..upstream.models import Moment, NewToken
 
@@ -93,9 +93,9 @@ class SecretStore:
         except AnalyticsError:
             raise
         except Exception as error:
-            raise _unavailable() from error
+            raise _unavailable(place, error) from error
         if kept != value:
-            raise _unavailable()
+            raise _unavailable(place)
         return place
 
     def save(self, token: NewToken, place: Place) -> StoredToken:
@@ -124,7 +124,7 @@ class SecretStore:
                 self._remove(place, token.id)
             if isinstance(error, AnalyticsError):
                 raise
-            raise _unavailable() from error
+            raise _unavailable(place, error) from error
         return stored
 
     def tokens(self) -> list[StoredToken]:
@@ -293,9 +293,10 @@ def _busy() -> AnalyticsError:
     )
 
 
-def _unavailable() -> AnalyticsError:
-    return AnalyticsError(
-        "secret_store_unavailable",
-        "The place for secrets cannot be written and read.",
-        "Unlock the system's keyring, or make SRC_ANALYTICS_DATA_DIR writable, then call again.",
-    )
+def _unavailable(place: Place, error: Exception | None = None) -> AnalyticsError:
+    if no_room(error):
+        return AnalyticsError("secret_store_unavailable", "There is no room left on the disk for a secret.", MAKE_ROOM)
+    keyring = "Unlock the system's keyring, or make" if place == "keyring" else "Make"
+    message = "The place for secrets cannot be written and read."
+    step = f"{keyring} SRC_ANALYTICS_DATA_DIR writable, then call again."
+    return AnalyticsError("secret_store_unavailable", message, step)

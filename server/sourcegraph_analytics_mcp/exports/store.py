@@ -107,10 +107,11 @@ class Store:
         needed = _ROOM_FOR_UNKNOWN if size is None else 2 * size
         free = shutil.disk_usage(self._staging).free
         if free < needed:
+            whose = "The export" if size is not None else "An export whose size is not known before"
             raise AnalyticsError(
                 "store_full",
-                f"The export needs about {needed >> 20:,} MB, and {free >> 20:,} MB are free.",
-                "Free disk space, delete exports (delete_export), or ask for fewer days; nothing was kept.",
+                f"{whose} needs about {-(-needed >> 20):,} MB, and {free >> 20:,} MB are free.",
+                "Free disk space, delete exports (delete_export), or ask for fewer days.",
             )
 
     def commit(self, staging: Staging, export: Export) -> Export:

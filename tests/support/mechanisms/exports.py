@@ -392,6 +392,8 @@ EXPORTS = (
     Switch("what could not be read is read again", "exports/store.py", "    except (ValueError, TypeError, Val",
            "    except (OSError, ValueError, TypeError, Val",
            f"{_STORE}test_an_export_that_cannot_be_read_for_a_moment_is_there_again"),
+    Switch("what is needed is rounded up", "exports/store.py", "-(-needed >> 20)", "needed >> 20",
+           f"{_STORE}test_room_for_a_report_is_room_for_it_twice"),
     Switch("a check looks for room", "surface/tools/account.py",
            "        await anyio.to_thread.run_sync(app.store.room_for, None)\n", "",
            f"{_STORE}test_where_no_export_fits_any_more_a_check_says_so"),
