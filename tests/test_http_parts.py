@@ -311,6 +311,32 @@ async def test_a_bug_shows_nothing_but_a_reference(tmp_path: Path, caplog: pytes
     assert answer.text.split()[-1].rstrip(".") in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("public", "port", "spelled"),
+    [
+        ("https://MCP.example:443/mcp", 8080, ["mcp.example", "mcp.example:443", "Mcp.Example:443"]),
+        ("https://mcp.example/mcp", 8080, ["mcp.example", "mcp.example:443", "MCP.EXAMPLE", "127.0.0.1:8080"]),
+        ("https://mcp.example:8443/mcp", 80, ["MCP.example:8443", "127.0.0.1", "127.0.0.1:80", "LocalHost"]),
+    ],
+)
+async def test_a_host_is_served_however_it_is_spelled(
+    public: str, port: int, spelled: list[str], make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    settings = make_settings(upstream.url, **PUBLIC | {"public_url": public}, oauth_keys_url="http://127.0.0.1:9/keys")
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about}
+    headers = {"authorization": "Bearer alice", "accept": "application/json, text/event-stream"}
+    answers = {}
+    async with started(application(settings, None, Named(), "127.0.0.1", port)) as client:
+        for host in [*spelled, "mcp.example:80", "mcp.example:9", "other.example"]:
+            named = headers | {"host": host, "origin": f"{'http' if '127' in host else 'https'}://{host.lower()}"}
+            if "ocal" in host:
+                del named["origin"]
+            answers[host] = (await client.post("http://127.0.0.1/mcp", json=asked, headers=named)).status_code
+    assert {host for host, status in answers.items() if status == 200} == set(spelled)
+    assert {status for host, status in answers.items() if host not in spelled} == {421}
+
+
 async def test_a_body_without_an_end_is_refused_once_it_is_too_large(tmp_path: Path) -> None:
     async def never(*_: Any) -> None:
         raise AssertionError("it was let through")

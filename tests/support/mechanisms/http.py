@@ -7,6 +7,7 @@ _LOCAL = f"{_HTTP}test_the_local_credential_opens_the_server_and_nothing_else_do
 _PLACES = f"{_HTTP}test_hosts_origins_and_codings"
 _SMUGGLED = f"{_HTTP}test_a_request_cannot_be_smuggled"
 _OTHERS = f"{_HTTP}test_tokens_of_others_are_refused"
+_SPELLED = "test_http_parts.py::test_a_host_is_served_however_it_is_spelled"
 _PARTS = "test_http_parts.py::"
 _CLAIMS = 'options={"require": ["exp", "iss", "aud", "sub"]}'
 
@@ -52,6 +53,12 @@ HTTP = (
     Switch("other hosts are refused", "cli/http/guard.py",
            "if len(hosts) != 1 or hosts[0].lower() not in self._hosts:", "if False:",
            f"{_HTTP}test_a_host_that_is_not_served_is_refused_before_anybody_is_asked_who_they_are"),
+    Switch("the port that goes without saying may be said", "cli/http/serving.py",
+           "return {bare} if parts.port else", "return {bare} if True else", _SPELLED),
+    Switch("and may be left out", "cli/http/serving.py", "bare = one_spelling(address)", "bare = address.lower()",
+           _SPELLED),
+    Switch("capitals in a host change nothing", "cli/http/guard.py",
+           'value.lower() if name == b"host" else value', "value", _SPELLED),
     Switch("other origins are refused", "cli/http/guard.py",
            'if not self._origins.issuperset(headers.of(b"origin")):', "if False:",
            f"{_PLACES} {_HTTP}test_pages_of_other_origins_are_told_nothing"),

@@ -120,6 +120,7 @@ class Guard:
             await _answer(send, 413, "The request is larger than this server takes.")
             return
         scope["user"] = user
+        scope["headers"] = [(name, value.lower() if name == b"host" else value) for name, value in scope["headers"]]
         known = auth_context_var.set(user)
         try:
             await (self._protocol if scope["path"] == PATH else self._app)(scope, _again(body, receive), send)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 
-from ...settings import PREFIX, Settings, SettingsError, parts_of
+from ...settings import PORTS, PREFIX, Settings, SettingsError, one_spelling, parts_of
 from ...surface.notices import MOST_SESSIONS
 from ...surface.server import AnalyticsServer
 from ...surface.tools import TOKEN_TOOLS
@@ -93,13 +93,12 @@ def application(
     settings: Settings, upstream: Callable[..., Any] | None, identity: Identity, host: str, port: int
 ) -> Guard:
     """The whole ASGI application: the guard around the protocol around the server."""
-    hosts = {f"{_in_address(host)}:{port}", *((f"localhost:{port}",) if host in _LOOPBACK else ())}
-    origins = {f"http://{name}" for name in hosts}
+    names = {_in_address(host), *(("localhost",) if host in _LOOPBACK else ())}
+    addresses = {f"http://{name}:{port}" for name in names}
     metadata, metadata_url = None, ""
     if settings.public_url is not None and settings.oauth_issuer is not None:
         public = urlsplit(settings.public_url)
-        hosts.add(public.netloc.lower())
-        origins.add(f"{public.scheme}://{public.netloc.lower()}")
+        addresses.add(f"{public.scheme}://{public.netloc}")
         metadata_url = f"{public.scheme}://{public.netloc}{METADATA}"
         metadata = {
             "resource": settings.public_url,
@@ -107,6 +106,8 @@ def application(
             "scopes_supported": [READ, TOKENS],
             "bearer_methods_supported": ["header"],
         }
+    origins = {spelled for address in addresses for spelled in _spellings(address)}
+    hosts = {origin.partition("://")[2] for origin in origins}
     server = AnalyticsServer(settings, upstream, over_http=True)
     inner = server.streamable_http_app(
         streamable_http_path=PATH,
@@ -116,6 +117,13 @@ def application(
     )
     protocol = Sessions(server.session_manager.handle_request)
     return Guard(inner, protocol, identity, hosts, origins, metadata, metadata_url, TOKEN_TOOLS)
+
+
+def _spellings(address: str) -> set[str]:
+    """An address as clients send it: in lower case, with and without the port that goes without saying."""
+    bare = one_spelling(address)
+    parts = urlsplit(bare)
+    return {bare} if parts.port else {bare, f"{bare}:{PORTS[parts.scheme]}"}
 
 
 def _in_address(host: str) -> str:
