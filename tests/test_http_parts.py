@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mcp import Client, MCPError
 from mcp.server.auth.provider import AccessToken
 
-from sourcegraph_analytics_mcp.cli.http import connections, identity
+from sourcegraph_analytics_mcp.cli.http import connections, identity, refusals
 from sourcegraph_analytics_mcp.cli.http import sessions as cli_sessions
 from sourcegraph_analytics_mcp.cli.http.guard import Guard
-from sourcegraph_analytics_mcp.cli.http.identity import IssuedTokens, LocalCredential
+from sourcegraph_analytics_mcp.cli.http.identity import IssuedTokens, LocalCredential, NotAccepted
 from sourcegraph_analytics_mcp.cli.http.serving import application
 from sourcegraph_analytics_mcp.cli.main import run
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
@@ -161,13 +161,14 @@ class Issuer:
     def __init__(self) -> None:
         self.reads = 0
         self.status = 200
+        self.kid = "k1"
         self.may_answer = threading.Event()
         self.may_answer.set()
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         self.reads += 1
         self.may_answer.wait(5)
-        key = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())) | {"kid": "k1", "use": "sig"}
+        key = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key())) | {"kid": self.kid, "use": "sig"}
         body = json.dumps({"keys": [key]}).encode()
         handler.send_response(self.status)
         handler.send_header("content-length", str(len(body)))
@@ -206,6 +207,13 @@ def token(kid: str = "k1", **claims: Any) -> str:
     return jwt.encode(body, KEY, algorithm="RS256", headers={"kid": kid})
 
 
+async def holder(accepted: IssuedTokens, token: str) -> AccessToken | None:
+    try:
+        return await accepted.of(token)
+    except NotAccepted:
+        return None
+
+
 async def test_first_callers_wait_for_the_keys_that_one_of_them_fetches(issuer: tuple[Issuer, IssuedTokens]) -> None:
     keys, accepted = issuer
     keys.may_answer.clear()
@@ -228,7 +236,7 @@ async def test_first_callers_wait_for_the_keys_that_one_of_them_fetches(issuer: 
 async def test_an_unknown_key_is_looked_for_once_a_minute(issuer: tuple[Issuer, IssuedTokens]) -> None:
     keys, accepted = issuer
     for kid in ("k1", "other", "../k1", "another"):
-        assert (await accepted.of(token(kid)) is not None) == (kid == "k1")
+        assert (await holder(accepted, token(kid)) is not None) == (kid == "k1")
     assert keys.reads == 1
 
 
@@ -237,8 +245,9 @@ async def test_keys_stay_in_use_while_the_issuer_fails(
 ) -> None:
     keys, accepted = issuer
     monkeypatch.setattr(identity, "_KEYS_APART", -1.0)
+    monkeypatch.setattr(identity, "_PATIENCE", 30)
     keys.status = 500
-    assert await accepted.of(token()) is None
+    assert await holder(accepted, token()) is None
     keys.status = 200
     assert await accepted.of(token()) is not None
     monkeypatch.setattr(identity, "_KEYS_FRESH", -1.0)
@@ -246,6 +255,62 @@ async def test_keys_stay_in_use_while_the_issuer_fails(
     assert await accepted.of(token()) is not None
     assert keys.reads == 3
     assert caplog.text.count("keys cannot be read") == 2
+
+
+async def test_a_known_key_is_used_while_the_issuer_hangs(
+    issuer: tuple[Issuer, IssuedTokens], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, accepted = issuer
+    await accepted.of(token())
+    monkeypatch.setattr(identity, "_KEYS_APART", -1.0)
+    monkeypatch.setattr(identity, "_KEYS_FRESH", -1.0)
+    monkeypatch.setattr(identity, "_PATIENCE", 0.05)
+    keys.may_answer.clear()
+    for _ in range(3):
+        assert (await accepted.of(token())).subject == "alice"
+    assert not accepted._beside.done()  # type: ignore[union-attr]  # the answer comes after five seconds
+    keys.may_answer.set()
+
+
+async def test_a_key_that_was_withdrawn_is_refused_at_the_first_use(
+    issuer: tuple[Issuer, IssuedTokens], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, accepted = issuer
+    await accepted.of(token())
+    monkeypatch.setattr(identity, "_KEYS_APART", -1.0)
+    monkeypatch.setattr(identity, "_KEYS_FRESH", -1.0)
+    monkeypatch.setattr(identity, "_PATIENCE", 30)
+    keys.kid = "k2"
+    assert await holder(accepted, token()) is None
+    assert await holder(accepted, token("k2")) is not None
+
+
+async def test_why_requests_are_refused_is_in_the_log_and_fills_no_disk(
+    issuer: tuple[Issuer, IssuedTokens], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def never(*_: Any) -> None:
+        raise AssertionError("it was let through")
+
+    caplog.set_level("INFO", logger="sourcegraph_analytics_mcp")
+    guard = Guard(never, never, issuer[1], ["a"], [], None, "", [])
+    wrong, other = token(aud="https://other.example/mcp"), {"host": "other.example"}
+    sent: list[dict[str, str]] = [{}, other, *[{"authorization": f"Bearer {wrong}"}] * 4]
+    sent += [{"authorization": f"Bearer {given}"} for given in (token(exp=1), token("k9"), token(sub=None), token())]
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(guard)) as client:
+        answers = [await client.post("http://a/mcp", headers=headers) for headers in sent]
+        monkeypatch.setattr(refusals, "_APART", 0.0)
+        await client.post("http://a/mcp", headers={"authorization": f"Bearer {wrong}"})
+    assert [answer.status_code for answer in answers] == [401, 421, *[401] * 7, 403]
+    assert [record.message for record in caplog.records if record.message.startswith("refused ")] == [
+        "refused status=401 reason=NoBearerToken count=1",
+        "refused status=421 reason=OtherHost count=1",
+        "refused status=401 reason=InvalidAudienceError count=1",
+        "refused status=401 reason=ExpiredSignatureError count=1",
+        "refused status=401 reason=UnknownKey count=1",
+        "refused status=401 reason=MissingRequiredClaimError count=1",
+        "refused status=403 reason=InsufficientScope count=1",
+        "refused status=401 reason=InvalidAudienceError count=4",
+    ]
 
 
 def odd() -> Iterator[str]:
@@ -257,7 +322,7 @@ def odd() -> Iterator[str]:
 
 @pytest.mark.parametrize("given", list(odd()))
 async def test_odd_tokens_are_refused_or_have_no_scope(given: str, issuer: tuple[Issuer, IssuedTokens]) -> None:
-    found = await issuer[1].of(given)
+    found = await holder(issuer[1], given)
     assert found is None or identity.READ not in found.scopes
 
 
@@ -390,7 +455,7 @@ async def test_a_body_that_its_sender_leaves_begins_nothing(tmp_path: Path) -> N
 class Named:
     """Takes a token for the name of who holds it."""
 
-    async def of(self, token: str) -> AccessToken | None:
+    async def of(self, token: str) -> AccessToken:
         return AccessToken(token="t", client_id="c", scopes=["analytics:read"], subject=token)
 
 
@@ -655,8 +720,9 @@ async def test_calls_and_questions_have_a_share_each(make_settings: Callable[...
 
 
 async def test_whatever_downloads_has_a_share_and_reading_has_that_of_calls(
-    make_settings: Callable[..., Settings], upstream: Served
+    make_settings: Callable[..., Settings], upstream: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="sourcegraph_analytics_mcp")
     settings = make_settings(upstream.url, calls_per_minute=6, exports_per_hour=2)
     async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
         asked = {"metrics": ["searches"], "period": "all_time"}
@@ -670,6 +736,7 @@ async def test_whatever_downloads_has_a_share_and_reading_has_that_of_calls(
             await read(client, "analytics://metrics")
     assert question["code"] == "busy"
     assert "more than 2 exports" in question["message"]
+    assert "refused method=resources/read outcome=busy caller=operator" in caplog.text
     assert len(upstream.sent("GET")) == 2
 
 

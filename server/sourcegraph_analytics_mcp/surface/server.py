@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -139,19 +139,18 @@ class AnalyticsServer(MCPServer[App]):
         assert self._permits.callers is not None
         if ctx.method == "tools/call":
             return await call_next(ctx)  # which enters by itself, to fail as tools do
-        try:
-            leave = await self._permits.callers.enter()
-        except AnalyticsError as error:
-            _log.info("refused method=%s outcome=%s caller=%s", safe(ctx.method)[:40], error.code, _marked())
-            raise MCPError(code=_CODES.get(error.code, INTERNAL_ERROR), message=error.text) from None
-        try:
-            if ctx.method == "resources/read":
-                self._permits.callers.take("calls", self._settings.calls_per_minute, 60)
-            return await call_next(ctx)
-        except AnalyticsError as error:
-            raise MCPError(code=INTERNAL_ERROR, message=error.text) from None
-        finally:
-            leave()
+        with ExitStack() as afterwards:
+            try:
+                afterwards.callback(await self._permits.callers.enter())
+                if ctx.method == "resources/read":
+                    self._permits.callers.take("calls", self._settings.calls_per_minute, 60)
+            except AnalyticsError as error:
+                _log.info("refused method=%s outcome=%s caller=%s", safe(ctx.method)[:40], error.code, _marked())
+                raise MCPError(code=_CODES.get(error.code, INTERNAL_ERROR), message=error.text) from None
+            try:
+                return await call_next(ctx)
+            except AnalyticsError as error:
+                raise MCPError(code=INTERNAL_ERROR, message=error.text) from None
 
     def running(self) -> App:
         """What the request being answered works with."""

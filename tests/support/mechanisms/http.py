@@ -7,6 +7,8 @@ _LOCAL = f"{_HTTP}test_the_local_credential_opens_the_server_and_nothing_else_do
 _PLACES = f"{_HTTP}test_hosts_origins_and_codings"
 _SMUGGLED = f"{_HTTP}test_a_request_cannot_be_smuggled"
 _OTHERS = f"{_HTTP}test_tokens_of_others_are_refused"
+_SHARES = "test_http_parts.py::test_whatever_downloads_has_a_share_and_reading_has_that_of_calls"
+_REFUSALS = "test_http_parts.py::test_why_requests_are_refused_is_in_the_log_and_fills_no_disk"
 _SPELLED = "test_http_parts.py::test_a_host_is_served_however_it_is_spelled"
 _PARTS = "test_http_parts.py::"
 _CLAIMS = 'options={"require": ["exp", "iss", "aud", "sub"]}'
@@ -23,9 +25,9 @@ _READ = "test_grants.py::test_a_resource_is_for_who_may_use_a_tool_that_gives_th
 
 HTTP = (
     Switch("a credential is asked for", "cli/http/identity.py",
-           "return self._holder if hmac.compare_digest(token.encode(), self._secret.encode()) else None",
-           "return self._holder", _LOCAL),
-    Switch("two credentials are none", "cli/http/guard.py", "if len(given) != 1 or", "if not given or", _LOCAL),
+           "if not hmac.compare_digest(token.encode(), self._secret.encode()):", "if False:", _LOCAL),
+    Switch("two credentials are none", "cli/http/guard.py", "if len(given) != 1 or given",
+           "if not given or given", _LOCAL),
     Switch("the credential is for this user alone", "cli/http/identity.py", "self.path.chmod(0o600)", "pass",
            f"{_PARTS}test_a_credential_that_others_could_read_is_made_private"),
     Switch("the first starts have one credential", "cli/http/identity.py", "make_private(self.path, ",
@@ -96,6 +98,18 @@ HTTP = (
     Switch("clocks differ by little", "cli/http/identity.py", "leeway=_SKEW", "leeway=900", _OTHERS),
     Switch("keys nobody knows are not looked for all the time", "cli/http/identity.py",
            " and now - self._looked > _KEYS_APART", "", f"{_PARTS}test_an_unknown_key_is_looked_for_once_a_minute"),
+    Switch("a known key waits for no others", "cli/http/identity.py",
+           "await asyncio.wait({self._beside}, timeout=_PATIENCE)", "await self._beside",
+           f"{_PARTS}test_a_known_key_is_used_while_the_issuer_hangs"),
+    Switch("a key that is withdrawn is not used once more", "cli/http/identity.py",
+           "await asyncio.wait({self._beside}, timeout=_PATIENCE)", "pass",
+           f"{_PARTS}test_a_key_that_was_withdrawn_is_refused_at_the_first_use"),
+    Switch("refusals are in the log", "cli/http/guard.py", "self._refusals.tell(401, str(why))", "pass", _REFUSALS),
+    Switch("refusals fill no disk", "cli/http/refusals.py", "if now - self._logged.get",
+           "if False and self._logged.get", _REFUSALS),
+    Switch("no refusal is left out of the count", "cli/http/refusals.py", "self._counts.pop(kind))", "1)", _REFUSALS),
+    Switch("a reading beyond the share is in the log", "surface/server.py",
+           '                _log.info("refused method=%s', '                str("refused method=%s', _SHARES),
     Switch("one fetches the keys for all", "cli/http/identity.py", "if self._due(known=name in self._keys):",
            "if True:",
            f"{_PARTS}test_first_callers_wait_for_the_keys_that_one_of_them_fetches"),

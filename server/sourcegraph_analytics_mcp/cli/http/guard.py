@@ -9,7 +9,8 @@ from typing import Any
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 
-from .identity import READ, TOKENS, Identity
+from .identity import READ, TOKENS, Identity, NotAccepted
+from .refusals import Refusals
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -56,6 +57,7 @@ class Guard:
         self._metadata = metadata
         self._metadata_url = metadata_url
         self._token_tools = frozenset(name.encode() for name in token_tools)
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -64,37 +66,43 @@ class Guard:
         headers = Headers(scope["headers"])
         refused = self._misplaced(scope["path"], headers)
         if refused is not None:
-            await _answer(send, *refused)
+            status, reason, text = refused
+            self._refusals.tell(status, reason)
+            await _answer(send, status, text)
         elif scope["path"] == METADATA and self._metadata is not None and scope["method"] in ("GET", "HEAD"):
             await _answer(send, 200, json.dumps(self._metadata), "application/json")
         elif (user := await self._user(headers)) is None:
             await self._challenge(send, 401, "invalid_token" if headers.of(b"authorization") else None, (READ,))
         elif not set(needed := self._needed(headers)).issubset(user.scopes):
+            self._refusals.tell(403, "InsufficientScope")
             await self._challenge(send, 403, "insufficient_scope", needed)
         else:
             await self._pass_on(user, scope, receive, send)
 
-    def _misplaced(self, path: str, headers: "Headers") -> tuple[int, str] | None:
-        """The status and text for a request that nobody may send."""
+    def _misplaced(self, path: str, headers: "Headers") -> tuple[int, str, str] | None:
+        """The status, a word for the log and the text for a request that nobody may send."""
         if not path.startswith("/"):
-            return 400, "Send the path alone."
+            return 400, "WholeAddress", "Send the path alone."
         hosts = headers.of(b"host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return 421, "This server does not serve that host."
+            return 421, "OtherHost", "This server does not serve that host."
         if not self._origins.issuperset(headers.of(b"origin")):
-            return 403, "This server does not serve that origin."
+            return 403, "OtherOrigin", "This server does not serve that origin."
         if headers.of(b"content-length") and headers.of(b"transfer-encoding"):
-            return 400, "Send a length or chunks, not both."
+            return 400, "LengthAndChunks", "Send a length or chunks, not both."
         if any(coding.strip().lower() != b"identity" for coding in headers.of(b"content-encoding")):
-            return 415, "Send the body as it is, without Content-Encoding."
+            return 415, "ContentEncoding", "Send the body as it is, without Content-Encoding."
         return None
 
     async def _user(self, headers: "Headers") -> AuthenticatedUser | None:
         given = headers.of(b"authorization")
-        if len(given) != 1 or given[0][:7].lower() != b"bearer ":
+        try:
+            if len(given) != 1 or given[0][:7].lower() != b"bearer ":
+                raise NotAccepted("NoBearerToken")
+            return AuthenticatedUser(await self._identity.of(given[0][7:].strip().decode("latin-1")))
+        except NotAccepted as why:
+            self._refusals.tell(401, str(why))
             return None
-        token = await self._identity.of(given[0][7:].strip().decode("latin-1"))
-        return None if token is None else AuthenticatedUser(token)
 
     def _needed(self, headers: "Headers") -> tuple[str, ...]:
         """The scopes of a request, by the tool that the newest revision names in a header (the rest ask later)."""
@@ -117,6 +125,7 @@ class Guard:
         except EOFError:
             return  # there is nobody to answer
         if body is None:
+            self._refusals.tell(413, "TooLarge")
             await _answer(send, 413, "The request is larger than this server takes.")
             return
         scope["user"] = user

@@ -1,5 +1,6 @@
 """Who calls: the holder of a credential on this machine, or of an access token of the operator's OAuth 2.1 issuer."""
 
+import asyncio
 import hmac
 import json
 import logging
@@ -21,16 +22,25 @@ READ, TOKENS = "analytics:read", "analytics:tokens"
 _LONGEST_TOKEN = 16 << 10
 _SKEW = 60  # seconds that clocks may differ
 _KEYS_FRESH = 3600  # seconds
+_PATIENCE = 1  # seconds that who has a known key waits for newer ones
 _KEYS_APART = 60  # seconds between two looks for a key nobody knows
 _ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "EdDSA"]  # never a shared secret, never none
 _log = logging.getLogger(__name__)
 
 
+class NotAccepted(Exception):
+    """A bearer token that is not accepted; the text is a word on why, for the log alone."""
+
+
 class Identity(Protocol):
     """Decides who holds a bearer token."""
 
-    async def of(self, token: str) -> AccessToken | None:
-        """Whose token this is; None for one that is not accepted, whatever the reason."""
+    async def of(self, token: str) -> AccessToken:
+        """Whose token this is.
+
+        Raises:
+            NotAccepted: for one that is not accepted, whatever the reason.
+        """
 
 
 class LocalCredential:
@@ -59,8 +69,10 @@ class LocalCredential:
             raise AnalyticsError("store_corrupt", f"{self.path.name} is damaged.", "Delete it and start again.")
         self._holder = AccessToken(token="local", client_id="local", scopes=[READ, TOKENS])  # noqa: S106 - not a secret
 
-    async def of(self, token: str) -> AccessToken | None:
-        return self._holder if hmac.compare_digest(token.encode(), self._secret.encode()) else None
+    async def of(self, token: str) -> AccessToken:
+        if not hmac.compare_digest(token.encode(), self._secret.encode()):
+            raise NotAccepted("OtherCredential")
+        return self._holder
 
 
 class IssuedTokens:
@@ -75,14 +87,15 @@ class IssuedTokens:
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched = self._looked = float("-inf")
         self._fetching = anyio.Lock()
+        self._beside: asyncio.Task[None] | None = None  # reads keys anew while those that are known are in use
 
-    async def of(self, token: str) -> AccessToken | None:
+    async def of(self, token: str) -> AccessToken:
         if len(token) > _LONGEST_TOKEN:
-            return None
+            raise NotAccepted("TooLong")
         try:
             key = await self._key(jwt.get_unverified_header(token).get("kid"))
             if key is None:
-                return None
+                raise NotAccepted("UnknownKey")
             claims = jwt.decode(
                 token,
                 key,
@@ -93,17 +106,23 @@ class IssuedTokens:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
             return _accepted(claims)
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
-            return None
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise NotAccepted(type(error).__name__) from None
 
     async def _key(self, name: str | None) -> "jwt.PyJWK | None":
-        known = name in self._keys
-        if self._due(known=known) and not (known and self._fetching.locked()):
-            async with self._fetching:  # whoever knows no key yet waits for those on their way
-                if self._due(known=name in self._keys):
-                    await self._fetch()
-                    self._looked = time.monotonic()
+        if name not in self._keys:
+            await self._refresh(name)
+        elif self._due(known=True) and (self._beside is None or self._beside.done()):
+            self._beside = asyncio.create_task(self._refresh(name))
+            await asyncio.wait({self._beside}, timeout=_PATIENCE)  # for a key that is withdrawn by now
         return self._keys.get(name)
+
+    async def _refresh(self, name: str | None) -> None:
+        """Read the keys where that is due for one of this name; whoever knows none waits for those on their way."""
+        async with self._fetching:
+            if self._due(known=name in self._keys):
+                await self._fetch()
+                self._looked = time.monotonic()
 
     def _due(self, *, known: bool) -> bool:
         now = time.monotonic()
