@@ -3,9 +3,10 @@
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import pytest
@@ -15,6 +16,7 @@ from sourcegraph_analytics_mcp.demo.company import COUNTS, Activity, Company, Pe
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import call as call_of_a_tool
+from sourcegraph_analytics_mcp.surface.tools import usage as tool_of_usage
 from sourcegraph_analytics_mcp.usage.metrics import BY_NAME, Minutes
 from sourcegraph_analytics_mcp.usage.notes import notes
 from sourcegraph_analytics_mcp.usage.periods import resolve
@@ -896,6 +898,35 @@ async def test_just_after_midnight_the_last_hour_of_yesterday_may_be_missing(
         made = export.model_copy(update={"created_at": datetime(TODAY.year, TODAY.month, TODAY.day, hour, tzinfo=UTC)})
         told = list(notes(question, [made], (None, None), TODAY, Minutes()))
         assert ("the last hour of yesterday may be missing" in " ".join(told)) is said
+
+
+async def test_data_from_before_midnight_does_not_make_its_day_whole(
+    make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download that begins before midnight may answer a question that is asked again after it."""
+
+    class AfterMidnight(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp((datetime.now(tz) + DAY).timestamp(), tz)
+
+    monkeypatch.setattr(tool_of_usage, "datetime", AfterMidnight)
+    days = {"start_date": str(TODAY - DAY), "end_date": str(TODAY), "compare_to_previous": True}
+    world = world_of(*(did(ANN, TODAY - n * DAY, searches=3) for n in range(8)))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        ask = partial(call, client, "query_usage", metrics=["searches", "average_daily_active_users"])
+        whole, by_day = await ask(**days), await ask(**days, group_by=["day"])
+        until_now = await ask(start_date=days["start_date"])
+        week = await ask(start_date=str(TODAY - 6 * DAY), end_date=str(TODAY - DAY), compare_to_previous=True)
+    not_over = f"{TODAY} was not over when the data was exported, at "
+    for answer in (whole, by_day, until_now):
+        assert [not_over in note for note in answer["notes"]].count(True) == 1
+    assert whole["rows"][0][:4] == [6, 6, None, None]
+    assert "The range was not over, so changes are not comparable and left blank." in whole["notes"]
+    changes = [row[[c["name"] for c in by_day["columns"]].index("change_searches")] for row in by_day["rows"]]
+    assert changes == [0, None]
+    assert until_now["totals"][1] == 1  # people per day that the data covers
+    assert not [note for note in week["notes"] if "not over" in note]
 
 
 async def test_people_per_day_count_the_days_that_lie_in_every_time_bucket(make_settings: Make, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class Answers:
         question = await self._checks.values(question, sources, tables)
         split = self._checks.by_language(question)
         apart = split if question.languages else ()  # the filter hides what has no language, so it is asked apart
-        terms = await self._terms(question, today)
+        terms = await self._terms(question, exports[-1].created_at.date())
         sums = await self._checks.unsplit(apart, question, sources, terms, tables) if apart else {}
         teams = await self._checks.teams(question, sources, tables, terms)
         statement = build(question, sources, terms, () if apart else split)
@@ -121,17 +121,17 @@ class Answers:
         seen = await self._coverage(question.range, exports[-1], now, tables)
         earlier = question.earlier
         seen_before = await self._coverage(earlier, exports[0], before, tables) if before and earlier else None
-        said = (*notes(question, exports, (seen, seen_before), today, self._minutes), *partly, *teams)
+        said = (*notes(question, exports, (seen_before, seen), today, self._minutes), *partly, *teams)
         return _shaped(question, found, exports, seen, said, today)
 
-    async def _terms(self, question: Question, today: date) -> Terms:
+    async def _terms(self, question: Question, made: date) -> Terms:
         listed = self._teams.of if self._teams and question.about_teams else {}
         folded = await self._questions.folded(list(listed)) if listed else {}
         team_of = {folded[person]: team for person, team in listed.items()}
         pseudonyms = self._questions.pseudonyms
         if pseudonyms:
             team_of = {pseudonyms.of(person): team for person, team in (team_of | listed).items()}
-        return Terms(self._minutes, tuple(team_of), tuple(team_of.values()), today)
+        return Terms(self._minutes, tuple(team_of), tuple(team_of.values()), made)
 
     async def _exports(self, question: Question, fetch: Fetch, today: date, *, refresh: bool) -> list[Export]:
         """What a question rests on."""

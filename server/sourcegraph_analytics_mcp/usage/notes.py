@@ -1,11 +1,12 @@
 """What a reader of the figures must know: days covered, what is not over, what is compared, what each figure counts."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from ..exports.models import Export
 from .coverage import Coverage
 from .metrics import Minutes
+from .periods import Range
 from .question import Question, bucket_end, bucket_start
 
 NO_DAYS = "Days with data are not counted: the answer rests on figures by user, which have no days"
@@ -22,19 +23,21 @@ def notes(
 
     Args:
         exports: what it rests on; with a comparison of figures without days, the earlier one first.
-        covered: days with data in the range, and in the one compared with.
+        covered: days with data in the range compared with, and in the one asked about.
     """
-    days, (seen, seen_before) = question.range, covered
-    yield _covered(question, seen, exports[-1].row_count)
+    days, made = question.range, exports[-1].created_at
+    yield _covered(question, covered[1], exports[-1].row_count)
     if days.clamped_from:
         yield f"The end {days.clamped_from} lies in the future; the range ends today, {today} (UTC)."
     if not days.over:
         yield f"Today, {today} (UTC), is not over; nor is this range."
         if exports[-1].last_day is not None and exports[-1].last_day > today:
             yield "What upstream dates after today is left out."
-    elif days.end == today - timedelta(days=1) and exports[-1].created_at.hour == 0:
+    if made.date() < today and _cut_off(days, made):
+        yield f"{made:%Y-%m-%d} was not over when the data was exported, at {made:%H:%M} UTC."
+    elif days.end == today - timedelta(days=1) and made.hour == 0:
         yield "Upstream refreshes hourly, so the last hour of yesterday may be missing."
-    yield from _comparison(question, seen_before, seen, exports[0].row_count)
+    yield from _comparison(question, covered, exports[0].row_count, made)
     yield from _partial_buckets(question, today)
     if any(metric.name == "hours_saved" for metric in question.metrics):
         yield minutes.words
@@ -44,6 +47,11 @@ def notes(
         yield f"{people[0].title}: each group counts its own people; the total counts everybody once."
     for export in dict.fromkeys(exports):
         yield from (w for w in export.warnings if _concerns(w, question, minutes))
+
+
+def _cut_off(days: Range, made: datetime) -> bool:
+    """Whether the data was made before the range was over."""
+    return days.end is None or made.date() <= days.end
 
 
 def _concerns(warning: str, question: Question, minutes: Minutes) -> bool:
@@ -69,17 +77,20 @@ def _covered(question: Question, seen: Coverage | None, rows: int) -> str:
     return f"Days with data: {seen.count}{of}, {seen.first} to {seen.last}."
 
 
-def _comparison(question: Question, seen_before: Coverage | None, seen: Coverage | None, rows: int) -> Iterator[str]:
+def _comparison(
+    question: Question, covered: tuple[Coverage | None, Coverage | None], rows: int, made: datetime
+) -> Iterator[str]:
     earlier = question.earlier
     if earlier is None:
         return
     if question.buckets_compared:
         yield f"Each {question.time} is compared with the one before it; one that the range cuts off is not compared."
-        yield from _beginning(question, (seen_before, seen))
+        yield from _beginning(question, covered)
     else:
-        yield f"Compared with {earlier.start} to {earlier.end}{_days_before(seen_before, rows)}."
-        if not question.range.over:
-            yield "The range is not over, so changes are not comparable and left blank."
+        yield f"Compared with {earlier.start} to {earlier.end}{_days_before(covered[0], rows)}."
+        if _cut_off(question.range, made):
+            is_not = "was not" if question.range.over else "is not"
+            yield f"The range {is_not} over, so changes are not comparable and left blank."
 
 
 def _beginning(question: Question, covered: Sequence[Coverage | None]) -> Iterator[str]:

@@ -46,12 +46,12 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a statement is built with besides the question: assumptions, teams, and today."""
+    """What a statement is built with besides the question: assumptions, teams, and the day its data was made."""
 
     minutes: Minutes
     team_keys: tuple[str, ...]
     team_names: tuple[str, ...]
-    today: date
+    made: date
 
 
 def within(source: Source, days: Range) -> str:

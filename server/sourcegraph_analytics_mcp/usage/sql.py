@@ -4,6 +4,7 @@ Everything that is put into the text is ours (column names, dates, aggregates); 
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 from ..exports.identities import PERSON
 from .metrics import Metric
@@ -43,7 +44,7 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
         days = earlier if not question.buckets_compared else Range(earlier.start, question.range.end, over=True)
         ctes += ", " + _aggregate("b", question, before, days, terms, statement, shifted=question.buckets_compared)
     groups = [_key(d) for d in question.group_by]
-    columns = ", ".join(_columns(question, compared=before is not None))
+    columns = ", ".join(_columns(question, terms, compared=before is not None))
     joined = "FROM n"
     if before is not None:
         same = " AND ".join(f"n.{g} IS NOT DISTINCT FROM b.{g}" for g in ("total", *groups))
@@ -147,8 +148,8 @@ def _among(named: Sequence[tuple[Sequence[str], str]], statement: Statement) -> 
 
 def _days(question: Question, source: Source, days: Range, terms: Terms, shifted: bool) -> str:
     """The calendar days of a group: those of the range that lie in its time buckets, or all of the range."""
-    start = days.start or source.first_day or terms.today
-    end = min(days.end or terms.today, terms.today)
+    start = days.start or source.first_day or terms.made
+    end = min(days.end or terms.made, terms.made)
     whole = f"{max((end - start).days + 1, 0)}"
     times = [dimension for dimension in question.group_by if dimension in TIME]
     if not times:
@@ -159,14 +160,14 @@ def _days(question: Question, source: Source, days: Range, terms: Terms, shifted
     return f"CASE WHEN grouping({_key(times[0])}) = 1 THEN {whole} ELSE {part} END"
 
 
-def _columns(question: Question, *, compared: bool) -> list[str]:
+def _columns(question: Question, terms: Terms, *, compared: bool) -> list[str]:
     """Each metric, and with a comparison its previous value, change and relative change."""
     if not compared:
         return [f"n.{m.name}" for m in question.metrics]
     columns: list[str] = []
     for metric in question.metrics:
         now, before = _value("n", metric), _value("b", metric)
-        fair = _fair(question)
+        fair = _fair(question, terms)
         if question.buckets_compared:
             before = f"CASE WHEN n.total = 0 THEN {before} END"
         columns += [f"{now} AS {metric.name}", f"{before} AS previous_{metric.name}"]
@@ -189,14 +190,13 @@ def _base(side: str, metric: Metric) -> str:
     return f"coalesce({side}.{metric.name}, 0)" if metric.additive else _value(side, metric)
 
 
-def _fair(question: Question) -> str:
-    """Whether a comparison means anything: both sides are whole periods."""
-    if not question.buckets_compared or question.time is None:
-        return "true" if question.range.over else "false"
+def _fair(question: Question, terms: Terms) -> str:
+    """Whether a comparison means anything: both sides are whole periods, which were over when the data was made."""
+    start, end, over = question.range.start, question.range.end, terms.made - timedelta(days=1)
+    if not question.buckets_compared or question.time is None or end is None:
+        return "true" if end is not None and end <= over else "false"
     key, step = f"n.{_key(question.time)}", _STEP[question.time]
-    lasts = f"CAST({key} + {step} AS DATE) - 1 <= DATE '{question.range.end}'"
-    last_day = lasts if question.range.over else lasts.replace("<=", "<")
-    return f"({key} >= DATE '{question.range.start}' AND {last_day})"
+    return f"({key} >= DATE '{start}' AND CAST({key} + {step} AS DATE) - 1 <= DATE '{min(end, over)}')"
 
 
 def _order(question: Question, groups: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ _SPILLED = f"{_ENGINE}test_what_a_question_has_no_memory_for_ends_with_its_proce
 _USAGE = "test_query_usage.py::"
 _NAMES = f"{_USAGE}test_names_are_those_of_the_days_asked_about_and_the_latest_is_shown"
 _SPELT = f"{_SQL}test_dates_times_and_intervals_are_shown_as_the_engine_spells_them"
+_MIDNIGHT = f"{_USAGE}test_data_from_before_midnight_does_not_make_its_day_whole"
 _SPELLED = f"{_USAGE}test_names_are_compared_in_any_spelling"
 _SEAT_SPELLED = "test_inactive.py::test_people_files_name_people_in_any_spelling"
 _EXACT = f"{_USAGE}test_figures_as_data_are_as_exact_as_the_text"
@@ -263,8 +264,14 @@ QUESTIONS = (
            "test_exports.py::test_hours_saved_by_code_navigation_alone_are_hours"),
     Switch("people are counted by id", "usage/metrics.py", 'f"count(DISTINCT {_USER})"', '"count(DISTINCT user_email)"',
            f"{_USAGE}test_people_without_emails_are_counted_by_id_and_blank_is_not_zero"),
-    Switch("unfinished periods are not compared", "usage/sql.py", '"true" if question.range.over else "false"',
-           '"true"', f"{_USAGE}test_a_future_end_is_clamped_and_an_unfinished_period_is_not_compared"),
+    Switch("data from before midnight is of no whole day", "usage/notes.py", "if made.date() < today and",
+           "if False and", _MIDNIGHT),
+    Switch("nor is its day compared", "usage/sql.py", "<= DATE '{min(end, over)}')", "<= DATE '{end}')", _MIDNIGHT),
+    Switch("nor does its average cover more days", "usage/answers.py",
+           "self._terms(question, exports[-1].created_at.date())", "self._terms(question, today)", _MIDNIGHT),
+    Switch("unfinished periods are not compared", "usage/sql.py",
+           '"true" if end is not None and end <= over else "false"', '"true"',
+           f"{_USAGE}test_a_future_end_is_clamped_and_an_unfinished_period_is_not_compared"),
     Switch("months are used where they are whole", "usage/question.py",
            "return ends and all(r.whole_months for r in self.ranges)", "return ends",
            "test_inactive.py::test_months_that_begin_before_the_last_days_do_not_tell_who_was_active_in_them"),
