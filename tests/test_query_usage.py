@@ -900,6 +900,47 @@ async def test_just_after_midnight_the_last_hour_of_yesterday_may_be_missing(
         assert ("the last hour of yesterday may be missing" in " ".join(told)) is said
 
 
+@pytest.mark.parametrize("kept", [True, False])
+async def test_counts_of_a_report_that_holds_other_days_are_said_to_be_of_all_of_it(
+    make_settings: Make, kept: bool
+) -> None:
+    early = TODAY - 300 * DAY
+    rows = {TODAY - 5 * DAY: "1,{},Go,2", TODAY - 6 * DAY: "2,{},Go,many", early: "1,{},Go,1\n1,{},Go,1\n2,{},Go,few"}
+
+    async def answer(exchange: Exchange) -> None:
+        start = TODAY - 30 * DAY if "startDate=" in exchange.target else early
+        lines = [line.replace("{}", str(day)) for day, line in rows.items() if day >= start]
+        head = "Instance user ID,Timestamp Date,Language,Searches"
+        await exchange.answer("\n".join([head, *lines, ""]).encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        if kept:
+            await call(client, "export_csv")
+        answered = await call(client, "query_usage", metrics=["searches"], group_by=["language"])
+        everything = await call(client, "query_usage", metrics=["searches"], group_by=["language"], period="all_time")
+    cells = [note for note in answered["notes"] if "cells of" in note]
+    said = "cells of searches are not a value of its kind; they count as blank."
+    assert cells == [f"In the whole report (all time), not only these days: 2 {said}" if kept else f"1 {said}"]
+    assert f"2 {said}" in everything["notes"]
+
+
+async def test_a_finer_report_that_lacks_a_column_does_not_stand_for_the_one_that_has_it(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        day, by_language = TODAY - 2 * DAY, "by_user_day_client_language" in exchange.target
+        more = ("Language,Chat Events", "Go,1") if by_language else ("Searches", "5")
+        rows = f"Instance user ID,Timestamp Date,{more[0]}\n1,{day},{more[1]}\n"
+        await exchange.answer(rows.encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        await call(client, "export_csv")
+        for _ in range(2):
+            assert (await call(client, "query_usage", metrics=["searches"]))["totals"] == [5]
+            assert (await call(client, "query_usage", metrics=["chat_events"]))["totals"] == [1]
+            error = await refused(client, "query_usage", metrics=["code_insight_views"])
+            assert error["message"].endswith("the data has no column code_insight_views.")
+        assert len(fake.exchanges) == 2
+
+
 async def test_data_from_before_midnight_does_not_make_its_day_whole(
     make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

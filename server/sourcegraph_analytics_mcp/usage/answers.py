@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
@@ -135,9 +135,11 @@ class Answers:
 
     async def _exports(self, question: Question, fetch: Fetch, today: date, *, refresh: bool) -> list[Export]:
         """What a question rests on."""
-        reports = [need.request for need in question.needs]
+        columns = frozenset(c for metric in question.metrics for c in metric.columns(self._minutes))
+        needs = [replace(need, columns=columns) for need in question.needs]
+        reports = [need.request for need in needs]
         with self._wishes.of(reports, new=refresh) as wish:
-            exports = [await self.data(need, fetch, today, wish) for need in question.needs]
+            exports = [await self.data(need, fetch, today, wish) for need in needs]
         self._wishes.answered(reports, exports)
         return exports
 
@@ -147,7 +149,8 @@ class Answers:
         Args:
             since: what must not be older; None for this hour.
         """
-        for export in await anyio.to_thread.run_sync(self._store.fresh, self._upstream, wish, since):
+        kept = await anyio.to_thread.run_sync(self._store.fresh, self._upstream, wish, since)
+        for export in sorted(kept, key=need.lacks):
             if need.met_by(export, today):
                 with suppress(AnalyticsError):  # one that is damaged is downloaded again
                     whole = await anyio.to_thread.run_sync(self._store.get, export.id)

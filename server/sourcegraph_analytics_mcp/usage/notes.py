@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 
-from ..exports.models import Export
+from ..exports.models import Export, range_words
 from .coverage import Coverage
 from .metrics import Minutes
 from .periods import Range
@@ -46,7 +46,18 @@ def notes(
     if people and question.group_by:
         yield f"{people[0].title}: each group counts its own people; the total counts everybody once."
     for export in dict.fromkeys(exports):
-        yield from (w for w in export.warnings if _concerns(w, question, minutes))
+        scope = _scope(question, export)
+        yield from (f"{scope}{w}" for w in export.warnings if _concerns(w, question, minutes))
+
+
+def _scope(question: Question, export: Export) -> str:
+    """What a count in a warning is of, where the export holds other days than those that are asked about."""
+    start, end = question.ranges[0].start, question.ranges[-1].end
+    early = start is not None and export.first_day is not None and export.first_day < start
+    late = end is not None and export.last_day is not None and export.last_day > end
+    if not early and not late:
+        return ""
+    return f"In the whole report ({range_words(export.start_date, export.end_date)}), not only these days: "
 
 
 def _cut_off(days: Range, made: datetime) -> bool:

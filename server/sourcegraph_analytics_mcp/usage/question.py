@@ -135,11 +135,17 @@ class Need:
 
     Args:
         alone: whether no other granularity will do, though it be finer.
+        columns: what the figures are made from; it is refused only where the report itself lacks it.
     """
 
     request: ReportRequest
     ranges: tuple[Range, ...]
     alone: bool = False
+    columns: frozenset[str] = frozenset()
+
+    def lacks(self, export: Export) -> bool:
+        """Whether a column is not in an export."""
+        return not self.columns <= {field.name for field in export.fields}
 
     def download(self, today: date) -> ReportRequest:
         """What to ask upstream for: a bit more where that is likely to answer the next questions, too.
@@ -163,7 +169,7 @@ class Need:
         """Whether an export holds what it takes, and can be cut down to the ranges."""
         request = self.request
         finer = _FINENESS[export.granularity] - _FINENESS[request.granularity]
-        if export.instance_url != request.instance_url or finer < 0 or (finer and self.alone):
+        if export.instance_url != request.instance_url or finer < 0 or (finer and (self.alone or self.lacks(export))):
             return False
         start, until = request.start_date, request.end_date or today
         starts = export.start_date is None or (start is not None and export.start_date <= start)

@@ -14,6 +14,7 @@ _USAGE = "test_query_usage.py::"
 _NAMES = f"{_USAGE}test_names_are_those_of_the_days_asked_about_and_the_latest_is_shown"
 _SPELT = f"{_SQL}test_dates_times_and_intervals_are_shown_as_the_engine_spells_them"
 _MIDNIGHT = f"{_USAGE}test_data_from_before_midnight_does_not_make_its_day_whole"
+_LACKING = f"{_USAGE}test_a_finer_report_that_lacks_a_column_does_not_stand_for_the_one_that_has_it"
 _SPELLED = f"{_USAGE}test_names_are_compared_in_any_spelling"
 _SEAT_SPELLED = "test_inactive.py::test_people_files_name_people_in_any_spelling"
 _EXACT = f"{_USAGE}test_figures_as_data_are_as_exact_as_the_text"
@@ -264,6 +265,12 @@ QUESTIONS = (
            "test_exports.py::test_hours_saved_by_code_navigation_alone_are_hours"),
     Switch("people are counted by id", "usage/metrics.py", 'f"count(DISTINCT {_USER})"', '"count(DISTINCT user_email)"',
            f"{_USAGE}test_people_without_emails_are_counted_by_id_and_blank_is_not_zero"),
+    Switch("counts of other days are said to be", "usage/notes.py", "if not early and not late:", "if True:",
+           f"{_USAGE}test_counts_of_a_report_that_holds_other_days_are_said_to_be_of_all_of_it"),
+    Switch("a finer report has the columns it takes", "usage/question.py",
+           "(self.alone or self.lacks(export))", "self.alone", _LACKING),
+    Switch("and is taken before one that lacks them", "usage/answers.py",
+           "sorted(kept, key=need.lacks)", "kept", _LACKING),
     Switch("data from before midnight is of no whole day", "usage/notes.py", "if made.date() < today and",
            "if False and", _MIDNIGHT),
     Switch("nor is its day compared", "usage/sql.py", "<= DATE '{min(end, over)}')", "<= DATE '{end}')", _MIDNIGHT),
