@@ -579,8 +579,40 @@ async def test_credits_that_are_no_numbers_are_the_same_as_text_and_as_data(
         result = await client.call_tool("get_credits", {})
     assert result.structured_content is not None
     spelled = json.dumps(result.structured_content["credits"])
-    assert spelled.strip("[]") == '{"left": "inf", "used": "nan"}'
-    assert "| inf | nan |" in text(result) or spelled in text(result)
+    assert spelled.strip("[]") == '{"left": "1e400", "used": "nan"}'
+    assert "| 1e400 | nan |" in text(result) or spelled in text(result)
+
+
+@pytest.mark.parametrize("identities", ["names", "pseudonyms"])
+async def test_credits_have_every_digit_as_text_and_as_data(
+    make_settings: Callable[..., Settings], identities: str
+) -> None:
+    exact = ["0.1", "1e5", "0.30000000000000004", "9007199254740991", "1.10", "-0.0", "true"]
+    digits = ["123456789012345.678901", "1234567890123456789.5", "9007199254740993", "-9007199254740992"]
+    digits += ["1e-400", "1e99999999999999999999"]
+
+    async def answer(exchange: Exchange) -> None:
+        used = [f'{{"used": {number}}}' for number in [*exact, *digits]]
+        body = f'{{"usage": [{", ".join(used)}], "total": {digits[0]}}}'
+        await exchange.answer(body.encode(), content_type="application/json")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, identities=identities)) as client:
+        result = await client.call_tool("get_credits", {})
+    data: Any = result.structured_content
+    used = [row["used"] for row in data["credits"]["usage"]]
+    assert used == [*map(json.loads, exact), *digits]
+    assert data["credits"]["total"] == digits[0]
+    assert all(f"| {number} |" in text(result) for number in digits)
+
+
+async def test_credits_that_have_a_key_twice_lose_neither_value(make_settings: Callable[..., Settings]) -> None:
+    body = '{"list": [{"used": 1, "used": 2}]}'
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(body.encode(), content_type="application/json")
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        assert (await call(client, "get_credits"))["credits"] == body
 
 
 _BESIDE = {"total": 1234.5678, "granted": [{"id": "g1", "amount": 5.000049}], "none": [], "consumed": [{"used": 42.5}]}

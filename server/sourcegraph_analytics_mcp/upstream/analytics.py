@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ..errors import AnalyticsError
 from .http import Answer, Http, Request, read_whole
 from .markup import ENOUGH_MARKUP, refuse_markup, visible
-from .models import NewToken, ReportRequest, TokenList, TokenRequest, dated_query
+from .models import NewToken, ReportRequest, TokenList, TokenRequest, Written, dated_query
 from .policy import Failed, empty, misread
 
 M = TypeVar("M", bound=BaseModel)
@@ -243,7 +243,7 @@ def _parsed(model: type[M], body: bytes) -> M:
 def _json_or_text(body: bytes) -> Any:
     text = body.decode("utf-8-sig", errors="replace")
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_float=Written, object_pairs_hook=_of_different_keys)
     except ValueError:
         return text
     except RecursionError:
@@ -254,6 +254,14 @@ def _json_or_text(body: bytes) -> Any:
         if not level:
             return value
     raise _too_deep()
+
+
+def _of_different_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; one that has a key twice would lose a value, so its document is no more than text."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands in one object twice")
+    return found
 
 
 def _inside(value: Any) -> Iterable[Any]:

@@ -4,6 +4,7 @@ Names and shapes are those of Sourcegraph's documentation of May to July 2025 (t
 """
 
 from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
@@ -105,3 +106,18 @@ def dated_query(instance_url: str, start: date | None, end: date | None) -> dict
     if end is not None:
         query["endDate"] = end.isoformat()
     return query
+
+
+class Written(float):
+    """A number of upstream's JSON that is no whole one, with how it was written: a float may hold fewer digits."""
+
+    def __init__(self, written: str) -> None:
+        self.written = written
+
+    @property
+    def exact(self) -> bool:
+        """Whether the float says the same."""
+        try:
+            return Decimal(self.written) == Decimal(repr(float(self)))
+        except InvalidOperation:  # an exponent of absurd length
+            return False

@@ -11,6 +11,8 @@ from pydantic import Field
 from ...access.credentials import expires_soon
 from ...errors import AnalyticsError
 from ...exports.identities import HIDDEN
+from ...exports.numbers import in_json
+from ...upstream.models import Written
 from ..app import App
 from ..call import Call
 from ..nameless import nameless
@@ -51,12 +53,16 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
 
 
 def _sayable(given: Any) -> Any:
-    """The same as JSON can hold it: `inf` and `nan` in words, or data would say null; keys without lone surrogates."""
+    """The same as JSON can hold it with every digit, else as text, or data would say null; keys without surrogates."""
     if isinstance(given, dict):
         return {key.encode("utf-8", "backslashreplace").decode(): _sayable(value) for key, value in given.items()}
     if isinstance(given, list):
         return [_sayable(value) for value in given]
-    return str(given) if isinstance(given, float) and not math.isfinite(given) else given
+    if isinstance(given, Written) and not given.exact:
+        return given.written
+    if isinstance(given, float):
+        return float(given) if math.isfinite(given) else str(given)
+    return in_json(given) if isinstance(given, int) and not isinstance(given, bool) else given
 
 
 def _as_text(given: Any) -> str:
