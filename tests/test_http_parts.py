@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
@@ -54,12 +54,12 @@ PUBLIC = {"public_url": "https://mcp.example/mcp", "oauth_issuer": "https://issu
 
 
 @contextmanager
-def listening(monkeypatch: pytest.MonkeyPatch, app: Any, **limits: Any) -> Iterator[int]:
+def listening(monkeypatch: pytest.MonkeyPatch, app: Any, lifespan: Any = "off", **limits: Any) -> Iterator[int]:
     """Serve an application with our connections; the port."""
     for name, value in limits.items():
         monkeypatch.setattr(connections, name, value)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, http=connections.Connection, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, http=connections.Connection, log_level="error", lifespan=lifespan))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -531,6 +531,56 @@ async def test_a_session_of_another_is_neither_used_nor_ended_by_asking(sessions
     assert not await sessions.alive("bob", opened[0][1])
     await sessions.open("bob")
     assert [await sessions.alive(*one) for one in opened] == [False, True, True]
+
+
+class Streams:
+    """Connections to one server on which an answer has begun."""
+
+    def __init__(self, port: int, opened: ExitStack) -> None:
+        self._port = port
+        self._opened = opened
+
+    def open(self, who: str, method: str, **params: Any) -> socket.socket:
+        about = {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                 "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "0"},
+                 "io.modelcontextprotocol/clientCapabilities": {}}  # fmt: skip
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": about}})
+        opened = self._opened.enter_context(socket.create_connection(("127.0.0.1", self._port), 10))
+        opened.sendall(
+            f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:9\r\nAuthorization: Bearer {who}\r\n"
+            "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
+            f"MCP-Protocol-Version: 2026-07-28\r\nMCP-Method: {method}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        assert opened.recv(12) == b"HTTP/1.1 200"
+        return opened
+
+    def listen(self, who: str) -> socket.socket:
+        return self.open(who, "subscriptions/listen", notifications={"resourcesListChanged": True})
+
+
+def cut(stream: socket.socket, seconds: float = 0) -> bool:
+    """Whether the server has ended it."""
+    ended = select.poll()
+    ended.register(stream, select.POLLHUP | select.POLLERR)
+    return bool(ended.poll(seconds * 1000))
+
+
+def test_when_streams_are_too_many_the_caller_with_the_most_gives_way(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = application(settings, None, Named(), "127.0.0.1", 9)
+    limits = {"_USUALLY": 3, "_AT_MOST": 99, "_STREAMS": 3, "_GRACE": 0.3}
+    with listening(monkeypatch, app, "on", **limits) as port, ExitStack() as opened:
+        streams = Streams(port, opened)
+        bobs = streams.listen("bob")
+        alices = [streams.listen("alice") for _ in range(12)]
+        for _ in range(3):
+            streams.open("bob", "resources/list").close()
+        for one in alices[:-4]:
+            assert cut(one, 10)
+        assert not cut(bobs)
+        assert not cut(alices[-1])
 
 
 # Callers

@@ -11,6 +11,7 @@ _SHARES = "test_http_parts.py::test_whatever_downloads_has_a_share_and_reading_h
 _REFUSALS = "test_http_parts.py::test_why_requests_are_refused_is_in_the_log_and_fills_no_disk"
 _SPELLED = "test_http_parts.py::test_a_host_is_served_however_it_is_spelled"
 _PARTS = "test_http_parts.py::"
+_LISTENING = f"{_PARTS}test_when_streams_are_too_many_the_caller_with_the_most_gives_way"
 _CLAIMS = 'options={"require": ["exp", "iss", "aud", "sub"]}'
 
 
@@ -82,6 +83,11 @@ HTTP = (
            f"{_PARTS}test_whoever_sends_too_slowly_is_cut_off"),
     Switch("who waits gives way", "cli/http/connections.py", "next(iter(self._waiting))._give_up()", "pass",
            f"{_HTTP}test_whoever_holds_connections_open_gives_way"),
+    Switch("too many streams give way", "cli/http/connections.py", "if len(streams) > _STREAMS:", "if False:",
+           _LISTENING),
+    Switch("the caller with the most streams gives way", "cli/http/connections.py", "if one.caller == most)",
+           "if True)", _LISTENING),
+    Switch("a connection knows whose it is", "cli/http/sessions.py", 'scope["caller"] = caller()', "pass", _LISTENING),
     Switch("who does not read is cut off", "cli/http/connections.py", "        else:\n            self._give_up()",
            "        else:\n            pass", f"{_PARTS}test_whoever_does_not_read_is_cut_off"),
     Switch("who reads slowly is waited for", "cli/http/connections.py",

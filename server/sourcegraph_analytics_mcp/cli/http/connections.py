@@ -1,8 +1,13 @@
-"""Connections that cannot be held open: who is slow is cut off, and the longest waiting gives way to newer ones."""
+"""Connections that cannot be held open: who is slow is cut off, and the longest waiting gives way to newer ones.
+
+Streams wait for nothing that the client would send: when they are too many, the caller with the most gives way.
+"""
 
 import asyncio
 import socket
 import struct
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import h11
@@ -12,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 _WITHIN = {h11.IDLE: 10.0, h11.SEND_BODY: 30.0}
 _READ_WITHIN = 30.0  # seconds in which some of an answer must be taken
 _USUALLY, _AT_MOST = 448, 640  # connections; beyond, those that wait for their client give way
+_STREAMS = 512  # answers under way, which may be without an end; the rest is for those who ask
 _GRACE = 0.1  # seconds in which a new one's request is read, however many come with it
 _AT_ONCE = struct.pack("ii", 1, 0)  # without waiting for the client to take what is on its way to it
 
@@ -24,8 +30,19 @@ class Connection(H11Protocol):
     _awaited: Any = None  # what the timer is for
     _unread: asyncio.TimerHandle | None = None
 
+    @property
+    def caller(self) -> str:
+        """Whose request is being answered, where that is known."""
+        return str(self.cycle.scope.get("caller", ""))
+
+    @property
+    def streams(self) -> bool:
+        """Whether an answer has begun that has not ended."""
+        return self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.made = self.loop.time()
         self._wait(h11.IDLE)
         if len(self.connections) > _AT_MOST:
             self._make_room()
@@ -104,7 +121,12 @@ class Connection(H11Protocol):
             self._timer = self._awaited = None
 
     def _make_room(self) -> None:
-        if self._waiting and len(self.connections) > _USUALLY:
+        if len(self.connections) <= _USUALLY:
+            return
+        streams = [one for one in self.connections if isinstance(one, Connection) and one.streams]
+        if len(streams) > _STREAMS:
+            _oldest_of_most(streams)._give_up()
+        elif self._waiting:
             next(iter(self._waiting))._give_up()
 
     def _give_up(self) -> None:
@@ -113,6 +135,12 @@ class Connection(H11Protocol):
         own: socket.socket = self.transport.get_extra_info("socket")
         own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()
+
+
+def _oldest_of_most(streams: Iterable[Connection]) -> Connection:
+    """The oldest connection of the caller with the most."""
+    most = Counter(one.caller for one in streams).most_common(1)[0][0]
+    return min((one for one in streams if one.caller == most), key=lambda one: one.made)
 
 
 def _loose(head: bytes) -> bool:

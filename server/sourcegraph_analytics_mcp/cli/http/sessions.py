@@ -39,6 +39,7 @@ class Sessions:
                         await self._note(session, scope)
             await send(message)
 
+        scope["caller"] = caller()  # for the connection, which may be one of too many
         await self._protocol(scope, receive, noting)
 
     async def _note(self, session: bytes, scope: Scope) -> None:
