@@ -684,12 +684,29 @@ async def test_who_no_longer_subscribes_is_not_told(settings: Settings) -> None:
 
     async with connected(settings, "2025-11-25", message_handler=hear) as client:
         await client.subscribe_resource("analytics://exports")
+        await client.subscribe_resource("analytics://metrics")
         await client.unsubscribe_resource("analytics://exports")
+        await client.subscribe_resource("analytics://columns")  # which never changes
         await call(client, "export_csv", granularity="by_user")
         with anyio.fail_after(30):
             await changed.wait()
         await call(client, "list_exports")
     assert "ResourceUpdatedNotification" not in announced
+
+
+@pytest.mark.filterwarnings("ignore:resources/subscribe")
+@pytest.mark.parametrize(
+    "uri", ["analytics://exports/1", f"analytics://exports/{'0' * 32}/{'x' * 1000}", "file:///etc/passwd"]
+)
+async def test_what_is_no_resource_cannot_be_subscribed_to(settings: Settings, uri: str) -> None:
+    async with connected(settings, "2025-11-25") as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        for known in ("summary_uri", "csv_uri"):
+            await client.subscribe_resource(export[known])
+        await client.subscribe_resource(f"{export['summary_uri']}/rows?offset=50&limit=50")
+        with pytest.raises(MCPError, match="There is no such resource") as raised:
+            await client.subscribe_resource(uri)
+    assert raised.value.error.code == -32602
 
 
 async def test_clients_that_have_gone_do_not_hold_up_those_who_stay(settings: Settings) -> None:

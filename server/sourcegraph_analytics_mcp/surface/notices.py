@@ -3,7 +3,7 @@
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -16,11 +16,11 @@ _WHOSE: ContextVar[str | None] = ContextVar("whose exports changed, where that i
 
 @dataclass
 class _Listener:
-    """An older session and the resources it subscribed to."""
+    """An older session, and whether it subscribed to the list of exports; nothing else ever changes."""
 
     session: Any
     whose: str
-    resources: set[str] = field(default_factory=set)
+    follows: bool = False
 
 
 class _Bus(InMemorySubscriptionBus):
@@ -52,10 +52,11 @@ class Notices:
         self._listener(session)
 
     def subscribe(self, session: Any, uri: str) -> None:
-        self._listener(session, uri)
+        self._listener(session, follows=uri == EXPORTS_URI)
 
     def unsubscribe(self, session: Any, uri: str) -> None:
-        self._listener(session).resources.discard(uri)
+        listener = self._listener(session)
+        listener.follows = listener.follows and uri != EXPORTS_URI
 
     def _caller(self) -> str:
         whose = _WHOSE.get()
@@ -77,11 +78,11 @@ class Notices:
             for listener in [heard for heard in self._listeners.values() if heard.whose == self._caller()]:
                 tasks.start_soon(_tell, listener)
 
-    def _listener(self, session: Any, *resources: str) -> _Listener:
+    def _listener(self, session: Any, *, follows: bool = False) -> _Listener:
         key = id(session.client_params)
         listener = self._listeners.setdefault(key, _Listener(session, self._caller()))
         listener.session = session
-        listener.resources.update(resources)
+        listener.follows = listener.follows or follows
         self._listeners.move_to_end(key)
         if len(self._listeners) > MOST_SESSIONS:
             self._forget_one()
@@ -91,11 +92,11 @@ class Notices:
         """Forget a session of the caller with the most: the oldest that subscribed to nothing, else the oldest."""
         most = Counter(heard.whose for heard in self._listeners.values()).most_common(1)[0][0]
         theirs = [key for key, heard in self._listeners.items() if heard.whose == most]
-        del self._listeners[next((key for key in theirs if not self._listeners[key].resources), theirs[0])]
+        del self._listeners[next((key for key in theirs if not self._listeners[key].follows), theirs[0])]
 
 
 async def _tell(listener: _Listener) -> None:
     with anyio.move_on_after(1):  # a client that does not read must not hold up an export
         await listener.session.send_resource_list_changed()  # dropped where the connection has gone
-        if EXPORTS_URI in listener.resources:
+        if listener.follows:
             await listener.session.send_resource_updated(EXPORTS_URI)

@@ -33,6 +33,7 @@ GIVEN_BY: dict[str, tuple[str, ...]] = {  # by URI or template, the tools that g
     _ROWS: _OF_AN_EXPORT,
     _CSV: _OF_AN_EXPORT,
 }
+_OURS = re.compile(re.escape(EXPORTS_URI) + r"/[0-9a-f]{32}(/data\.csv|/rows(\?[\w=&]{1,60})?)?", re.ASCII)
 _NEWEST = 10  # exports listed one by one
 _MOST_IN_TABLE = 50
 _MOST_CSV = 5 << 20  # bytes of a CSV handed over as text
@@ -167,6 +168,19 @@ async def csv_of(app: App, export_id: str) -> str:
         return text
     masked = app.redactor.text  # before a cell is quoted, which doubles the quotes in it
     return await anyio.to_thread.run_sync(guarded, export, shown, lambda text: formula_safe(safe(masked(text))))
+
+
+def known(uri: str) -> str:
+    """The URI or template, as `GIVEN_BY` has it, of which a URI is.
+
+    Raises:
+        AnalyticsError: `not_found` for one of none.
+    """
+    if uri in (EXPORTS_URI, METRICS_URI, COLUMNS_URI):
+        return uri
+    if _OURS.fullmatch(uri):
+        return _ONE
+    raise AnalyticsError("not_found", "There is no such resource.", "resources/list shows those that there are.")
 
 
 def _number(text: str, name: str) -> int:

@@ -47,7 +47,7 @@ from .leaving import Leaving
 from .notices import Notices
 from .permits import Permits
 from .prompts import Prompt, find, without_tools
-from .resources import GIVEN_BY, add_resources, listed
+from .resources import add_resources, known, listed
 from .text import safe
 from .tool import Outcome, Tool, failed
 from .tools import TOOLS
@@ -266,8 +266,7 @@ class AnalyticsServer(MCPServer[App]):
         async def subscribe(ctx: Any, params: SubscribeRequestParams) -> EmptyResult:
             uri = str(params.uri)
             try:
-                if uri in GIVEN_BY:
-                    self._permits.admit_reader(uri)
+                self._permits.admit_reader(known(uri))
             except AnalyticsError as error:
                 raise MCPError(code=_CODES.get(error.code, INTERNAL_ERROR), message=error.text) from None
             self._notices.subscribe(ctx.session, uri)
