@@ -684,6 +684,30 @@ async def test_too_many_callers_are_busy(monkeypatch: pytest.MonkeyPatch) -> Non
             await known.enter()
 
 
+async def test_among_too_many_callers_the_one_who_is_idle_for_the_longest_gives_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(callers, "_MOST_OPEN", 4)
+    async with some() as (known, opened):
+        for subject in ("alice", "bob", "carol", "dora"):
+            with calling(subject):
+                leave = await known.enter()
+                if subject == "bob":
+                    cast(Parts, known.app()).running.append("a download")
+                if subject != "alice":  # who is still at work
+                    leave()
+        alice, bob, carol, dora = opened.open.values()
+        with calling("erin"):
+            (await known.enter())()
+        await until(lambda: len(opened.open) == 4)
+        assert list(opened.open.values())[:-1] == [alice, bob, dora]
+        with calling("carol"):
+            (await known.enter())()
+            assert known.app() is not carol
+        await until(lambda: len(opened.open) == 4)
+        assert list(opened.open.values())[:2] == [alice, bob]
+
+
 async def test_parts_that_fail_to_open_fail_that_call_and_are_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async with some() as (known, opened):
         with calling("alice"):

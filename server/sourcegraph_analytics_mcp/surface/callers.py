@@ -53,8 +53,14 @@ class _Open:
         self.app: App | None = None
         self.error: Exception | None = None
         self.ready = anyio.Event()
+        self.over = anyio.Event()
         self.uses = 0
         self.last_used = time.monotonic()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is done for its caller, not even a download."""
+        return self.app is not None and not self.uses and not self.app.downloads.running
 
     def leave(self) -> None:
         """One use less."""
@@ -102,14 +108,14 @@ class Callers:
         """Keep the caller's parts open until the function that this returns is called.
 
         Raises:
-            AnalyticsError: `forbidden` for who may use nothing, `busy` when too many callers are there at once.
+            AnalyticsError: `forbidden` for who may use nothing, `busy` when too many callers are at work at once.
         """
         self.grant()
         name = caller()
         known = self._callers.get(name)
         if known is None:
             if len(self._callers) >= _MOST_OPEN:
-                raise busy("Too many people are using this server.", 60)
+                self._make_room()
             known = self._callers[name] = _Open()
             self._tasks.start_soon(self._hold, name, known)
         known.uses += 1
@@ -140,6 +146,15 @@ class Callers:
             raise busy(f"That is more than {most} {share} in {seconds:g} seconds.", uses[0] + seconds - now)
         uses.append(now)
 
+    def _make_room(self) -> None:
+        """Close what the caller has open who has been idle for the longest."""
+        idle = {name: known for name, known in self._callers.items() if known.idle}
+        if not idle:
+            raise busy("Too many people are using this server.", 60)
+        name = min(idle, key=lambda name: idle[name].last_used)
+        self._forget(name, idle[name])
+        idle[name].over.set()
+
     def _cold(self, known: _Open) -> bool:
         """Whether a caller does nothing while enough others have called since."""
         since = sum(other.last_used > known.last_used for other in self._callers.values())
@@ -149,8 +164,10 @@ class Callers:
         try:
             async with self._opened(name) as known.app:
                 known.ready.set()
-                while known.uses or known.app.downloads.running or time.monotonic() - known.last_used < _IDLE:
-                    await anyio.sleep(min(_LOOK_EVERY, _IDLE / 10))
+                while not known.idle or time.monotonic() - known.last_used < _IDLE:
+                    with anyio.move_on_after(min(_LOOK_EVERY, _IDLE / 10)):
+                        await known.over.wait()
+                        break
                     if self._cold(known):
                         await known.app.questions.aclose()  # the next question starts another engine
                 self._forget(name, known)
