@@ -442,6 +442,10 @@ async def test_an_sdk_client_works_in_both_eras(local: Served, mode: Any) -> Non
         transport = streamable_http_client(local.url, http_client=http)
         async with Client(transport, mode=mode) as client:
             assert len((await client.list_tools()).tools) == 11
+            if mode == "legacy":  # where there is a handshake
+                resources = client.server_capabilities.resources
+                assert resources is not None
+                assert resources.list_changed
             answer = await client.call_tool("query_usage", {"metrics": ["active_users"]})
             assert not answer.is_error
             assert answer.structured_content is not None

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -278,14 +279,16 @@ class AnalyticsServer(MCPServer[App]):
 
         self.completion()(completion)  # type: ignore[no-untyped-call]
         # The SDK has no public way to serve subscriptions of the older revisions.
-        self._lowlevel_server.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
-        self._lowlevel_server.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, unsubscribe)
+        low = self._lowlevel_server
+        low.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
+        low.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, unsubscribe)
+        told = NotificationOptions(resources_changed=True)  # what they must be told of, over whichever transport
+        low.create_initialization_options = partial(low.create_initialization_options, told)  # type: ignore[method-assign]
 
     async def serve(self, read: Any, write: Any) -> None:
         """Serve one client over a transport's streams, which the SDK only does for those it opens itself."""
         low = self._lowlevel_server
-        told = NotificationOptions(resources_changed=True)  # what earlier revisions must declare to be heard
-        await low.run(read, write, low.create_initialization_options(told))
+        await low.run(read, write, low.create_initialization_options())
 
 
 def _marked() -> str:
