@@ -309,7 +309,7 @@ QUESTIONS = (
            f"{_NAMES} {_EVER}"),
     Switch("a row without a day is not the latest", "usage/names.py", "coalesce({day}, {_NO_DAY})", "{day}",
            f"{_USAGE}test_a_row_without_a_day_names_nobody_anew"),
-    Switch("figures without days name people alike", "usage/question.py", " or (finer and self.alone)", "",
+    Switch("figures without days name people alike", "usage/question.py", "self.alone or self.lacks", "self.lacks",
            f"{_USAGE}test_people_of_long_ranges_are_called_alike_whatever_is_kept {_EVER}"),
     Switch("who was ever seen comes from one granularity", "usage/inactive.py", "alone=True", "alone=False", _EVER),
     Switch("short ranges are answered by day", "usage/question.py", "finer < 0", "finer < -9",
