@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +114,29 @@ async def test_one_token_with_an_endless_name_hides_no_other(make_settings: Make
     async with scripted_upstream(named) as fake, connected(make_settings(fake.url)) as client:
         listed = (await bounded(client, "list_tokens"))["tokens"]
     assert [(token["id"], len(token["display_name"])) for token in listed] == [("a", 500), ("b", 5)]
+
+
+async def test_one_person_with_an_endless_name_hides_no_other(make_settings: Make, tmp_path: Path) -> None:
+    async def named(exchange: Exchange) -> None:
+        day, old = TODAY - timedelta(days=2), TODAY - timedelta(days=200)
+        seen = [(str(old), "x" * 45_000), (str(old), "gone"), (str(day), "y" * 45_000), (str(day), "here")]
+        month = "by_user_month" in exchange.target
+        rows = [f"{n},{who},{when[:7] if month else when},{9 - n}" for n, (when, who) in enumerate(seen)]
+        here = rows if month or "startDate" not in exchange.target else rows[2:]
+        when = "Timestamp Month" if month else "Timestamp Date"
+        await exchange.answer("\n".join([f"Instance user ID,Username,{when},Searches", *here, ""]).encode())
+
+    (tmp_path / "seats.csv").write_text(f"{'z' * 45_000}\ngone\nhere\nnew\n")
+    settings = partial(make_settings, seats_file=tmp_path / "seats.csv")
+    async with scripted_upstream(named) as fake, connected(settings(fake.url)) as client:
+        usage = await bounded(client, "query_usage", metrics=["searches"], group_by=["user"])
+        gone = await bounded(client, "list_inactive_users")
+    assert [(len(row[0]), row[1]) for row in usage["rows"]] == [(500, "2"), (4, "3")]
+    assert [(len(row[0]), row[2]) for row in gone["rows"]] == [
+        (500, "lapsed"), (4, "lapsed"), (500, "never seen"), (3, "never seen"),
+    ]  # fmt: skip
+    assert not usage["truncated"]
+    assert not gone["truncated"]
 
 
 async def test_an_export_whose_headers_fill_an_answer_is_listed_without_them(make_settings: Make) -> None:

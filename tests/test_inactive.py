@@ -536,3 +536,18 @@ async def test_days_with_data_are_the_same_for_both_tools(make_settings: Make) -
     assert said in usage["notes"]
     assert said in found["notes"]
     assert "Nothing is recorded after" not in str(found["notes"])
+
+
+async def test_where_nothing_is_recorded_that_is_said(make_settings: Make) -> None:
+    async def nothing(exchange: Exchange) -> None:
+        if "user-registry" in exchange.target:
+            await exchange.answer(status="404 Not Found")
+            return
+        when = "Timestamp Month" if "by_user_month" in exchange.target else "Timestamp Date"
+        await exchange.answer(f"Instance user ID,{when},Searches\n".encode())
+
+    async with scripted_upstream(nothing) as fake, connected(make_settings(fake.url)) as client:
+        found = await call(client, "list_inactive_users")
+    assert (found["seen"], found["rows"]) == (0, [])
+    assert "No activity is recorded in these days." in found["notes"]
+    assert not [note for note in found["notes"] if "Days with data" in note]

@@ -11,6 +11,7 @@ from math import floor, log10
 from typing import Any
 
 MAX_CELL = 200  # characters of one cell in a table
+_LONGEST_NAME = 500  # characters of one name in data
 MAX_ROWS = 40_000  # characters of all rows of an answer; clients put longer ones into files, or drop them
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _LOOKS_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180b\u180c\u180d\u180e")
@@ -101,6 +102,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], widest: int 
     lines = [f"| {' | '.join(cell(header, widest) for header in headers)} |", f"|{'|'.join('---' for _ in headers)}|"]
     lines += [f"| {' | '.join(cell(value, widest) for value in row)} |" for row in rows]
     return "\n".join(lines)
+
+
+def short(value: Any) -> Any:
+    """A value of which a name that is endless is cut, so that it leaves room for others."""
+    longer = isinstance(value, str) and len(value) > _LONGEST_NAME
+    return f"{value[: _LONGEST_NAME - 1]}…" if longer else value
 
 
 def fitting(rows: Iterable[Sequence[object]], widest: int = MAX_CELL) -> int:

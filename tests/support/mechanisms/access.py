@@ -2,6 +2,7 @@
 
 from .switch import Switch
 
+_ENDLESS = "test_bounds.py::test_one_person_with_an_endless_name_hides_no_other"
 _TOKENS = "test_tokens.py::"
 _JOURNAL = f"{_TOKENS}test_a_crash_between_the_create_and_the_store_is_put_right_at_the_next_call"
 _LOST = f"{_TOKENS}test_a_create_whose_answer_is_lost_revokes_the_orphan"
@@ -392,7 +393,9 @@ ACCESS = (
            "if True:", "test_settings.py::test_who_has_no_home_directory_is_told_what_to_set"),
     Switch("a public address has no other path", "settings.py", 'urlsplit(value).path != "/mcp"', "False",
            "test_settings.py::test_a_wrong_setting_is_named"),
-    Switch("an endless name hides no token", "surface/tools/tokens.py", "display_name=_cut(token.display_name)",
+    Switch("nor a person", "surface/tools/usage.py", "tuple(map(short, row)) for row", "row for row", _ENDLESS),
+    Switch("nor somebody inactive", "surface/tools/inactive.py", "[*map(short, row)]", "row", _ENDLESS),
+    Switch("an endless name hides no token", "surface/tools/tokens.py", "display_name=short(token.display_name)",
            "display_name=token.display_name", "test_bounds.py::test_one_token_with_an_endless_name_hides_no_other"),
     Switch("what was undone can be tried again, but not yet", "access/tokens.py",
            'error.next_step.removesuffix("Try again.").strip()', "error.next_step",

@@ -16,7 +16,7 @@ from ...usage.notes import NO_DAYS
 from ...usage.question import Need
 from ..app import App
 from ..call import Call
-from ..text import fitting, plural, table
+from ..text import fitting, plural, short, table
 from ..tool import Arguments, Hints, Reply, tool
 from ..waiting import reading
 from .exports import Instance
@@ -93,7 +93,7 @@ def _page(found: Inactive, limit: int) -> list[list[Any]]:
     """As many rows as fit: neither kind takes the place of the other, so that both are there."""
     lapsed = [[user, user_id, _LAPSED, last] for user, user_id, last in found.lapsed]
     never_seen = [[seat, None, _NEVER_SEEN, None] for seat in found.seats.never_seen or ()]
-    in_turn = [row for row in chain.from_iterable(zip_longest(lapsed, never_seen)) if row][:limit]
+    in_turn = [[*map(short, row)] for row in chain.from_iterable(zip_longest(lapsed, never_seen)) if row][:limit]
     return sorted(in_turn[: fitting(in_turn)], key=lambda row: row[2] == _NEVER_SEEN)
 
 
@@ -151,7 +151,7 @@ def _days_notes(found: Inactive) -> Iterator[str]:
     yield f"Today, {found.end} (UTC), is not over."
     covered = found.covered
     if covered is None or covered.last is None:
-        yield f"{NO_DAYS}."
+        yield f"{NO_DAYS}." if covered is None else "No activity is recorded in these days."
         return
     days = (found.end - found.start).days + 1
     yield f"Days with data: {covered.count} of {days}, {covered.first} to {covered.last}."

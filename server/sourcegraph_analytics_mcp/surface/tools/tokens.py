@@ -12,11 +12,10 @@ from ...errors import AnalyticsError, invalid
 from ...upstream.models import Token
 from ..app import App
 from ..call import Call
-from ..text import fitting, plural, safe, table
+from ..text import fitting, plural, safe, short, table
 from ..tool import Answer, Arguments, Hints, Reply, tool
 
 _LONGEST = timedelta(days=366)
-_LONGEST_NAME = 500  # characters
 _LEFT = {
     None: "",
     "entry": " Its entry in this server's index of tokens could not be removed, which does no harm; check that "
@@ -179,17 +178,12 @@ async def _unknown(app: App) -> str:
 def _entry(token: Token, *, in_use: bool | None) -> ListedToken:
     return ListedToken(
         id=token.id,
-        display_name=_cut(token.display_name),
+        display_name=short(token.display_name),
         created_at=_time(token.created_at),
         expires_at=_time(token.expires_at) if token.expires_at else None,
         is_expired=token.is_expired,
         in_use=bool(in_use) if token.is_expired else in_use,  # one that does not work is not perhaps in use
     )
-
-
-def _cut(name: str | None) -> str | None:
-    """A name that leaves room for the other tokens; those made here are shorter."""
-    return name if name is None or len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _state(token: ListedToken) -> str:

@@ -20,7 +20,7 @@ from ...usage.periods import Period, resolve
 from ...usage.question import TIME, Dimension, Question
 from ..app import App
 from ..call import Call
-from ..text import cell, cut, figure, fitting, plural, size, table
+from ..text import cell, cut, figure, fitting, plural, short, size, table
 from ..tool import Answer, Arguments, Day, Figure, Hints, Reply, tool
 from ..waiting import prepare, reading, wait_for
 from ..words import either, folded, nearest
@@ -118,6 +118,7 @@ def _cut(found: Found) -> Found:
     """As many rows as an answer can hold."""
     asked = found.question
     latest = asked.order_by is None and asked.descending is None and bool(set(TIME) & set(asked.group_by))
+    found = replace(found, rows=tuple(tuple(map(short, row)) for row in found.rows))
     rows = found.rows[::-1] if latest else found.rows  # the latest come last, and stay
     count = fitting(rows)
     if count == len(rows):
