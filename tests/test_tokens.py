@@ -7,8 +7,8 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +24,7 @@ from mcp_types import ElicitResult, ErrorData, InputRequiredResult
 
 from sourcegraph_analytics_mcp.access import secret_store
 from sourcegraph_analytics_mcp.access.journal import Journal
+from sourcegraph_analytics_mcp.demo.embedded import demo_settings, embedded_upstream
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_TOKEN
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import call as call_module
@@ -1267,6 +1268,57 @@ async def test_a_token_file_that_is_spoiled_later_is_named_and_nothing_else_fail
         assert "planted" not in said
     assert [token["in_use"] for token in listed["tokens"]] == [False] * 3
     assert "goes on using SRC_ANALYTICS_ACCESS_TOKEN_FILE" in text(created)
+
+
+@asynccontextmanager
+async def in_the_demo(folder: Path, upstream: Callable[..., Any], **more: str) -> AsyncIterator[Client]:
+    """A client of a server as `--demo` starts it."""
+    given = {"SRC_ANALYTICS_DEMO": "1", "SRC_ANALYTICS_DATA_DIR": str(folder), **more}
+    async with Client(AnalyticsServer(demo_settings(Settings.from_env(given)), upstream), mode=REVISIONS[-1]) as client:
+        yield client
+
+
+async def test_the_token_of_the_demo_is_known_and_can_be_rotated(tmp_path: Path) -> None:
+    first = "00000000-0000-0000-0000-000000000003"
+
+    async def used(client: Client) -> list[str]:
+        return [t["id"] for t in (await call(client, "list_tokens"))["tokens"] if t["in_use"] is not False]
+
+    async with in_the_demo(tmp_path, embedded_upstream()) as client:
+        checked = (await call(client, "check_connection"))["checks"][2]["detail"]
+        before = await used(client)
+        created = await client.call_tool("create_token")
+        made = (created.structured_content or {})["token"]["id"]
+        both = await used(client)
+        back = text(await client.call_tool("revoke_token", {"token_id": made, "confirm": True}))
+        again = (await call(client, "create_token", display_name="another"))["token"]["id"]
+        await call(client, "revoke_token", token_id=first, confirm=True)
+        await call(client, "get_credits")
+        after = await used(client)
+    async with in_the_demo(tmp_path, embedded_upstream()) as client:  # what an earlier one kept is nothing to it
+        await call(client, "get_credits")
+    assert checked == "from the demo; upstream accepts it"
+    assert "this server uses it from now on" in text(created)
+    assert f"exports use the older token {first} from now on" in back
+    assert (before, both, after) == ([first], [made], [again])
+
+
+async def test_the_advice_of_the_demo_is_its_own(tmp_path: Path) -> None:
+    first, upstream = "00000000-0000-0000-0000-000000000003", embedded_upstream()
+    async with (
+        in_the_demo(tmp_path / "a", upstream) as one,
+        in_the_demo(tmp_path / "b", upstream) as other,
+        in_the_demo(tmp_path / "c", upstream, SRC_ANALYTICS_READ_ONLY="1") as third,
+    ):
+        gone = text(await one.call_tool("revoke_token", {"token_id": first, "confirm": True}))
+        errors = [await refused(client, "get_credits") for client in (one, other, third)]
+        await call(one, "create_token")
+        await call(one, "get_credits")
+    assert "exports need another now." in gone
+    assert [error["code"] for error in errors] == ["auth_missing", "auth_rejected", "auth_rejected"]
+    assert "the demo's own is revoked" in errors[0]["message"]
+    step = "Call create_token, or restart the demo."
+    assert [error["next_step"] for error in errors] == [step, step, "Restart the demo."]
 
 
 async def test_which_token_is_in_use_is_unknown_where_the_operator_set_one_that_was_not_made_here(

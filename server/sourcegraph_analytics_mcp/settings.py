@@ -14,6 +14,7 @@ from .redaction import SHORTEST
 
 PREFIX = "SRC_ANALYTICS_"
 DEFAULT_URL = "https://analytics.sourcegraph.com"
+DEMO_TOKEN_ID = "00000000-0000-0000-0000-000000000003"  # noqa: S105 - of the token that the demo starts with
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*(:\d{1,5})?\Z"
 )

@@ -12,12 +12,12 @@ from pydantic import SecretStr
 
 from ..errors import AnalyticsError
 from ..redaction import LEARNT
-from ..settings import Settings, SettingsError, header_safe
+from ..settings import DEMO_TOKEN_ID, Settings, SettingsError, header_safe
 from .secret_store import SecretStore, StoredToken, fingerprint
 
 _log = logging.getLogger(__name__)
 _IN_TIME = timedelta(days=7)  # before a token expires
-Source = Literal["SRC_ANALYTICS_ACCESS_TOKEN", "SRC_ANALYTICS_ACCESS_TOKEN_FILE", "secret store"]
+Source = Literal["SRC_ANALYTICS_ACCESS_TOKEN", "SRC_ANALYTICS_ACCESS_TOKEN_FILE", "secret store", "the demo"]
 
 
 class Configured:
@@ -31,6 +31,8 @@ class Configured:
 
     def __init__(self, settings: Settings, store: SecretStore, operators: SecretStore, looked: dict[str, date]) -> None:
         self._settings = settings
+        self._set = None if settings.demo else settings.access_token
+        self._demos = settings.access_token if settings.demo else None  # the one that the demo starts with
         self._store = store
         self._operators = operators
         self._current: tuple[StoredToken, SecretStr] | None = None
@@ -73,8 +75,10 @@ class Configured:
             raise AnalyticsError(
                 "auth_missing",
                 f"Exports need an access token of Sourcegraph Analytics, and {self._none()}.",
-                f"{self._make()}, or make one on the page /access-tokens of Sourcegraph Analytics and set it as "
-                "SRC_ANALYTICS_ACCESS_TOKEN.",
+                self._make(
+                    "make one on the page /access-tokens of Sourcegraph Analytics and set it as "
+                    "SRC_ANALYTICS_ACCESS_TOKEN."
+                ),
             )
         self.learn(found)
         self._warn_in_time(found.get_secret_value())
@@ -104,41 +108,47 @@ class Configured:
             known.append(f"It was to work until {end}." if stored.live else f"It expired at {end}.")
         return AnalyticsError(error.code, " ".join((error.message, *known)), self._remedy() or error.next_step)
 
-    def _make(self) -> str:
+    def _make(self, otherwise: str) -> str:
         """How to make a token where nobody set one; read-only there is no tool for it, and no command but without."""
+        if self._settings.demo:  # each start of it has the same first token again
+            return "Restart the demo." if self._settings.read_only else "Call create_token, or restart the demo."
         if self._settings.read_only:
-            return "Run `sourcegraph-analytics-mcp login` without SRC_ANALYTICS_READ_ONLY"
-        return "Call create_token (needs the session cookie), or run `sourcegraph-analytics-mcp login`"
+            return f"Run `sourcegraph-analytics-mcp login` without SRC_ANALYTICS_READ_ONLY, or {otherwise}"
+        return f"Call create_token (needs the session cookie), or run `sourcegraph-analytics-mcp login`, or {otherwise}"
 
     def _remedy(self) -> str | None:
-        """What to do where create_token is no remedy: the operator set a token, or lets none be made here."""
+        """What to do where create_token alone is no remedy: a token was set, none is made here, or this is the demo."""
         page = "Make an access token on the page /access-tokens of Sourcegraph Analytics"
-        if self._settings.access_token is not None:
+        if self._set is not None:
             return f"{page}, set SRC_ANALYTICS_ACCESS_TOKEN to it and restart this server."
         if self._settings.access_token_file is not None:
             return f"{page} and put it into the file of SRC_ANALYTICS_ACCESS_TOKEN_FILE."
-        return f"{self._make()}, or m{page[1:]} and set it." if self._settings.read_only else None
+        ours = self._settings.demo or self._settings.read_only
+        return self._make(f"m{page[1:]} and set it.") if ours else None
 
     async def source(self) -> Source | None:
         """Where the access token comes from; None without one."""
-        if self._settings.access_token is not None:
+        if self._set is not None:
             return "SRC_ANALYTICS_ACCESS_TOKEN"
         if self._settings.access_token_file is not None:
             return "SRC_ANALYTICS_ACCESS_TOKEN_FILE"
-        return "secret store" if await self._find() else None
+        found = await self._find()
+        if found is None:
+            return None
+        return "the demo" if found is self._demos else "secret store"
 
     async def token_in_use(self) -> str | None:
-        """The id of the token in use, where it is one that we made."""
-        stored = await self._stored()
-        return stored.id if stored else None
+        """The id of the token in use, where it is one that we made, or the demo's."""
+        secret = await self._secret()
+        return None if secret is None else self._id(secret)
 
     async def in_use(self, *ids: str) -> dict[str, bool | None]:
         """For each id whether exports use that token; None where it cannot be told, as the operator set another's."""
         secret = await self._secret()
         if secret is None:
             return dict.fromkeys(ids, False)
-        if (used := self._listed(secret)) is not None:
-            return {token_id: token_id == used.id for token_id in ids}
+        if (used := self._id(secret)) is not None:
+            return {token_id: token_id == used for token_id in ids}
         ours = {token.id for token in self._store.tokens()}
         return {token_id: False if token_id in ours else None for token_id in ids}
 
@@ -160,11 +170,20 @@ class Configured:
             return None
         return None if found is None else found.get_secret_value()
 
+    def _id(self, secret: str) -> str | None:
+        """The id of the token that has this secret, where it is known."""
+        if self._demos is not None and secret == self._demos.get_secret_value():
+            return DEMO_TOKEN_ID
+        stored = self._listed(secret)
+        return stored.id if stored else None
+
     def _listed(self, secret: str) -> StoredToken | None:
         return _of(secret, self._store.tokens())
 
     def _none(self) -> str:
         """Why there is none."""
+        if self._settings.demo:
+            return "the demo's own is revoked" if self._settings.access_token else "none is set"
         ends = [token.expires_at for token in self._store.tokens() if token.expires_at and not token.live]
         if ends:
             return f"the one made here expired at {max(ends):%Y-%m-%d %H:%M} UTC"
@@ -187,16 +206,20 @@ class Configured:
 
     def forget(self, token_id: str) -> None:
         """Stop using a token that was revoked."""
+        if token_id == DEMO_TOKEN_ID:
+            self._demos = None
         if self._current is not None and self._current[0].id == token_id:
             self._current = None
 
     async def _find(self) -> SecretStr | None:
-        if self._settings.access_token is not None:
-            return self._settings.access_token
+        if self._set is not None:
+            return self._set
         if self._settings.access_token_file is not None:
             return read_secret_file(self._settings.access_token_file)
         if self._current is not None and self._current[0].live:
             return self._current[1]
+        if self._settings.demo:  # what an earlier demo kept means nothing to the upstream of this one
+            return self._demos
         found = await anyio.to_thread.run_sync(self._first)
         own = found is not None and found[0] is self._store
         self._current = found[1:] if found and own else None  # the operator's is asked for each time: it may be revoked

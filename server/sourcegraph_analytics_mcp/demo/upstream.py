@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..settings import DEMO_TOKEN_ID
 from .company import Company
 from .reports import GRANULARITIES
 
@@ -223,7 +224,7 @@ def _first_tokens(now: datetime) -> list[IssuedToken]:
     return [
         IssuedToken(str(uuid.UUID(int=1)), _secret(), ago(200), "laptop", ago(110)),
         IssuedToken(str(uuid.UUID(int=2)), _secret(), ago(90)),
-        IssuedToken(str(uuid.UUID(int=3)), DEMO_TOKEN, ago(9), "demo", ago(-81)),
+        IssuedToken(DEMO_TOKEN_ID, DEMO_TOKEN, ago(9), "demo", ago(-81)),
     ]
 
 

@@ -20,6 +20,8 @@ _ROTATED = "test_tokens.py::test_a_token_that_is_rotated_elsewhere_is_used_by_a_
 _GIVES_WAY = f"{_TOKENS}test_a_refused_token_gives_way_to_another_that_is_kept"
 _FINDS = f"{_TOKENS}test_the_operator_finds_the_tokens_of_callers"
 _SHARED = f"{_TOKENS}test_the_operator_s_token_does_not_expire_without_a_word_over_http"
+_DEMOS = f"{_TOKENS}test_the_token_of_the_demo_is_known_and_can_be_rotated"
+_DEMO_SAYS = f"{_TOKENS}test_the_advice_of_the_demo_is_its_own"
 _SERVES = "test_http_parts.py::test_the_token_that_the_operator_stored_serves_the_callers_and_is_shown_to_none"
 
 _GUARDS = (
@@ -382,6 +384,16 @@ ACCESS = (
            "test_settings.py::test_a_wrong_setting_is_named"),
     Switch("read-only nobody is told to make a token here", "access/credentials.py", "if self._settings.read_only:",
            "if False:", f"{_TOKENS}test_read_only_no_advice_names_a_tool_that_is_left_out"),
+    Switch("the demo's own token is no setting of the operator's", "access/credentials.py",
+           "self._set = None if settings.demo else", "self._set = None if False else", _DEMOS),
+    Switch("the demo's own token is known by its id", "access/credentials.py",
+           "            return DEMO_TOKEN_ID\n", "            pass\n", _DEMOS),
+    Switch("what an earlier demo kept is not used", "access/credentials.py",
+           "        if self._settings.demo:  # what an earlier", "        if False:  # what an earlier", _DEMOS),
+    Switch("the demo's own token is not used once it is revoked", "access/credentials.py",
+           "            self._demos = None\n", "            pass\n", _DEMO_SAYS),
+    Switch("the demo's advice is its own", "access/credentials.py",
+           "if self._settings.demo:  # each start", "if False:  # each start", _DEMO_SAYS),
     Switch("read-only no command changes tokens", "cli/commands.py", "if settings.read_only and name in",
            "if False and name in",
            "test_terminal.py::test_read_only_no_command_changes_tokens"),

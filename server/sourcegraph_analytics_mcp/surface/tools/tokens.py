@@ -252,7 +252,7 @@ async def _left_to_exports(app: App) -> str:
     source = await app.credentials.source()
     if source is None:
         return "exports need another now"
-    if source != "secret store":
+    if source not in ("secret store", "the demo"):
         return f"exports need another now, in {source}"
     used = await app.credentials.token_in_use()
     return f"exports use {f'the older token {used}' if used else 'the one that the operator made'} from now on"
