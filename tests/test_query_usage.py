@@ -538,6 +538,17 @@ async def test_questions_that_make_no_sense_say_what_to_send(
     assert says in f"{error['message']} {error['next_step']}"
 
 
+async def test_an_order_by_user_ids_is_taken_where_they_are_shown(settings: Settings) -> None:
+    asked: dict[str, Any] = {"metrics": ["searches"], "order_by": "user_id", "descending": False}
+    async with connected(settings) as client:
+        found = await call(client, "query_usage", **asked, group_by=["user"])
+        assert "can be one of: searches." in (await refused(client, "query_usage", **asked))["next_step"]
+    place = [column["name"] for column in found["columns"]].index("user_id")
+    ids = [row[place] for row in found["rows"]]
+    assert len(set(ids)) > 1
+    assert ids == sorted(ids)
+
+
 async def test_a_future_end_is_clamped_and_an_unfinished_period_is_not_compared(settings: Settings) -> None:
     async with connected(settings) as client:
         clamped = await call(

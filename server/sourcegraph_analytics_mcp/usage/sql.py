@@ -223,4 +223,6 @@ def _ordered_column(question: Question) -> str:
     name = question.order_by or ""
     if name == "user":
         return "user_label"
+    if name == "user_id":
+        return "g_user"
     return f"g_{name}" if name in question.group_by else name

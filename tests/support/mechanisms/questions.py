@@ -304,6 +304,8 @@ QUESTIONS = (
            "test_inactive.py::test_a_seat_under_an_older_or_newer_email_is_used"),
     Switch("days of a group lie in each of its time buckets", "usage/sql.py", "least({', '.join(ends)},",
            "least({ends[0]},", f"{_USAGE}test_people_per_day_count_the_days_that_lie_in_every_time_bucket"),
+    Switch("an order by user ids is by those", "usage/sql.py", 'return "g_user"', 'return "user_label"',
+           "test_query_usage.py::test_an_order_by_user_ids_is_taken_where_they_are_shown"),
     Switch("who did nothing did least", "usage/sql.py", '"ASC NULLS FIRST" if', '"ASC NULLS LAST" if',
            f"{_USAGE}test_who_did_nothing_comes_first_where_the_least_is_asked_for"),
     Switch("a filter is checked in the days asked about", "usage/source.py", " WHERE {within(s, r)}", "",

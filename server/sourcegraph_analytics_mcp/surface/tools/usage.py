@@ -150,7 +150,7 @@ async def answered(app: App, arguments: QuestionArguments, call: Call) -> Found:
 
 
 def _check_order(question: Question) -> None:
-    known: list[str] = [*question.group_by]
+    known: list[str] = [*question.group_by, *(() if "user" not in question.group_by else ("user_id",))]
     for metric in question.metrics:
         known.append(metric.name)
         if question.compare:
