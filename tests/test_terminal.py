@@ -241,6 +241,16 @@ async def test_the_chart_of_the_demo_is_of_whole_weeks(settings: Settings, compa
     assert drawn == [(week, f"{chats[week]:,}") for week in weeks]
 
 
+def test_the_help_names_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(["--help"])
+    assert "--version" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        run(["--demo", "--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"sourcegraph-analytics-mcp {version('sourcegraph-analytics-mcp')}\n"
+
+
 def test_the_version_is_that_of_the_package_whatever_the_settings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ import getpass
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import anyio
@@ -37,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
         description="MCP server for Sourcegraph Analytics. Without a command it serves one client over stdio.",
         epilog=f"Settings come from the environment ({PREFIX}...); README.md lists them.",
     )
+    number = version("sourcegraph-analytics-mcp")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {number}", help="print the version and end")
     parser.add_argument("--demo", action="store_true", help="serve a made-up company: no account, no network")
     parser.add_argument("--read-only", action="store_true", help="leave out the tools that change something upstream")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")

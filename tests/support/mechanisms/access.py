@@ -394,6 +394,8 @@ ACCESS = (
            "            self._demos = None\n", "            pass\n", _DEMO_SAYS),
     Switch("the demo's advice is its own", "access/credentials.py",
            "if self._settings.demo:  # each start", "if False:  # each start", _DEMO_SAYS),
+    Switch("the help names the version", "cli/commands.py", 'help="print the version and end"',
+           "help=argparse.SUPPRESS", "test_terminal.py::test_the_help_names_the_version"),
     Switch("read-only no command changes tokens", "cli/commands.py", "if settings.read_only and name in",
            "if False and name in",
            "test_terminal.py::test_read_only_no_command_changes_tokens"),
