@@ -28,6 +28,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 from sourcegraph_analytics_mcp.demo.company import Company
 from support.campaign import arguments, named, reporter, settings, shared
 from support.client import call, connected
+from support.engines import engines
 from support.stdio import META, Raw, spawned
 from support.upstreams import Exchange, scripted_upstream
 
@@ -214,7 +215,7 @@ def begun(raw: Raw, work: Work, upstream: Upstream, export: str) -> int:
 def cancelled(place: tuple[Raw, Listener, Upstream, Path, str], work: Work, rng: random.Random) -> Iterator[str]:
     """Cancel a call at some moment; what is wrong afterwards."""
     raw, listener, upstream, data, export = place
-    before = descendants(raw.process.pid)
+    before = set(engines(raw.process.pid))
     number = begun(raw, work, upstream, export)
     time.sleep(rng.uniform(0, 0.5))
     for _ in range(rng.choice((1, 1, 1, 3))):
@@ -225,12 +226,12 @@ def cancelled(place: tuple[Raw, Listener, Upstream, Path, str], work: Work, rng:
     listener.wait(after)  # by then the server knows
 
     def still() -> bool:
-        new = running(descendants(raw.process.pid) - before)
+        new = running(set(engines(raw.process.pid)) - before)
         return upstream.open == 0 and (not new or bool(listener.places(number))) and not left(data)
 
     if not until(still, STOPS_WITHIN):
-        new = running(descendants(raw.process.pid) - before)
-        yield f"not still after {STOPS_WITHIN:g} s: {upstream.open} open, children {new}, {left(data)}"
+        new = running(set(engines(raw.process.pid)) - before)
+        yield f"not still after {STOPS_WITHIN:g} s: {upstream.open} open, engines {new}, {left(data)}"
     asked = upstream.asked
     time.sleep(max(0.1, begin + 1.3 - time.monotonic()) if work.trouble == "wait" else 0.1)
     if upstream.asked != asked:
