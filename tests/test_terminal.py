@@ -79,6 +79,31 @@ def test_a_secret_that_is_not_kept_here_cannot_be_shown(capsys: pytest.CaptureFi
     assert "No secret of that token is stored here" in shown.err
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["--demo", "token", "create", "--days", "400"], "`token create`: --days: Input should be less than"),
+        (["--demo", "token", "revoke", "nope", "--yes"], "There is no token with that id. `token list` shows those"),
+        (["--demo", "export", "delete", "--instance", "a b"], "--instance is not a host name."),
+        (["doctor"], "Run token create (needs the session cookie)"),
+        (["doctor"], "Pass instance_url with each call, or set SRC_ANALYTICS_INSTANCE"),
+    ],
+    ids=["a flag", "a command", "refused before a tool", "a command in a table", "an argument that only tools have"],
+)
+def test_a_person_is_told_of_commands_and_flags_instead_of_tools_and_arguments(
+    command: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command) == 1
+    shown = capsys.readouterr()
+    assert says in shown.out + shown.err
+
+
+def test_the_name_of_a_token_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    made = ["--demo", "token", "create", "--name", "create_token"]
+    assert run(made) == 0
+    assert re.search(r"name +create_token$", capsys.readouterr().out, re.MULTILINE)
+
+
 def installed(folder: Path) -> Path:
     """The command in a directory of its own, as pip makes it."""
     folder.mkdir()

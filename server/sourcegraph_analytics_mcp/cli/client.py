@@ -2,7 +2,7 @@
 
 import io
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from ..settings import Settings
 from ..surface.server import AnalyticsServer
 from .ending import INTERRUPTED
+from .wording import for_a_person
 
 _WIDE = 10_000  # columns where nobody looks at them, so that nothing is broken or cut
 
@@ -81,12 +82,18 @@ class TerminalClient:
         tool: str,
         arguments: dict[str, Any],
         *,
+        flags: Mapping[str, str] | None = None,
         succeeded: Callable[[dict[str, Any]], bool] = lambda data: True,
     ) -> int:
-        """Call one tool, show what it says, and return the exit status."""
+        """Call one tool, show what it says, and return the exit status.
+
+        Args:
+            flags: what the person typed for which argument, so that errors name it.
+        """
         async with self.connected() as client:
             result = await client.call_tool(tool, arguments)
-        text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
+        said = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
+        text = for_a_person(said, flags or {})
         if result.is_error:
             self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
         else:

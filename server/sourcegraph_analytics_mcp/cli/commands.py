@@ -16,8 +16,10 @@ from ..settings import PREFIX, Settings, SettingsError, header_safe
 from .client import TerminalClient, show
 from .log import configure_log, log_the_unforeseen
 from .main import check_files, serve, with_upstream
+from .wording import for_a_person
 
 _LONGEST_LINE = 1 << 16  # characters
+_FLAGS = {"expires_in_days": "--days", "display_name": "--name", "token_id": "id"}
 
 
 def dispatch(arguments: Sequence[str]) -> int:
@@ -28,7 +30,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     try:
         return int(_COMMANDS[options.command or "serve"](settings, options))
     except AnalyticsError as error:
-        print(error.text, file=sys.stderr)  # noqa: T201
+        print(for_a_person(error.text, {"instance_url": "--instance"}), file=sys.stderr)  # noqa: T201
         return 1
 
 
@@ -92,7 +94,8 @@ def _demo(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _doctor(settings: Settings, options: argparse.Namespace) -> int:
-    return _tool(settings, "check_connection", {}, succeeded=lambda data: bool(data["ok"]))
+    flags = {"instance_url": "instance_url with each call"}  # which the assistants do that this is about
+    return _tool(settings, "check_connection", {}, flags=flags, succeeded=lambda data: bool(data["ok"]))
 
 
 def _login(settings: Settings, options: argparse.Namespace) -> int:
@@ -103,7 +106,9 @@ def _login(settings: Settings, options: argparse.Namespace) -> int:
     except ValueError as error:
         raise SettingsError(f"The cookie cannot be used: {error}.") from None
     known = settings.model_copy(update={"cas_cookie": SecretStr(cookie)})
-    return _tool(known, "create_token", {"display_name": _machine_name(), "expires_in_days": options.days})
+    return _tool(
+        known, "create_token", {"display_name": _machine_name(), "expires_in_days": options.days}, flags=_FLAGS
+    )
 
 
 def _asked(prompt: str) -> str:
@@ -130,9 +135,9 @@ def _token(settings: Settings, options: argparse.Namespace) -> int:
             return _tool(settings, "list_tokens", {})
         case "create":
             named = {"display_name": options.name} if options.name else {}
-            return _tool(settings, "create_token", {**named, "expires_in_days": options.days})
+            return _tool(settings, "create_token", {**named, "expires_in_days": options.days}, flags=_FLAGS)
         case "revoke":
-            return _tool(settings, "revoke_token", {"token_id": options.id}, assume_yes=options.yes)
+            return _tool(settings, "revoke_token", {"token_id": options.id}, flags=_FLAGS, assume_yes=options.yes)
         case _:
             return _reveal(settings, options.id)
 

@@ -21,6 +21,7 @@ _GIVES_WAY = f"{_TOKENS}test_a_refused_token_gives_way_to_another_that_is_kept"
 _FINDS = f"{_TOKENS}test_the_operator_finds_the_tokens_of_callers"
 _SHARED = f"{_TOKENS}test_the_operator_s_token_does_not_expire_without_a_word_over_http"
 _DEMOS = f"{_TOKENS}test_the_token_of_the_demo_is_known_and_can_be_rotated"
+_TOLD = "test_terminal.py::test_a_person_is_told_of_commands_and_flags_instead_of_tools_and_arguments"
 _DEMO_SAYS = f"{_TOKENS}test_the_advice_of_the_demo_is_its_own"
 _SERVES = "test_http_parts.py::test_the_token_that_the_operator_stored_serves_the_callers_and_is_shown_to_none"
 
@@ -396,6 +397,11 @@ ACCESS = (
            "if self._settings.demo:  # each start", "if False:  # each start", _DEMO_SAYS),
     Switch("the help names the version", "cli/commands.py", 'help="print the version and end"',
            "help=argparse.SUPPRESS", "test_terminal.py::test_the_help_names_the_version"),
+    Switch("a person is told of commands", "cli/client.py", "for_a_person(said, flags or {})", "said", _TOLD),
+    Switch("a person is told of flags", "cli/commands.py", 'for_a_person(error.text, {"instance_url": "--instance"})',
+           "error.text", _TOLD),
+    Switch("names in a table stay as they are", "cli/wording.py", r"^(?!\|).+|", "^.+|",
+           "test_terminal.py::test_the_name_of_a_token_is_shown_as_it_is"),
     Switch("read-only no command changes tokens", "cli/commands.py", "if settings.read_only and name in",
            "if False and name in",
            "test_terminal.py::test_read_only_no_command_changes_tokens"),
