@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from sourcegraph_analytics_mcp.exports import remarks
 from sourcegraph_analytics_mcp.exports.engine import ingest
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, read, refused
@@ -101,7 +102,7 @@ def values(folder: Path, column: str, cells: list[str], beside: str) -> tuple[li
     converter.advance(len(body))
     described = converter.finish()
     assert len(described["segments"]) == (len(cells) if ingest.SEGMENT < 2 * ROW else 1)
-    said = sum(int(w.split()[0]) for w in described["warnings"] if f"cells of {column} are not a value" in w)
+    said = sum(int(w.split()[0]) for w in described["warnings"] if remarks.column(w) == column)
     sql = f"SELECT {column} FROM '{folder}/*.parquet' ORDER BY CAST(instance_user_id AS INTEGER)"
     return [value for (value,) in connection.execute(sql).fetchall()], said
 
@@ -139,7 +140,7 @@ async def test_a_cell_of_blanks_is_blank_and_kept_as_it_came(make_settings: Make
         sql = "SELECT * EXCLUDE (instance_user_id) FROM usage ORDER BY instance_user_id"
         rows = (await call(client, "query_export", export_id=export["id"], sql=sql))["rows"]
     assert rows == [[None] * 4, ["2026-11-05", 3, 0.5, True]]
-    assert "1 rows have no day that can be read; they count in no range of days." in export["warnings"]
+    assert "1 row has no day that can be read; it counts in no range of days." in export["warnings"]
     assert not any("not a value" in warning for warning in export["warnings"])
     assert Path(export["path"]).read_bytes() == body
 

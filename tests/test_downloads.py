@@ -24,6 +24,7 @@ from anyio.abc import SocketAttribute
 from mcp import Client
 
 from sourcegraph_analytics_mcp.errors import AnalyticsError
+from sourcegraph_analytics_mcp.exports import remarks
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from sourcegraph_analytics_mcp.upstream.http import fetch_document
@@ -462,7 +463,7 @@ async def test_columns_may_be_reordered_renamed_missing_or_new(make_settings: Ma
     missing, unknown, repeated, _ = export["warnings"]
     assert "Searches" in missing
     assert "deep_search" in unknown
-    assert repeated == "1 rows repeat the Instance user ID of another row; all of them are counted."
+    assert repeated == "1 row repeats the Instance user ID of another row; all of them are counted."
 
 
 async def test_a_cell_means_the_same_in_a_clean_report_and_beside_a_bad_one(make_settings: Make) -> None:
@@ -593,7 +594,7 @@ async def test_a_cell_of_spaces_is_blank_whatever_its_column(make_settings: Make
             "SELECT count(active_sourcegraph_user), count(timestamp_date), sum(searches), sum(combined_car) FROM usage"
         )
         assert (await call(client, "query_export", export_id=export["id"], sql=sql))["rows"] == [[1, 1, 3, 0.5]]
-    assert [warning for warning in export["warnings"] if "cells of" in warning] == []
+    assert [warning for warning in export["warnings"] if remarks.column(warning)] == []
 
 
 async def test_a_column_without_a_name_is_kept_as_one_that_nobody_documented(make_settings: Make) -> None:
@@ -654,7 +655,7 @@ async def test_characters_that_are_not_utf8_are_counted(make_settings: Make) -> 
 
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
         export = (await call(client, "export_csv", granularity="by_user"))["export"]
-    assert "1 characters are not valid UTF-8; shown as \ufffd." in export["warnings"]
+    assert "1 character is not valid UTF-8; shown as \ufffd." in export["warnings"]
 
 
 async def test_months_and_days_that_do_not_exist_count_as_blank(make_settings: Make) -> None:
@@ -671,7 +672,7 @@ async def test_months_and_days_that_do_not_exist_count_as_blank(make_settings: M
         months = await call(client, "query_export", export_id=by_month["id"], sql=sql)
     assert months["rows"] == [["2026-02-01"], ["2026-03-01"]]
     assert "2 cells of timestamp_month are not a value of its kind; they count as blank." in by_month["warnings"]
-    assert "1 cells of timestamp_date are not a value of its kind; they count as blank." in by_day["warnings"]
+    assert "1 cell of timestamp_date is not a value of its kind; it counts as blank." in by_day["warnings"]
 
 
 @pytest.mark.parametrize(

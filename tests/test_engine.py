@@ -355,7 +355,7 @@ def test_a_cell_that_the_engine_would_bend_counts_as_blank(
     connection = duckdb.connect()
     described = ingested(tmp_path, granularity, body, connection)
     name = column.lower().replace(" ", "_")
-    assert f"1 cells of {name} are not a value of its kind; they count as blank." in described["warnings"]
+    assert f"1 cell of {name} is not a value of its kind; it counts as blank." in described["warnings"]
     kept = connection.execute(f"SELECT {name} IS NULL FROM '{tmp_path}/parts/*.parquet'").fetchall()
     assert kept == [(False,), (True,), (False,)]
 
@@ -375,7 +375,7 @@ REPEATS = [
         "by_user",
         "Instance user ID,Searches",
         ["1,5", "2,5", "1,5", ",5", ",5"],
-        "1 rows repeat the Instance user ID of",
+        "1 row repeats the Instance user ID of",
     ),
     ("by_user_day", "Instance user ID,Timestamp Date,Searches", ["1,2026-01-05,5", "1,2026-01-06,5"], ""),
     (

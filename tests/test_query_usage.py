@@ -929,10 +929,11 @@ async def test_counts_of_a_report_that_holds_other_days_are_said_to_be_of_all_of
             await call(client, "export_csv")
         answered = await call(client, "query_usage", metrics=["searches"], group_by=["language"])
         everything = await call(client, "query_usage", metrics=["searches"], group_by=["language"], period="all_time")
-    cells = [note for note in answered["notes"] if "cells of" in note]
-    said = "cells of searches are not a value of its kind; they count as blank."
-    assert cells == [f"In the whole report (all time), not only these days: 2 {said}" if kept else f"1 {said}"]
-    assert f"2 {said}" in everything["notes"]
+    cells = [note for note in answered["notes"] if "of searches" in note]
+    one = "1 cell of searches is not a value of its kind; it counts as blank."
+    two = "2 cells of searches are not a value of its kind; they count as blank."
+    assert cells == [f"In the whole report (all time), not only these days: {two}" if kept else one]
+    assert two in everything["notes"]
 
 
 async def test_a_finer_report_that_lacks_a_column_does_not_stand_for_the_one_that_has_it(make_settings: Make) -> None:
@@ -1066,7 +1067,7 @@ async def test_rows_whose_day_cannot_be_read_are_said_with_every_figure(make_set
     for answered, totals in ((found, [10]), (days, [1])):
         assert answered["totals"] == totals
         assert "2 rows have no day that can be read; they count in no range of days." in answered["notes"]
-        assert any(note.startswith("1 cells of timestamp_date") for note in answered["notes"])
+        assert any(note.startswith("1 cell of timestamp_date ") for note in answered["notes"])
 
 
 async def test_cells_that_count_as_blank_are_said_where_they_matter(make_settings: Make) -> None:
@@ -1076,8 +1077,8 @@ async def test_cells_that_count_as_blank_are_said_where_they_matter(make_setting
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
         searches = await call(client, "query_usage", metrics=["searches"])
         chats = await call(client, "query_usage", metrics=["chat_events"])
-    assert any("cells of searches" in note for note in searches["notes"])
-    assert not any("cells of" in note for note in chats["notes"])
+    assert any("cell of searches" in note for note in searches["notes"])
+    assert not any("of its kind" in note for note in chats["notes"])
 
 
 async def test_days_with_data_are_those_of_the_range_whatever_upstream_sends(make_settings: Make) -> None:

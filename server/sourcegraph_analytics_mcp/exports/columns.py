@@ -80,7 +80,6 @@ GRAIN_COLUMNS: "dict[Granularity, frozenset[str]]" = {
 }
 _SOMETIMES = frozenset().union(*GRAIN_COLUMNS.values())
 _TIME = ("timestamp_date", "timestamp_month")
-UNDOCUMENTED = "Columns that are not documented"  # begins the warning that names them
 _MOST_COLUMNS, _LONGEST_HEADER = 512, 1024
 
 

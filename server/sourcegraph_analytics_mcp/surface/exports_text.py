@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 from typing import Literal
 
-from ..exports.columns import UNDOCUMENTED
+from ..exports import remarks
 from ..exports.downloads import Download
 from ..exports.models import Export, grain_words, range_words
 from ..usage.summary import Breakdown, Summary, dated_after
@@ -93,8 +93,8 @@ def _moment(moment: datetime) -> str:
 def warnings(export: Export, *, masked: bool) -> tuple[str, ...]:
     """What a reader of the figures must know: about the data, and about days that are not over."""
     unknown = sum(not field.known for field in export.fields)
-    unnamed = f"{UNDOCUMENTED}: {unknown:,}; they are hidden here, as their names and cells may name people."
-    told = (unnamed if masked and warning.startswith(UNDOCUMENTED) else warning for warning in export.warnings)
+    unnamed = remarks.unknown_unnamed(unknown)
+    told = (unnamed if masked and remarks.names_columns(remark) else remark for remark in export.warnings)
     return (*told, *_coverage(export))
 
 

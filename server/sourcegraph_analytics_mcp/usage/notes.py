@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 
+from ..exports import remarks
 from ..exports.models import Export, range_words
 from .coverage import Coverage
 from .metrics import Minutes
@@ -67,13 +68,13 @@ def _cut_off(days: Range, made: datetime) -> bool:
 
 def _concerns(warning: str, question: Question, minutes: Minutes) -> bool:
     """Whether a warning of the data matters to these metrics."""
-    if "documented" in warning:
+    if remarks.about_columns(warning):
         return False
     columns = {c for metric in question.metrics for c in metric.columns(minutes)} | {
         "timestamp_date",
         "timestamp_month",
     }
-    return "cells of" not in warning or any(f" {column} " in warning for column in columns)
+    return remarks.column(warning) in (None, *columns)
 
 
 def _covered(question: Question, seen: Coverage | None, rows: int) -> str:

@@ -88,6 +88,11 @@ EXPORTS = (
            'text.count("\\ufffd") - data.count("\\ufffd".encode())', "0",
            f"{_DOWNLOADS}test_characters_that_are_not_utf8_are_counted "
            f"{_DOWNLOADS}test_bytes_that_are_no_utf8_are_kept_counted_and_shown_in_every_column"),
+    Switch("one of something is told in the singular", "exports/remarks.py", "one if count == 1 else many", "many",
+           f"{_DOWNLOADS}test_characters_that_are_not_utf8_are_counted"),
+    Switch("what is said of cells is only said where their column is asked about", "exports/remarks.py",
+           "return found and found[1]", "return None",
+           "test_query_usage.py::test_cells_that_count_as_blank_are_said_where_they_matter"),
     Switch("control characters are counted", "exports/engine/ingest.py",
            "return feeds + seen.unended, seen.marks - feeds",
            "return feeds + seen.unended, 0", f"{_DOWNLOADS}test_control_characters_are_counted"),

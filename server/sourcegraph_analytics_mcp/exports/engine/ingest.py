@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from isal.isal_zlib import crc32
 
 from ...errors import AnalyticsError
+from .. import remarks
 from ..cells import padded
-from ..columns import BY_NAME, UNDOCUMENTED, Field, changed, expected, key_columns, recognise, time_column
+from ..columns import BY_NAME, Field, changed, expected, key_columns, recognise, time_column
 from .native import duckdb, rows_in
 from .parquet import convert, convert_proven
 from .source import Seen, Source
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 SEGMENT = 8 << 20  # bytes; two at a time keep both cores busy and memory flat; 4 to 8 MiB are fastest (measured)
 _LONGEST_LINE = 4 << 20  # bytes
-_MOST_NAMED = 20
 _AT_ONCE = 2
 _BOM = b"\xef\xbb\xbf"
 
@@ -241,24 +241,15 @@ class Ingest:
         missing = [c.header for c in expected(self._granularity) if c.name not in {f.name for f in self._fields}]
         unknown = [f.name for f in self._fields if not f.known]
         if missing:
-            yield f"Columns that are documented but missing: {', '.join(missing)}."
+            yield remarks.missing(missing)
         if unknown:
-            more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
-            yield f"{UNDOCUMENTED}, kept as text: {', '.join(unknown[:_MOST_NAMED])}{more}."
-        nameless = self._total.unparsed.pop("instance_user_id", 0)
-        if nameless:
-            yield f"{nameless:,} rows have no Instance user ID; they count for no person."
-        if self._dayless:
-            yield f"{self._dayless:,} rows have no day that can be read; they count in no range of days."
-        if self._repeats:
-            key = ", ".join(BY_NAME[name].header for name in key_columns(self._granularity))
-            yield f"{self._repeats:,} rows repeat the {key} of another row; all of them are counted."
-        for name, count in sorted(self._total.unparsed.items()):
-            yield f"{count:,} cells of {name} are not a value of its kind; they count as blank."
-        if self._total.invalid_utf8:
-            yield f"{self._total.invalid_utf8:,} characters are not valid UTF-8; shown as \ufffd."
-        if self._total.controls:
-            yield f"{self._total.controls:,} control characters are in the data; shown as visible escapes."
+            yield remarks.unknown(unknown)
+        seen = self._total
+        key = [BY_NAME[name].header for name in key_columns(self._granularity)]
+        nameless = seen.unparsed.pop("instance_user_id", 0)
+        yield from remarks.rows(nameless=nameless, dayless=self._dayless, repeats=self._repeats, key=key)
+        yield from remarks.cells(seen.unparsed)
+        yield from remarks.characters(invalid=seen.invalid_utf8, controls=seen.controls)
 
 
 def _first_row_end(data: bytes, start: int) -> int:

@@ -1,10 +1,10 @@
 """The escape hatch: one SQL query over one export, in a process that cannot harm anything."""
 
-import re
 from typing import Annotated
 
 from pydantic import Field
 
+from ...exports import remarks
 from ...exports.identities import hidden
 from ...exports.models import Export
 from ..app import App
@@ -13,8 +13,6 @@ from ..exports_text import warnings
 from ..text import cut, fitting, plural, table
 from ..tool import Answer, Arguments, Cell, Hints, Reply, tool
 from .exports import ExportId
-
-_CELLS = re.compile(r"cells of (\w+)")  # in a warning about a column
 
 
 class SqlArguments(Arguments):
@@ -57,5 +55,4 @@ async def query_export(app: App, arguments: SqlArguments, call: Call) -> Reply:
 def _of_the_data(app: App, export: Export, used: str) -> list[str]:
     """What a reader of the rows must know of the data: of cells only where their column is used."""
     said = warnings(export, masked=app.masked) if "usage" in used else ()
-    found = [(warning, _CELLS.search(warning)) for warning in said if "documented" not in warning]
-    return [warning for warning, cells in found if cells is None or cells[1] in used]
+    return [one for one in said if not remarks.about_columns(one) and (remarks.column(one) or "") in used]
