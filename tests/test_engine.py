@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -633,3 +634,32 @@ async def test_an_engine_ends_when_nobody_speaks_to_it_any_more(tmp_path: Path, 
             answers = [json.loads(line) for line in said]  # which ends when nobody holds the other end
     await forks.end(forked)
     assert answers == ([{"done": {"columns": ["one"], "rows": [[1]]}}] if begun == "a question" else [])
+
+
+AHEAD = """
+import sys, threading
+from sourcegraph_analytics_mcp.exports.engine import opened
+if sys.argv[1:]:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+opened.open_ahead()
+opened.connection().execute("CREATE TABLE seen (n INTEGER)")
+print(opened.connection().execute("SELECT count(*) FROM duckdb_tables()").fetchall())
+"""
+
+
+@pytest.mark.parametrize("another_thread", [[], ["another thread"]])
+def test_engines_begin_with_one_that_was_opened_ahead_where_that_has_no_thread(another_thread: list[str]) -> None:
+    """What a thread holds while another forks, the fork holds for ever."""
+    command = [sys.executable, "-c", AHEAD, *another_thread]
+    seen = subprocess.run(command, capture_output=True, timeout=20, check=True).stdout
+    ahead = duckdb.__version__ >= "2" and not another_thread
+    assert seen == (b"[(1,)]\n" if ahead else b"[(0,)]\n")
+
+
+async def test_engines_forked_from_one_share_nothing_and_draw_lots_of_their_own(settings: Settings) -> None:
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv"))["export"]["id"]
+        draws = [await call(client, "query_export", export_id=export, sql="SELECT random() FROM usage") for _ in "12"]
+        (forking,) = fork_servers()
+    assert not {row[0] for row in draws[0]["rows"]} & {row[0] for row in draws[1]["rows"]}
+    assert len(list(Path(f"/proc/{forking}/task").iterdir())) == 1

@@ -24,7 +24,7 @@ _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_laps
 _EVER = "test_inactive.py::test_what_was_ever_seen_does_not_depend_on_what_is_kept"
 
 QUESTIONS = (
-    Switch("SQL is judged first", "exports/engine/sandbox.py", "        sql = check(connection, sql)",
+    Switch("SQL is judged first", "exports/engine/sandbox.py", "        sql = check(engine, sql)",
            "        pass",
            _WHY),
     Switch("SQL has a deadline", "exports/engine/queries.py", "with anyio.fail_after(self._seconds):",

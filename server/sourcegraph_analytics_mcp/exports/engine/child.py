@@ -17,7 +17,8 @@ from ...errors import AnalyticsError, origin
 from ...files import disk_error
 from ..identities import masked_columns
 from .ingest import Ingest
-from .native import disk_refusal, duckdb, rows_in, text
+from .native import disk_refusal, rows_in, text
+from .opened import connection
 from .sandbox import answer
 
 MEMORY_MB = 256  # DuckDB's own limit; sorts and joins beyond it go to disk or fail
@@ -41,7 +42,7 @@ def confine() -> None:
 
 
 def _connection(scratch: str) -> Any:
-    connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+    opened = connection()
     for setting in (
         f"memory_limit = '{MEMORY_MB}MB'",
         "threads = 2",
@@ -50,11 +51,11 @@ def _connection(scratch: str) -> Any:
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
         "allow_persistent_secrets = false",
-        "TimeZone = 'UTC'",
+        "GLOBAL TimeZone = 'UTC'",  # for every cursor
     ):
-        connection.execute(f"SET {setting}")
-    connection.execute("SET temp_directory = " + text(scratch))
-    return connection
+        opened.execute(f"SET {setting}")
+    opened.execute("SET temp_directory = " + text(scratch))
+    return opened
 
 
 def _ingest(request: dict[str, Any], lines: IO[str]) -> dict[str, Any]:

@@ -91,9 +91,10 @@ def main() -> None:
     sys.path[:] = json.loads(sys.argv[1])
     for number in _LEFT_TO_THE_SERVER:
         signal.signal(number, signal.SIG_IGN)
-    from sourcegraph_analytics_mcp.exports.engine import child
+    from sourcegraph_analytics_mcp.exports.engine import child, opened
 
     child.confine()
+    opened.open_ahead()
     gc.collect()
     gc.freeze()  # else the first collection in an engine copies every page of what it shares with this process
     listen(socket.socket(fileno=0), child.main)

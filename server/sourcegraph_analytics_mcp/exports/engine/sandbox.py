@@ -10,6 +10,7 @@ from typing import Any
 from ..numbers import in_json
 from .gate import Refused, check
 from .native import duckdb, identifier, rows_in, text
+from .opened import connection
 
 MAX_CELL = 500  # characters
 MAX_ANSWER = 40_000  # characters
@@ -29,11 +30,11 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     """
     sql, limit = request["sql"], request["limit"]
     try:
-        connection = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
-        sql = check(connection, sql)
-        _lock(connection, request["files"], request["memory_mb"])
+        engine = connection()
+        sql = check(engine, sql)
+        _lock(engine, request["files"], request["memory_mb"])
         _limit()
-        columns, rows = _found(connection, sql, limit + 1)
+        columns, rows = _found(engine, sql, limit + 1)
     except Refused as refused:
         return {"failed": "sql_rejected", "message": str(refused)}
     except RecursionError:
