@@ -31,6 +31,7 @@ from sourcegraph_analytics_mcp.cli.main import run
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
 from sourcegraph_analytics_mcp.surface.tools import TOOLS
 from support.campaign import named
+from support.commands import Command
 from support.issuer import ISSUER, KEY, SHARED, published, token
 from support.upstreams import Exchange, scripted_upstream
 from support.upstreams import Served as Upstream
@@ -66,12 +67,7 @@ class Served:
         self.home = home / "demo" if "--demo" in flags else home
         environ = {f"SRC_ANALYTICS_{name.upper()}": value for name, value in settings.items()}
         environ |= {"SRC_ANALYTICS_DATA_DIR": str(home), "PATH": os.environ["PATH"]}
-        self.process = subprocess.Popen(
-            [*COMMAND, *flags, "serve", "--http", f"127.0.0.1:{self.port}"],
-            env=environ,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = Command([*flags, "serve", "--http", f"127.0.0.1:{self.port}"], environ)
         assert self.process.stderr is not None
         self.log: list[str] = []
         self._heard = threading.Condition()

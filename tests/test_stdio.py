@@ -18,6 +18,7 @@ import pytest
 from sourcegraph_analytics_mcp.cli.lines import Output
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
 from support.client import REVISIONS
+from support.commands import finished
 from support.engines import engines, fork_servers
 from support.statements import BOMBS
 from support.stdio import COMMAND, META, Raw, spawned
@@ -135,7 +136,7 @@ def test_a_query_does_not_outlive_a_server_that_is_killed(tmp_path: Path, upstre
 
 def test_a_query_knows_no_secret_and_has_nothing_open_but_its_copy(tmp_path: Path, upstream: Served) -> None:
     secrets = {"access_token": DEMO_TOKEN, "cas_cookie": DEMO_COOKIE}
-    with spawned(tmp_path, **settings_for(upstream, tmp_path) | secrets, sql_timeout="50") as raw:
+    with spawned(tmp_path, command=COMMAND, **settings_for(upstream, tmp_path) | secrets, sql_timeout="50") as raw:
         query = Path(f"/proc/{running_query(raw)}")
         opened = {file.name: str(file.readlink()) for file in (query / "fd").iterdir()}
         told = (query / "environ").read_text() + (query / "cmdline").read_text()
@@ -486,10 +487,9 @@ def test_tokens_can_be_managed_from_a_terminal(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
 
     def run(*arguments: str) -> str:
-        ended = subprocess.run(
-            [*COMMAND, "--demo", *arguments], env=environment, capture_output=True, timeout=30, check=True
-        )
-        return ended.stdout.decode()
+        ended = finished("--demo", *arguments, **environment)
+        ended.check_returncode()
+        return ended.stdout
 
     assert "3 tokens" in run("token", "list")
     assert "created" in run("token", "create", "--name", "terminal")
@@ -502,9 +502,9 @@ def test_tokens_can_be_managed_from_a_terminal(tmp_path: Path) -> None:
 
 def test_the_walkthrough_shows_every_step_and_leaves_nothing(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "COLUMNS": "100", "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
-    done = subprocess.run([*COMMAND, "demo"], env=environment, capture_output=True, timeout=60, check=False)
-    shown = done.stdout.decode()
-    assert done.returncode == 0, done.stderr.decode()
+    done = finished("demo", **environment)
+    shown = done.stdout
+    assert done.returncode == 0, done.stderr
     steps = ("Create an access token", "Export the usage", "How did Cody adoption", "Which languages",
              "Who has not been", "drawn from one answer", "Revoke the token again")  # fmt: skip
     assert [step for step in steps if step not in shown] == []

@@ -21,6 +21,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from mcp import Client, MCPError
 
@@ -39,6 +40,7 @@ from sourcegraph_analytics_mcp.surface.kept import purge
 from sourcegraph_analytics_mcp.surface.notices import Notices
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from support.client import call, connected, read, refused, text
+from support.commands import finished
 from support.stdio import COMMAND
 from support.upstreams import Exchange, Served, scripted_upstream
 
@@ -946,8 +948,8 @@ def holding(home: Path, words: str) -> set[str]:
 async def ran(settings: Settings, *arguments: str, **more: str) -> tuple[int, str]:
     """The status of a command and what it says, with the data directory of some settings."""
     environment = {"SRC_ANALYTICS_DATA_DIR": str(settings.home), "HOME": str(settings.home)} | more
-    done = await anyio.run_process([*COMMAND, *arguments], env=environment, check=False)
-    return done.returncode, (done.stdout + done.stderr).decode()
+    done = await anyio.to_thread.run_sync(lambda: finished(*arguments, **environment))
+    return done.returncode, done.stdout + done.stderr
 
 
 def typed(settings: Settings, *arguments: str) -> str:

@@ -10,11 +10,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import keyring
 import pytest
 from keyring.backends import fail
@@ -31,13 +33,13 @@ from sourcegraph_analytics_mcp.surface import call as call_module
 from sourcegraph_analytics_mcp.surface.callers import caller, own
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 from support.client import REVISIONS, answering, call, calling, connected, refused, text
+from support.commands import finished
 from support.keyring_backend import MemoryKeyring
 from support.upstreams import Exchange, Served, scripted_upstream
 
 pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Settings]
-COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
 ACTIVE = "00000000-0000-0000-0000-000000000002"
 EXPIRED = "00000000-0000-0000-0000-000000000001"
 YES: dict[str, Any] = {"confirm": True}
@@ -277,8 +279,8 @@ async def test_the_operator_finds_the_tokens_of_callers(make_settings: Make, ups
         environment |= {"HOME": str(tmp_path), "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
         said = []
         for command in (["reveal", made["id"]], ["revoke", made["id"], "--yes"], ["reveal", made["id"]]):
-            ended = await anyio.run_process([*COMMAND, "token", *command], env=environment, check=False)
-            said.append((ended.returncode, (ended.stdout + ended.stderr).decode()))
+            ended = await anyio.to_thread.run_sync(partial(finished, "token", *command, **environment))
+            said.append((ended.returncode, ended.stdout + ended.stderr))
         with calling("bob"):
             await call(client, "get_credits")
     assert said[0] == (0, f"{secret}\n")

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .commands import Command
+
 COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -21,7 +23,7 @@ META = {
 class Raw:
     """Lines out, lines in; every line that comes must be one JSON message."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", revision: str) -> None:
+    def __init__(self, process: "Command | subprocess.Popen[bytes]", revision: str) -> None:
         self.process = process
         self.revision = revision
         self._last = 0
@@ -81,7 +83,7 @@ def spawned(
     home: Path,
     *arguments: str,
     revision: str = "2026-07-28",
-    command: Sequence[str] = COMMAND,
+    command: Sequence[str] | None = None,
     lifetime: float = 60,
     log: int | None = None,
     **settings: Any,
@@ -89,6 +91,7 @@ def spawned(
     """Start the command with a home of its own; it is killed at the end, or after `lifetime` seconds.
 
     Args:
+        command: what to start anew, such as `COMMAND`; without it the command is forked.
         log: a descriptor for its stderr, instead of a file in the home.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SRC_ANALYTICS_")}
@@ -96,13 +99,8 @@ def spawned(
     environment |= {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
     environment |= {f"SRC_ANALYTICS_{name.upper()}": value for name, value in settings.items()}
     with (home / "stderr").open("wb") as errors:
-        process = subprocess.Popen(
-            [*command, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors if log is None else log,
-            env=environment,
-        )
+        sink = errors.fileno() if log is None else log
+        process = _started(command, arguments, environment, sink)
         too_long = threading.Timer(lifetime, process.kill)  # so that an answer that never comes fails the test
         too_long.start()
         try:
@@ -114,3 +112,13 @@ def spawned(
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
+
+
+def _started(
+    command: Sequence[str] | None, arguments: Sequence[str], environment: dict[str, str], log: int
+) -> "Command | subprocess.Popen[bytes]":
+    if command is None:
+        return Command(arguments, environment, log)
+    return subprocess.Popen(
+        [*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
+    )

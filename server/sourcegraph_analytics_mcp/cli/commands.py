@@ -13,7 +13,6 @@ from pydantic import SecretStr
 
 from ..errors import AnalyticsError
 from ..settings import PREFIX, Settings, SettingsError, header_safe
-from .client import TerminalClient, show
 from .log import configure_log, log_the_unforeseen
 from .main import check_files, serve, with_upstream
 from .wording import for_a_person
@@ -158,6 +157,8 @@ def _reveal(settings: Settings, token_id: str) -> int:
 def _tool(settings: Settings, name: str, arguments: dict[str, Any], *, assume_yes: bool = False, **how: Any) -> int:
     if settings.read_only and name in ("create_token", "revoke_token"):
         raise SettingsError(f"{PREFIX}READ_ONLY (or --read-only) leaves out what changes tokens.")
+    from .client import TerminalClient
+
     configure_log(settings.model_copy(update={"log_level": "ERROR"}))
     settings, upstream = with_upstream(settings)
     return anyio.run(lambda: TerminalClient(settings, upstream, assume_yes=assume_yes).show(name, arguments, **how))
@@ -168,6 +169,7 @@ def _export(settings: Settings, options: argparse.Namespace) -> int:
 
     from ..surface.kept import listed, purge, unreadable
     from ..surface.text import plural
+    from .console import show
 
     configure_log(settings.model_copy(update={"log_level": "ERROR"}))
     if options.action == "list":
