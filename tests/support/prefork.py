@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import sys
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
@@ -30,6 +31,8 @@ def imported() -> None:
     ):
         import_module(f"{_PACKAGE}.{name}")
     import_module("anyio._backends._asyncio")
+    company = import_module(f"{_PACKAGE}.demo.company").Company
+    assert company.made_up(datetime.now(UTC).date()).activities  # which takes most of a second
     gc.freeze()
 
 

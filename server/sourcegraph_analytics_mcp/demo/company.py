@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, overload
 
@@ -118,8 +118,9 @@ class Company:
     unused_seats: tuple[str, ...]
 
     @classmethod
+    @lru_cache(maxsize=1)
     def made_up(cls, today: date, *, seed: int = 20, people: int = 200, days: int = 400) -> "Company":
-        """Make a company whose last day is `today`."""
+        """Make a company whose last day is `today`; the one that was asked for last is remembered."""
         rng = random.Random(seed)
         staff = tuple(_person(number, rng) for number in range(people))
 
