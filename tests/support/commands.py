@@ -4,6 +4,7 @@ Settings are read, and everything else happens, after the fork; the interpreter 
 the command starts, is installed or takes its streams start it anew (`COMMAND`).
 """
 
+import atexit
 import json
 import os
 import select
@@ -105,5 +106,7 @@ def _prefork() -> socket.socket:
     """Where the process that forks them takes orders; it ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        subprocess.Popen([sys.executable, str(_SCRIPT)], stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
+        forking = subprocess.Popen([sys.executable, str(_SCRIPT)], stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
+    atexit.register(forking.wait)
+    atexit.register(ours.close)  # the last that is registered is the first that is done
     return ours

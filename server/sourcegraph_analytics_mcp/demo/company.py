@@ -6,7 +6,7 @@ joined late, seats nobody ever used, cells that are blank because nothing was re
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -147,12 +147,7 @@ class Company:
         """Credit buckets, newest first: a quarter each, kept when its active period touches the days asked for."""
         from .reports import credits_of
 
-        buckets: list[dict[str, Any]] = []
-        close = self.today
-        while self.activities and close >= self.activities[0].day:
-            so_far = replace(self, today=close, activities=tuple(a for a in self.activities if a.day <= close))
-            buckets += credits_of(so_far)["buckets"]
-            close = date.fromisoformat(buckets[-1]["activeFrom"]) - timedelta(days=1)
+        buckets = credits_of(self)
         first, last = (start or date.min).isoformat(), (end or date.max).isoformat()
         return {"buckets": [b for b in buckets if b["activeUntil"] >= first and b["activeFrom"] <= last]}
 
