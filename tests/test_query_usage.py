@@ -982,6 +982,28 @@ async def test_data_from_before_midnight_does_not_make_its_day_whole(
     assert not [note for note in week["notes"] if "not over" in note]
 
 
+async def test_data_from_after_midnight_do_not_make_the_day_of_the_question_whole(
+    make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question from before midnight may be answered with what is downloaded after it; its range goes on."""
+
+    class BeforeMidnight(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp((datetime.now(tz) - DAY).timestamp(), tz)
+
+    monkeypatch.setattr(tool_of_usage, "datetime", BeforeMidnight)
+    days = {"start_date": str(TODAY - 2 * DAY), "end_date": str(TODAY - DAY)}
+    world = world_of(*(did(ANN, TODAY - n * DAY, searches=3) for n in range(800)))
+    async with served(world, make_settings, tmp_path) as (client, _):
+        ask = partial(call, client, "query_usage", metrics=["searches"], compare_to_previous=True)
+        for answer in (await ask(**days), await ask(period="this_year"), await ask(period="this_month")):
+            assert answer["rows"][0][2:] == [None, None]
+            assert "The range is not over, so changes are not comparable and left blank." in answer["notes"]
+        by_day = await ask(**days, group_by=["day"])
+    assert [row[-2:] for row in by_day["rows"]] == [[0, 0], [None, None]]
+
+
 async def test_people_per_day_count_the_days_that_lie_in_every_time_bucket(make_settings: Make, tmp_path: Path) -> None:
     start = date(TODAY.year - 1, 1, 1)
     world = world_of(*(did(ANN, start + n * DAY) for n in range(70)))

@@ -7,7 +7,6 @@ from ..exports import remarks
 from ..exports.models import Export, range_words
 from .coverage import Coverage
 from .metrics import Minutes
-from .periods import Range
 from .question import Question, bucket_end, bucket_start
 
 NO_DAYS = "Days with data are not counted: the answer rests on figures by user, which have no days"
@@ -34,7 +33,7 @@ def notes(
         yield f"Today, {today} (UTC), is not over; nor is this range."
         if exports[-1].last_day is not None and exports[-1].last_day > today:
             yield "What upstream dates after today is left out."
-    if made.date() < today and _cut_off(days, made):
+    if made.date() < today and not days.over_by(made.date()):
         yield f"{made:%Y-%m-%d} was not over when the data was exported, at {made:%H:%M} UTC."
     elif days.end == today - timedelta(days=1) and made.hour == 0:
         yield "Upstream refreshes hourly, so the last hour of yesterday may be missing."
@@ -59,11 +58,6 @@ def _scope(question: Question, export: Export) -> str:
     if not early and not late:
         return ""
     return f"In the whole report ({range_words(export.start_date, export.end_date)}), not only these days: "
-
-
-def _cut_off(days: Range, made: datetime) -> bool:
-    """Whether the data was made before the range was over."""
-    return days.end is None or made.date() <= days.end
 
 
 def _concerns(warning: str, question: Question, minutes: Minutes) -> bool:
@@ -100,7 +94,7 @@ def _comparison(
         yield from _beginning(question, covered)
     else:
         yield f"Compared with {earlier.start} to {earlier.end}{_days_before(covered[0], rows)}."
-        if _cut_off(question.range, made):
+        if not question.range.over_by(made.date()):
             is_not = "was not" if question.range.over else "is not"
             yield f"The range {is_not} over, so changes are not comparable and left blank."
 

@@ -54,6 +54,15 @@ class Range:
         ends = self.end is None or not self.over or (self.end + _DAY).day == 1
         return begins and ends
 
+    def over_until(self, made: date) -> date:
+        """Its last day that was over both when it was asked for and on the day its data was made."""
+        end = self.end or made
+        return min(end if self.over else end - _DAY, made - _DAY)
+
+    def over_by(self, made: date) -> bool:
+        """Whether all of it was."""
+        return self.over_until(made) == self.end
+
     def before(self) -> "Range":
         """The range to compare with: as many calendar months right before whole ones, else as many days.
 

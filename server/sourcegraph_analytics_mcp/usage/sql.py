@@ -4,7 +4,6 @@ Everything that is put into the text is ours (column names, dates, aggregates); 
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 
 from ..exports.identities import PERSON
 from .metrics import Metric
@@ -191,12 +190,12 @@ def _base(side: str, metric: Metric) -> str:
 
 
 def _fair(question: Question, terms: Terms) -> str:
-    """Whether a comparison means anything: both sides are whole periods, which were over when the data was made."""
-    start, end, over = question.range.start, question.range.end, terms.made - timedelta(days=1)
-    if not question.buckets_compared or question.time is None or end is None:
-        return "true" if end is not None and end <= over else "false"
+    """Whether a comparison means anything: both sides are whole, and over for the question and its data."""
+    if not question.buckets_compared or question.time is None:
+        return "true" if question.range.over_by(terms.made) else "false"
+    start, over = question.range.start, question.range.over_until(terms.made)
     key, step = f"n.{_key(question.time)}", _STEP[question.time]
-    return f"({key} >= DATE '{start}' AND CAST({key} + {step} AS DATE) - 1 <= DATE '{min(end, over)}')"
+    return f"({key} >= DATE '{start}' AND CAST({key} + {step} AS DATE) - 1 <= DATE '{over}')"
 
 
 def _order(question: Question, groups: Sequence[str]) -> str:
