@@ -517,6 +517,24 @@ async def test_who_came_since_an_older_report_has_a_seat(make_settings: Make, tm
     assert (found["seen"], found["never_seen"], found["seats_freed"]) == (2, 0, 0)
 
 
+async def test_who_came_since_has_a_seat_though_a_finer_report_is_nameless(make_settings: Make, tmp_path: Path) -> None:
+    async def answer(exchange: Exchange) -> None:
+        if "by_user_day_client_language" in exchange.target:
+            await exchange.answer(f"User ID,Date\n2,{TODAY}\n3,{TODAY}\n".encode())
+        else:
+            await reports(rows)(exchange)
+
+    (tmp_path / "seats.csv").write_text("bo@example.com\ncy@example.com\n")
+    rows = [("2", "bo@example.com", TODAY)]
+    settings = {"seats_file": tmp_path / "seats.csv"}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
+        await call(client, "export_csv", granularity="by_user_month", end_date=str(TODAY))
+        rows.append(("3", "cy@example.com", TODAY))
+        await call(client, "export_csv")
+        found = await call(client, "list_inactive_users")
+    assert (found["seen"], found["never_seen"], found["seats_freed"]) == (2, 0, 0)
+
+
 @pytest.mark.parametrize(("listed", "said"), [("2,true\nx,true", "1 service account left out."), ("x,true", "")])
 async def test_service_accounts_that_did_nothing_are_not_left_out(make_settings: Make, listed: str, said: str) -> None:
     found = await told(make_settings, f"Instance user ID,Service Account\n{listed}\n,true\n")

@@ -953,6 +953,40 @@ async def test_a_finer_report_that_lacks_a_column_does_not_stand_for_the_one_tha
         assert len(fake.exchanges) == 2
 
 
+@pytest.mark.parametrize(
+    ("finest", "by_day", "downloads"),
+    [
+        ("", "User Email,Username,", 3),
+        ("Username,", "User Email,Username,", 3),
+        ("User Email,", "User Email,", 2),  # that none has a username is known from the second on
+        ("", "", 2),
+        ("User Email,Username,", "", 1),
+    ],
+)
+async def test_a_finer_report_that_names_nobody_does_not_stand_for_the_one_that_does(
+    make_settings: Make, tmp_path: Path, finest: str, by_day: str, downloads: int
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        by_language = "by_user_day_client_language" in exchange.target
+        names = finest if by_language else by_day
+        head = f"Instance user ID,{names}Timestamp Date,Searches,Language"
+        called = {n: names.replace("User Email", f"{n}@x.com").replace("Username", f"u{n}") for n in "12"}
+        lines = [f"{n},{name}{TODAY - 2 * DAY},5,Go" for n, name in called.items()]
+        await exchange.answer("\n".join([head, *lines, ""]).encode())
+
+    (tmp_path / "teams.csv").write_text("1@x.com,Core\n2@x.com,Web\n")
+    settings = {"teams_file": tmp_path / "teams.csv"}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
+        await call(client, "export_csv")
+        ask = partial(call, client, "query_usage", metrics=["searches"])
+        teams, users = await ask(group_by=["team"]), await ask(group_by=["user"])
+        assert (await ask(users=["1@x.com" if finest + by_day else "1"]))["totals"] == [5]
+        assert (await ask(group_by=["user"], period="last_90_days"))["rows"] == users["rows"]
+    assert [row[0] for row in teams["rows"]] == (["Core", "Web"] if finest + by_day else ["(no team)"])
+    assert [row[0] for row in users["rows"]] == (["1@x.com", "2@x.com"] if finest + by_day else ["1", "2"])
+    assert len(fake.exchanges) == downloads
+
+
 async def test_data_from_before_midnight_does_not_make_its_day_whole(
     make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,11 @@ class Export(BaseModel):
         )
 
     @property
+    def names(self) -> frozenset[str]:
+        """The names of its columns."""
+        return frozenset(field.name for field in self.fields)
+
+    @property
     def csv(self) -> Path:
         return self.folder / "export.csv"
 

@@ -103,7 +103,7 @@ def _coverage(export: Export) -> Iterator[str]:
     if export.end_date is not None and export.end_date > made:
         yield f"The range ends after {made}, the day of the export; later days are not in it."
     asked = (export.start_date or made) <= made <= (export.end_date or made)
-    by_day = "timestamp_date" in {f.name for f in export.fields}
+    by_day = "timestamp_date" in export.names
     if asked or (by_day and export.last_day is not None and export.last_day >= made):
         yield f"{made} was not over when this was exported."
 
@@ -142,7 +142,7 @@ def coverage(export: Export) -> str:
     asked = range_words(export.start_date, export.end_date)
     if export.first_day is None:
         return f"Asked: {asked}."
-    by_month = "timestamp_month" in {f.name for f in export.fields}
+    by_month = "timestamp_month" in export.names
     first, last = (f"{day:%Y-%m}" if by_month else str(day) for day in (export.first_day, export.last_day))
     found = f"{plural(export.days_with_data, 'month' if by_month else 'day')} with data, {first} to {last}"
     return f"Asked: {asked}. Found: {found}."

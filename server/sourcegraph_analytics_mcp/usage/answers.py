@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from ..errors import AnalyticsError
 from ..exports.engine.questions import Questions
+from ..exports.identities import NAMES
 from ..exports.models import Export
 from ..exports.store import Store
 from ..exports.wishes import Wish, Wishes
@@ -136,6 +137,7 @@ class Answers:
     async def _exports(self, question: Question, fetch: Fetch, today: date, *, refresh: bool) -> list[Export]:
         """What a question rests on."""
         columns = frozenset(c for metric in question.metrics for c in metric.columns(self._minutes))
+        columns |= frozenset(NAMES if question.about_people else ())
         needs = [replace(need, columns=columns) for need in question.needs]
         reports = [need.request for need in needs]
         with self._wishes.of(reports, new=refresh) as wish:
@@ -150,8 +152,9 @@ class Answers:
             since: what must not be older; None for this hour.
         """
         kept = await anyio.to_thread.run_sync(self._store.fresh, self._upstream, wish, since)
+        enough = need.attainable(kept)
         for export in sorted(kept, key=need.lacks):
-            if need.met_by(export, today):
+            if enough.met_by(export, today):
                 with suppress(AnalyticsError):  # one that is damaged is downloaded again
                     whole = await anyio.to_thread.run_sync(self._store.get, export.id)
                     wish.exports.add(whole.id)  # others may have to be waited for until the hour has turned

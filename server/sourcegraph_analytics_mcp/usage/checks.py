@@ -186,7 +186,7 @@ def _unrecorded(question: Question, column: str, minutes: Minutes) -> AnalyticsE
 
 
 def check_columns(question: Question, export: Export, minutes: Minutes) -> None:
-    have = {field.name for field in export.fields}
+    have = export.names
     for metric in question.metrics:
         missing = [column for column in metric.columns(minutes) if column not in have]
         if missing:

@@ -125,7 +125,8 @@ def needs(instance: str, days: int, today: date) -> tuple[Need, Need]:
     """The reports that it takes: everybody ever seen, and who was active in the last days, today included."""
     window = Range(today - timedelta(days=days - 1), today, over=False)
     ever = replace(_need(instance, "by_user_month", Range(None, today, over=False)), alone=True)
-    return ever, _need(instance, "by_user_day" if days <= SHORT else "by_user", window)
+    recent = _need(instance, "by_user_day" if days <= SHORT else "by_user", window)
+    return ever, replace(recent, columns=frozenset(NAMES))
 
 
 def _first_whole_month(window: Range) -> date:

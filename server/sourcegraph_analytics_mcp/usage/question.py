@@ -1,6 +1,7 @@
 """A question about usage, and the coarsest data that can answer it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Literal
 
@@ -135,7 +136,7 @@ class Need:
 
     Args:
         alone: whether no other granularity will do, though it be finer.
-        columns: what the figures are made from; it is refused only where the report itself lacks it.
+        columns: what the answer is made from; where the report itself lacks it, that is what the answer rests on.
     """
 
     request: ReportRequest
@@ -143,9 +144,17 @@ class Need:
     alone: bool = False
     columns: frozenset[str] = frozenset()
 
+    def attainable(self, kept: Sequence[Export]) -> "Need":
+        """The same without columns that this granularity is known to lack, so that a finer one will do."""
+        request = self.request
+        for export in kept:
+            if (export.instance_url, export.granularity) == (request.instance_url, request.granularity):
+                return replace(self, columns=self.columns & export.names)
+        return self
+
     def lacks(self, export: Export) -> bool:
         """Whether a column is not in an export."""
-        return not self.columns <= {field.name for field in export.fields}
+        return not self.columns <= export.names
 
     def download(self, today: date) -> ReportRequest:
         """What to ask upstream for: a bit more where that is likely to answer the next questions, too.

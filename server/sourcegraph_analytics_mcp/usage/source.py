@@ -29,8 +29,7 @@ class Source:
     @classmethod
     def of(cls, table: str, export: Export, *, named: bool = True) -> "Source":
         """The rows of an export under a name."""
-        columns = frozenset(field.name for field in export.fields)
-        return cls(table, time_column(columns), columns, export.first_day, named)
+        return cls(table, time_column(export.names), export.names, export.first_day, named)
 
 
 Picked = str | Callable[[Source, Range], str]

@@ -69,7 +69,7 @@ class Summaries:
         return self._made[export.id]
 
     async def _summarise(self, export: Export) -> Summary:
-        have = {field.name for field in export.fields}
+        have = export.names
         chosen = self._usable(_TOTALS, have)
         total = (await self._ask(export, chosen))[0]
         tables = []
@@ -88,7 +88,7 @@ class Summaries:
     async def _breakdown(
         self, export: Export, title: str, names: Sequence[str], group: str, order: str, limit: int
     ) -> Breakdown:
-        metrics = self._usable(names, {field.name for field in export.fields})
+        metrics = self._usable(names, export.names)
         sql = f"AND {group} IS NOT NULL GROUP BY 1 ORDER BY {order} LIMIT {limit}"
         rows = await self._ask(export, metrics, f'{group} AS "group", count(*) OVER () AS "groups", ', sql)
         figures = tuple((row["group"], *(row[m.name] for m in metrics)) for row in rows)
@@ -101,5 +101,5 @@ class Summaries:
         sql = f"SELECT {first}{columns} FROM usage WHERE {rows} {rest}"
         return await self._questions.ask({"usage": export.parts}, sql)
 
-    def _usable(self, names: Sequence[str], have: set[str]) -> tuple[Metric, ...]:
+    def _usable(self, names: Sequence[str], have: frozenset[str]) -> tuple[Metric, ...]:
         return tuple(m for name in names if have.issuperset((m := BY_NAME[name]).columns(self._minutes)))

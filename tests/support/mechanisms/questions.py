@@ -15,6 +15,7 @@ _NAMES = f"{_USAGE}test_names_are_those_of_the_days_asked_about_and_the_latest_i
 _SPELT = f"{_SQL}test_dates_times_and_intervals_are_shown_as_the_engine_spells_them"
 _MIDNIGHT = f"{_USAGE}test_data_from_before_midnight_does_not_make_its_day_whole"
 _LACKING = f"{_USAGE}test_a_finer_report_that_lacks_a_column_does_not_stand_for_the_one_that_has_it"
+_NAMELESS = f"{_USAGE}test_a_finer_report_that_names_nobody_does_not_stand_for_the_one_that_does"
 _SPELLED = f"{_USAGE}test_names_are_compared_in_any_spelling"
 _SEAT_SPELLED = "test_inactive.py::test_people_files_name_people_in_any_spelling"
 _EXACT = f"{_USAGE}test_figures_as_data_are_as_exact_as_the_text"
@@ -283,6 +284,11 @@ QUESTIONS = (
            "(self.alone or self.lacks(export))", "self.alone", _LACKING),
     Switch("and is taken before one that lacks them", "usage/answers.py",
            "sorted(kept, key=need.lacks)", "kept", _LACKING),
+    Switch("of people it has the names", "usage/answers.py", "NAMES if question.about_people else ()", "()", _NAMELESS),
+    Switch("as it has of who came since", "usage/inactive.py", "columns=frozenset(NAMES))", "columns=frozenset())",
+           "test_inactive.py::test_who_came_since_has_a_seat_though_a_finer_report_is_nameless"),
+    Switch("names that are nowhere are looked for once", "usage/question.py", "self.columns & export.names)",
+           "self.columns)", _NAMELESS),
     Switch("that nothing is recorded is said", "surface/tools/inactive.py",
            "if covered is None else \"No activity", "if True else \"No activity",
            "test_inactive.py::test_where_nothing_is_recorded_that_is_said"),
