@@ -517,6 +517,40 @@ async def test_who_came_since_an_older_report_has_a_seat(make_settings: Make, tm
     assert (found["seen"], found["never_seen"], found["seats_freed"]) == (2, 0, 0)
 
 
+@pytest.mark.parametrize("where", ["by_user_day", "by_user_month"])
+async def test_what_the_reports_warn_of_is_said_of_who_lapsed(make_settings: Make, tmp_path: Path, where: str) -> None:
+    """Bo has a row whose day cannot be read in one report or the other; what has another day says nothing of him."""
+    old, later = TODAY - timedelta(days=200), TODAY + timedelta(days=40)
+
+    async def answer(exchange: Exchange) -> None:
+        if "user-registry" in exchange.target:
+            await exchange.answer(status="404 Not Found")
+            return
+        month = "by_user_month" in exchange.target
+        rows: list[tuple[str, object]] = [("1", TODAY), ("1", later), *([("2", old)] if month else [])]
+        rows += [("2", "someday"), ("3", "")] if where in exchange.target else []
+        lines = [f"{user},{user}@example.com,{str(day)[:7] if month else day}" for user, day in rows]
+        head = f"User ID,Email,{'Month' if month else 'Date'}"
+        await exchange.answer("\n".join([head, *lines, ""]).encode())
+
+    (tmp_path / "seats.csv").write_text("".join(f"{user}@example.com\n" for user in "123"))
+    settings = {"seats_file": tmp_path / "seats.csv"}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
+        result = await client.call_tool("list_inactive_users", {})
+    found = result.structured_content
+    assert found is not None
+    months = where == "by_user_month"
+    lapsed = [(name, status, last) for name, _, status, last in found["rows"]]
+    assert lapsed == [("3@example.com", "lapsed", ""), ("2@example.com", "lapsed", f"{old:%Y-%m}")]
+    assert "could free up to 2 seats" in text(result)
+    assert "Some rows of 2 of the lapsed have no day that can be read: they may be active." in found["notes"]
+    assert "Last seen is blank where no row has a month that can be read." in found["notes"]
+    assert "What upstream dates after today is left out." in found["notes"]
+    whole = f"Usage by user and month, until {TODAY}" if months else f"Usage by user and day, {found['start_date']} to"
+    assert [note.startswith(whole) for note in found["notes"] if "no day that can be read; they" in note] == [True]
+    assert [note for note in found["notes"] if f"1 cell of timestamp_{'month' if months else 'date'} is not" in note]
+
+
 async def test_who_came_since_has_a_seat_though_a_finer_report_is_nameless(make_settings: Make, tmp_path: Path) -> None:
     async def answer(exchange: Exchange) -> None:
         if "by_user_day_client_language" in exchange.target:

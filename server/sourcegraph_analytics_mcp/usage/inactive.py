@@ -32,6 +32,7 @@ class Inactive:
         seen: people with any activity at all, service accounts left out.
         unmatched: how many of them are called like no seat; None without a list.
         service_accounts: how many were left out; None where upstream does not tell who they are.
+        undated: how many of the lapsed have rows without a day that can be read, so that they may be active.
         covered: which of the last days have data; None where they are too many to be told.
     """
 
@@ -42,6 +43,7 @@ class Inactive:
     seen: int
     unmatched: int | None
     service_accounts: int | None
+    undated: int
     covered: Coverage | None
     exports: tuple[Export, ...]
 
@@ -92,17 +94,18 @@ async def find_inactive(
     shown = questions.pseudonyms.of if questions.pseudonyms else str
     label = (lambda row: str(row["id"])) if questions.pseudonyms else _label
     services = _service_accounts(await registry(), shown)
-    ever_seen = await questions.ask(
-        {"t": ever.parts}, _people_sql(Source.of("t", ever), Range(None, today, over=False))
-    )
+    (until_now,) = everybody_ever.ranges
+    ever_seen = await questions.ask({"t": ever.parts}, _people_sql(Source.of("t", ever), until_now))
     source, tables = Source.of("t", recent), {"t": recent.parts}
-    active = {row["id"] for row in await questions.ask(tables, _ids_sql(source, window))}
-    if new := active - {row["id"] for row in ever_seen}:
-        sql = _people_sql(source, window, f"list_contains(?, {PERSON})")
+    lately_seen = await questions.ask(tables, _ids_sql(source, window))
+    active = {row["id"] for row in lately_seen if row["active"]}
+    if new := {row["id"] for row in lately_seen} - {row["id"] for row in ever_seen}:
+        sql = _people_sql(source, until_now, f"list_contains(?, {PERSON})")
         ever_seen += await questions.ask(tables, sql, [list(new)])
     active |= {row["id"] for row in ever_seen if row["last"] >= f"{whole:%Y-%m}"}
     if ever_seen and not active:
         raise _silence(window)
+    undated = {row["id"] for row in (*ever_seen, *lately_seen) if row["undated"]}
     everybody = [row for row in ever_seen if row["id"] not in (services or ())]
     gone = sorted((row for row in everybody if row["id"] not in active), key=lambda row: (row["last"], row["id"]))
     held = await _held(seats or (), questions)
@@ -116,6 +119,7 @@ async def find_inactive(
         seen=len(everybody),
         unmatched=None if seats is None else sum(holders.isdisjoint(_names(row)) for row in everybody),
         service_accounts=None if services is None else len(ever_seen) - len(everybody),
+        undated=sum(row["id"] in undated for row in gone),
         covered=seen if seen and seen.unit == "day" else None,
         exports=(recent, ever),
     )
@@ -177,7 +181,12 @@ def _need(instance: str, granularity: Any, days: Range) -> Need:
 
 
 def _ids_sql(source: Source, days: Range) -> str:
-    return f"SELECT DISTINCT {PERSON} AS id FROM t WHERE {PERSON} IS NOT NULL AND {within(source, days)}"
+    """Who has rows in some days (`active`), or without a day (`undated`)."""
+    there, dayless = within(source, days), f"{source.time} IS NULL" if source.time else "false"
+    return (
+        f"SELECT {PERSON} AS id, bool_or(coalesce({there}, false)) AS active, bool_or({dayless}) AS undated "
+        f"FROM t WHERE {PERSON} IS NOT NULL AND ({there} OR {dayless}) GROUP BY 1"
+    )
 
 
 def _silence(window: Range) -> AnalyticsError:
@@ -196,7 +205,7 @@ def _people_sql(source: Source, days: Range, chosen: str = "true") -> str:
     return (
         f"SELECT {PERSON} AS id, folded({PERSON}) AS folded_id, {email} AS email, {handle} AS handle, "
         f"list_filter(flatten([{called}]), lambda name: name IS NOT NULL) AS called, "
-        f"coalesce(strftime(max({day}), '%Y-%m'), '') AS last "
+        f"coalesce(strftime(max({day}), '%Y-%m'), '') AS last, bool_or({day} IS NULL) AS undated "
         f"FROM t WHERE {PERSON} IS NOT NULL AND {within(source, days)} AND {chosen} GROUP BY 1"
     )
 

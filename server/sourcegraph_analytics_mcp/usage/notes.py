@@ -1,6 +1,6 @@
 """What a reader of the figures must know: days covered, what is not over, what is compared, what each figure counts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date, datetime, timedelta
 
 from ..exports import remarks
@@ -31,8 +31,7 @@ def notes(
         yield f"The end {days.clamped_from} lies in the future; the range ends today, {today} (UTC)."
     if not days.over:
         yield f"Today, {today} (UTC), is not over; nor is this range."
-        if exports[-1].last_day is not None and exports[-1].last_day > today:
-            yield "What upstream dates after today is left out."
+        yield from left_out(exports[-1:], today)
     if made.date() < today and not days.over_by(made.date()):
         yield f"{made:%Y-%m-%d} was not over when the data was exported, at {made:%H:%M} UTC."
     elif days.end == today - timedelta(days=1) and made.hour == 0:
@@ -47,7 +46,14 @@ def notes(
         yield f"{people[0].title}: each group counts its own people; the total counts everybody once."
     for export in dict.fromkeys(exports):
         scope = _scope(question, export)
-        yield from (f"{scope}{w}" for w in export.warnings if _concerns(w, question, minutes))
+        columns = {c for metric in question.metrics for c in metric.columns(minutes)}
+        yield from (f"{scope}{warning}" for warning in of_data(export, columns))
+
+
+def of_data(export: Export, columns: Collection[str] = ()) -> Iterator[str]:
+    """What its warnings say of rows as such, of when they are, and of the cells of some columns."""
+    counted = (None, "timestamp_date", "timestamp_month", *columns)
+    return (w for w in export.warnings if not remarks.about_columns(w) and remarks.column(w) in counted)
 
 
 def _scope(question: Question, export: Export) -> str:
@@ -60,15 +66,10 @@ def _scope(question: Question, export: Export) -> str:
     return f"In the whole report ({range_words(export.start_date, export.end_date)}), not only these days: "
 
 
-def _concerns(warning: str, question: Question, minutes: Minutes) -> bool:
-    """Whether a warning of the data matters to these metrics."""
-    if remarks.about_columns(warning):
-        return False
-    columns = {c for metric in question.metrics for c in metric.columns(minutes)} | {
-        "timestamp_date",
-        "timestamp_month",
-    }
-    return remarks.column(warning) in (None, *columns)
+def left_out(exports: Sequence[Export], today: date) -> Iterator[str]:
+    """Say where figures that end today leave something out."""
+    if any(export.last_day is not None and export.last_day > today for export in exports):
+        yield "What upstream dates after today is left out."
 
 
 def _covered(question: Question, seen: Coverage | None, rows: int) -> str:

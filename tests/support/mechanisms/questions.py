@@ -22,6 +22,7 @@ _EXACT = f"{_USAGE}test_figures_as_data_are_as_exact_as_the_text"
 _AFTER = f"{_USAGE}test_what_is_dated_after_today_is_left_out_whatever_is_kept"
 _SHARE = f"{_USAGE}test_the_share_without_a_language_is_never_rounded_to_all_or_nothing"
 _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_lapsed"
+_WARNED = "test_inactive.py::test_what_the_reports_warn_of_is_said_of_who_lapsed"
 _EVER = "test_inactive.py::test_what_was_ever_seen_does_not_depend_on_what_is_kept"
 
 QUESTIONS = (
@@ -142,7 +143,7 @@ QUESTIONS = (
     Switch("who came back is known by the month", "usage/inactive.py",
            'active |= {row["id"] for row in ever_seen if row["last"] >= f"{whole:%Y-%m}"}', "pass", _OLDER),
     Switch("or by a newer report", "usage/inactive.py", "None if whole <= today else ever.created_at", "None", _OLDER),
-    Switch("who came since is known", "usage/inactive.py", "if new := active - ", "if new := set[str]() and active - ",
+    Switch("who came since is known", "usage/inactive.py", "row in lately_seen} -", "row in ()} -",
            "test_inactive.py::test_who_came_since_an_older_report_has_a_seat"),
     Switch("only service accounts in the data are left out", "usage/inactive.py", "len(ever_seen) - len(everybody)",
            "len(services)", "test_inactive.py::test_service_accounts_that_did_nothing_are_not_left_out"),
@@ -287,6 +288,13 @@ QUESTIONS = (
     Switch("of people it has the names", "usage/answers.py", "NAMES if question.about_people else ()", "()", _NAMELESS),
     Switch("as it has of who came since", "usage/inactive.py", "columns=frozenset(NAMES))", "columns=frozenset())",
            "test_inactive.py::test_who_came_since_has_a_seat_though_a_finer_report_is_nameless"),
+    Switch("who has rows without a day may be active", "usage/inactive.py", "bool_or({dayless})", "false", _WARNED),
+    Switch("in either report", "usage/inactive.py", "bool_or({day} IS NULL)", "false", _WARNED),
+    Switch("and was seen", "usage/inactive.py", " OR {dayless})", ")", _WARNED),
+    Switch("their seats are not free", "surface/tools/inactive.py", " and not found.undated", "", _WARNED),
+    Switch("what reports warn of is said of who lapsed", "surface/tools/inactive.py", "for warning in of_data(export)",
+           "for warning in ()", _WARNED),
+    Switch("so is what is left out", "surface/tools/inactive.py", "left_out(found.exports, found.end)", "()", _WARNED),
     Switch("names that are nowhere are looked for once", "usage/question.py", "self.columns & export.names)",
            "self.columns)", _NAMELESS),
     Switch("that nothing is recorded is said", "surface/tools/inactive.py",

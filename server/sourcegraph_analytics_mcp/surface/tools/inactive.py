@@ -10,9 +10,9 @@ import anyio
 from pydantic import Field
 
 from ...errors import AnalyticsError
-from ...exports.models import Export
+from ...exports.models import Export, grain_words, range_words
 from ...usage.inactive import Inactive, find_inactive, needs
-from ...usage.notes import NO_DAYS
+from ...usage.notes import NO_DAYS, left_out, of_data
 from ...usage.question import Need
 from ..app import App
 from ..call import Call
@@ -104,7 +104,7 @@ def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
     never_seen = found.seats.never_seen
     if never_seen:
         head += f"; {plural(len(never_seen), 'seat')} of the seat list were never seen"
-    sure = never_seen is not None and not (never_seen and found.unmatched)
+    sure = never_seen is not None and not (never_seen and found.unmatched) and not found.undated
     frees = "That frees" if sure else "That could free up to"
     parts = [f"{head}. {frees} {plural(answer.seats_freed, 'seat')}. As of {answer.as_of[:16].replace('T', ' ')} UTC."]
     if answer.rows:
@@ -128,27 +128,43 @@ def _shown(answer: InactiveAnswer) -> str:
 def _notes(found: Inactive) -> list[str]:
     notes = ["Activity means a row in the usage data; people who never had one are not in it.", *_days_notes(found)]
     notes.append("Last seen is a month, as it comes from monthly figures.")
+    if found.undated:
+        notes.append(f"Some rows of {found.undated:,} of the lapsed have no day that can be read: they may be active.")
+    if not all(last for *_, last in found.lapsed):
+        notes.append("Last seen is blank where no row has a month that can be read.")
     if found.service_accounts is None:
         notes.append("Upstream does not tell which users are service accounts, so some may be among them.")
     elif found.service_accounts:
         notes.append(f"{plural(found.service_accounts, 'service account')} left out.")
+    return [*notes, *_seats_notes(found), *_warnings(found)]
+
+
+def _seats_notes(found: Inactive) -> Iterator[str]:
+    """How far the seat list and the data tell of the same people."""
     if found.unmatched is not None and found.seats.never_seen is None:
-        notes.append("The data name nobody who is on the seat list, so which seats were never seen cannot be told.")
+        yield "The data name nobody who is on the seat list, so which seats were never seen cannot be told."
     elif found.unmatched:
         theirs = ": seats never seen may be theirs" if found.seats.never_seen else ""
-        notes.append(f"{found.unmatched:,} of the {found.seen:,} people ever seen have no seat by name{theirs}.")
+        yield f"{found.unmatched:,} of the {found.seen:,} people ever seen have no seat by name{theirs}."
     if found.seats.without:
-        notes.append(f"{found.seats.without} of the lapsed are not on the seat list.")
+        yield f"{found.seats.without} of the lapsed are not on the seat list."
     if found.seats.in_use:
-        notes.append(f"{found.seats.in_use} of the lapsed hold a seat that is in use under another user id: not freed.")
+        yield f"{found.seats.in_use} of the lapsed hold a seat that is in use under another user id: not freed."
     if found.seats.joint:
-        notes.append("Some of the lapsed are user ids of the same seat, which is freed once.")
-    return notes
+        yield "Some of the lapsed are user ids of the same seat, which is freed once."
+
+
+def _warnings(found: Inactive) -> Iterator[str]:
+    """What the reports warn of, each of its own rows."""
+    for export in dict.fromkeys(found.exports):
+        report = f"{grain_words(export.granularity)}, {range_words(export.start_date, export.end_date)}"
+        yield from (f"{report}: {warning}" for warning in of_data(export))
 
 
 def _days_notes(found: Inactive) -> Iterator[str]:
     """What the last days hold, as far as it is known."""
     yield f"Today, {found.end} (UTC), is not over."
+    yield from left_out(found.exports, found.end)
     covered = found.covered
     if covered is None or covered.last is None:
         yield f"{NO_DAYS}." if covered is None else "No activity is recorded in these days."
