@@ -140,7 +140,7 @@ async def test_a_cell_of_blanks_is_blank_and_kept_as_it_came(make_settings: Make
         sql = "SELECT * EXCLUDE (instance_user_id) FROM usage ORDER BY instance_user_id"
         rows = (await call(client, "query_export", export_id=export["id"], sql=sql))["rows"]
     assert rows == [[None] * 4, ["2026-11-05", 3, 0.5, True]]
-    assert "1 row has no day that can be read; it counts in no range of days." in export["warnings"]
+    assert "1 row has no day that can be read; it counts in no range but all time." in export["warnings"]
     assert not any("not a value" in warning for warning in export["warnings"])
     assert Path(export["path"]).read_bytes() == body
 

@@ -1122,8 +1122,43 @@ async def test_rows_whose_day_cannot_be_read_are_said_with_every_figure(make_set
         days = await call(client, "query_usage", metrics=["active_days"], period="all_time")
     for answered, totals in ((found, [10]), (days, [1])):
         assert answered["totals"] == totals
-        assert "2 rows have no day that can be read; they count in no range of days." in answered["notes"]
+        assert "2 rows have no day that can be read; they count in no range but all time." in answered["notes"]
         assert any(note.startswith("1 cell of timestamp_date ") for note in answered["notes"])
+
+
+@pytest.mark.parametrize("granularity", ["by_user_day", "by_user_month"])
+@pytest.mark.parametrize(
+    ("start", "end", "searches", "said"),
+    [
+        (None, None, 1111, "after {today}"),
+        (None, "2026-02-28", 110, "after 2026-02-28"),
+        ("2026-02-01", None, 11, "before 2026-02-01 or after {today}"),
+        ("2026-02-01", "2026-02-28", 10, "before 2026-02-01 or after 2026-02-28"),
+    ],
+)
+async def test_a_summary_and_a_question_about_the_same_days_agree(
+    make_settings: Make, granularity: str, start: str | None, end: str | None, searches: int, said: str
+) -> None:
+    """Upstream sends more than it is asked for, and a row without a day."""
+    days = {"start_date": start, "end_date": end}
+    days = {name: day for name, day in days.items() if day is not None}
+    later = TODAY + 40 * DAY
+
+    async def answer(exchange: Exchange) -> None:
+        month = "by_user_month" in exchange.target
+        rows = {"2026-01-31": 100, "2026-02-01": 10, "2026-03-01": 1, "": 1000, str(later): 10_000}
+        lines = [f"{n},{day[:7] if month else day},{count}" for n, (day, count) in enumerate(rows.items())]
+        await exchange.answer("\n".join([f"User ID,{'Month' if month else 'Date'},Searches", *lines, ""]).encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        export = (await call(client, "export_csv", granularity=granularity, **days))["export"]
+        note, figures = (await read(client, export["summary_uri"])).split("## Totals")
+        asked = days or {"period": "all_time"}
+        found = await call(client, "query_usage", metrics=["searches"], group_by=["month"], **asked)
+    assert found["totals"] == [searches]
+    assert f"| Searches | {searches:,} | events |" in figures
+    assert f"What upstream dates {said.format(today=TODAY)} is in none of the figures below." in note
+    assert "1 row has no day that can be read; it counts in no range but all time." in note
 
 
 async def test_cells_that_count_as_blank_are_said_where_they_matter(make_settings: Make) -> None:
@@ -1143,9 +1178,11 @@ async def test_days_with_data_are_those_of_the_range_whatever_upstream_sends(mak
         await exchange.answer("\n".join(["User ID,Date,Searches", *rows, ""]).encode())
 
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
-        found = await call(client, "query_usage", metrics=["searches"], period="last_7_days")
-    assert found["totals"] == [7]
-    assert f"Days with data: 7 of 7, {TODAY - 7 * DAY} to {TODAY - DAY}." in found["notes"]
+        for last in (1, 40):
+            days = {"start_date": str(TODAY - (last + 6) * DAY), "end_date": str(TODAY - last * DAY)}
+            found = await call(client, "query_usage", metrics=["searches"], **days)
+            assert found["totals"] == [7]
+            assert f"Days with data: 7 of 7, {days['start_date']} to {days['end_date']}." in found["notes"]
 
 
 async def test_an_export_of_a_clock_that_was_wrong_is_not_taken_for_new(settings: Settings, upstream: Served) -> None:

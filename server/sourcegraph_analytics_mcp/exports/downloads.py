@@ -271,7 +271,7 @@ def _told_late(error: AnalyticsError, ago: int) -> AnalyticsError:
 
 
 def _outside(request: ReportRequest, facts: dict[str, object]) -> Iterator[str]:
-    """Say when upstream sent days that were not asked for: totals of the whole export then count them."""
+    """Say when upstream sent days that were not asked for: rows, CSV and SQL hold them."""
     first, last = facts["first_day"], facts["last_day"]
     start = request.start_date
     if start is not None and request.granularity == "by_user_month":

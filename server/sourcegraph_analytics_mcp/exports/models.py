@@ -64,6 +64,12 @@ class Export(BaseModel):
         """The names of its columns."""
         return frozenset(field.name for field in self.fields)
 
+    def exceeds(self, start: date | None, end: date | None) -> bool:
+        """Whether it holds days outside of these; a month belongs to its days."""
+        first = start.replace(day=1) if start and self.granularity == "by_user_month" else start
+        early = first is not None and self.first_day is not None and self.first_day < first
+        return early or (end is not None and self.last_day is not None and self.last_day > end)
+
     @property
     def csv(self) -> Path:
         return self.folder / "export.csv"

@@ -39,7 +39,7 @@ def rows(*, nameless: int, dayless: int, repeats: int, key: Sequence[str]) -> li
         said.append(_counted(nameless, "row has", "rows have", "no Instance user ID; {} for no person", "count"))
     if dayless:
         said.append(
-            _counted(dayless, "row has", "rows have", "no day that can be read; {} in no range of days", "count")
+            _counted(dayless, "row has", "rows have", "no day that can be read; {} in no range but all time", "count")
         )
     if repeats:
         of = f"the {', '.join(key)} of another row; all of them are counted."

@@ -7,7 +7,7 @@ from typing import Literal
 from ..exports import remarks
 from ..exports.downloads import Download
 from ..exports.models import Export, grain_words, range_words
-from ..usage.summary import Breakdown, Summary, dated_after
+from ..usage.summary import Breakdown, Summary, left_out
 from .text import figure, plural, safe, size, table
 from .tool import Answer
 
@@ -162,8 +162,8 @@ def summary_markdown(export: Export, summary: Summary, *, masked: bool) -> str:
     """An export summarised as Markdown tables, a few hundred tokens long."""
     parts = [f"# {export.title}", f"{sentence(export, masked=masked)} {coverage(export)}"]
     parts += [f"Note: {safe(warning)}" for warning in warnings(export, masked=masked)]
-    if dated_after(export):
-        parts.append(f"Note: What upstream dates after {export.created_at.date()} is in none of the figures below.")
+    if when := left_out(export):
+        parts.append(f"Note: What upstream dates {when} is in none of the figures below.")
     parts += [
         "## Totals",
         table(("metric", "value", "unit"), ((m.title, figure(v, m.unit), m.unit) for m, v in summary.totals)),

@@ -174,9 +174,7 @@ class Answers:
 def _holds_just(export: Export, days: Range) -> bool:
     """Whether an export was made for these days and upstream sent no others, so that its own figures tell them."""
     asked = (export.start_date, export.end_date) == (days.start, days.end)
-    early = days.start is not None and export.first_day is not None and export.first_day < days.start
-    late = days.end is not None and export.last_day is not None and export.last_day > days.end
-    return asked and not early and not late
+    return asked and not export.exceeds(days.start, days.end)
 
 
 def _shaped(

@@ -59,16 +59,14 @@ def of_data(export: Export, columns: Collection[str] = ()) -> Iterator[str]:
 def _scope(question: Question, export: Export) -> str:
     """What a count in a warning is of, where the export holds other days than those that are asked about."""
     start, end = question.ranges[0].start, question.ranges[-1].end
-    early = start is not None and export.first_day is not None and export.first_day < start
-    late = end is not None and export.last_day is not None and export.last_day > end
-    if not early and not late:
+    if not export.exceeds(start, end):
         return ""
     return f"In the whole report ({range_words(export.start_date, export.end_date)}), not only these days: "
 
 
 def left_out(exports: Sequence[Export], today: date) -> Iterator[str]:
     """Say where figures that end today leave something out."""
-    if any(export.last_day is not None and export.last_day > today for export in exports):
+    if any(export.exceeds(None, today) for export in exports):
         yield "What upstream dates after today is left out."
 
 

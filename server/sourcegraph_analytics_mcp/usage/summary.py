@@ -32,24 +32,31 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What an export says, in figures over all of its rows but those that are `dated_after` it was made."""
+    """What an export says, in figures over all of its rows but those that are `left_out`."""
 
     totals: tuple[tuple[Metric, Any], ...]
     breakdowns: tuple[Breakdown, ...]
     minutes: Minutes
 
 
-def calendar_days(export: Export) -> int:
-    """Days the export covers: as asked, ending with the day it was made, an open start being its first day."""
-    start = export.start_date or export.first_day
+def days_of(export: Export) -> Range:
+    """The days that a summary is of: as asked, ending with the day the export was made."""
     made = export.created_at.date()
-    end = min(export.end_date, made) if export.end_date else made
-    return max((end - start).days + 1, 0) if start else 0
+    end = min(export.end_date or made, made)
+    return Range(export.start_date, end, over=end < made)
 
 
-def dated_after(export: Export) -> bool:
-    """Whether upstream dates rows after the day the export was made, which its calendar days do not cover."""
-    return export.last_day is not None and export.last_day > export.created_at.date()
+def calendar_days(export: Export) -> int:
+    """How many they are, an open start being the first day with data."""
+    start, end = export.start_date or export.first_day, days_of(export).end
+    return max((end - start).days + 1, 0) if start and end else 0
+
+
+def left_out(export: Export) -> str:
+    """When the rows are that upstream sent though they lie outside of these days; empty where none do."""
+    days = days_of(export)
+    before = [f"before {days.start}"] if export.exceeds(days.start, None) else []
+    return " or ".join(before + ([f"after {days.end}"] if export.exceeds(None, days.end) else []))
 
 
 class Summaries:
@@ -97,7 +104,7 @@ class Summaries:
     async def _ask(self, export: Export, metrics: Sequence[Metric], first: str = "", rest: str = "") -> list[Any]:
         days = calendar_days(export)
         columns = ", ".join(f'{m.filled(self._minutes, str(days))} AS "{m.name}"' for m in metrics)
-        rows = within(Source.of("usage", export), Range(None, export.created_at.date(), over=False))
+        rows = within(Source.of("usage", export), days_of(export))
         sql = f"SELECT {first}{columns} FROM usage WHERE {rows} {rest}"
         return await self._questions.ask({"usage": export.parts}, sql)
 

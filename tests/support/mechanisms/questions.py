@@ -20,6 +20,7 @@ _SPELLED = f"{_USAGE}test_names_are_compared_in_any_spelling"
 _SEAT_SPELLED = "test_inactive.py::test_people_files_name_people_in_any_spelling"
 _EXACT = f"{_USAGE}test_figures_as_data_are_as_exact_as_the_text"
 _AFTER = f"{_USAGE}test_what_is_dated_after_today_is_left_out_whatever_is_kept"
+_SUMMARY = f"{_USAGE}test_a_summary_and_a_question_about_the_same_days_agree"
 _SHARE = f"{_USAGE}test_the_share_without_a_language_is_never_rounded_to_all_or_nothing"
 _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_lapsed"
 _WARNED = "test_inactive.py::test_what_the_reports_warn_of_is_said_of_who_lapsed"
@@ -119,6 +120,11 @@ QUESTIONS = (
            '{"start_date": None, "end_date": None}', _AFTER),
     Switch("nor in a summary", "usage/summary.py", "FROM usage WHERE {rows} {rest}", "FROM usage WHERE true {rest}",
            f"{_USAGE}test_what_is_dated_after_today_is_in_no_figure_of_a_summary"),
+    Switch("nor other days than were asked for", "usage/summary.py", "return Range(export.start_date, end,",
+           "return Range(None, end,", _SUMMARY),
+    Switch("nor rows without a day where some were", "usage/summary.py", "over=end < made)", "over=False)", _SUMMARY),
+    Switch("that it leaves something out is said", "surface/exports_text.py", "if when := left_out(export):",
+           "if when := \"\":", _SUMMARY),
     Switch("all time ends today", "usage/periods.py", "return Range(None, today, over=False)",
            "return Range(None, None, over=False)", _AFTER),
     Switch("all time has rows without a day", "usage/source.py", "coalesce({upper}, true)", "{upper}",
@@ -279,7 +285,7 @@ QUESTIONS = (
            "test_exports.py::test_hours_saved_by_code_navigation_alone_are_hours"),
     Switch("people are counted by id", "usage/metrics.py", 'f"count(DISTINCT {_USER})"', '"count(DISTINCT user_email)"',
            f"{_USAGE}test_people_without_emails_are_counted_by_id_and_blank_is_not_zero"),
-    Switch("counts of other days are said to be", "usage/notes.py", "if not early and not late:", "if True:",
+    Switch("counts of other days are said to be", "usage/notes.py", "if not export.exceeds(start, end):", "if True:",
            f"{_USAGE}test_counts_of_a_report_that_holds_other_days_are_said_to_be_of_all_of_it"),
     Switch("a finer report has the columns it takes", "usage/question.py",
            "(self.alone or self.lacks(export))", "self.alone", _LACKING),
@@ -352,8 +358,9 @@ QUESTIONS = (
     Switch("a seat may be held under another name", "surface/tools/inactive.py",
            " and not (never_seen and found.unmatched)", "",
            "test_inactive.py::test_how_many_people_have_no_seat_by_name_is_said"),
-    Switch("days with data are those of the range", "usage/answers.py", "return asked and not early and not late",
-           "return asked", f"{_USAGE}test_days_with_data_are_those_of_the_range_whatever_upstream_sends"),
+    Switch("days with data are those of the range", "usage/answers.py",
+           "return asked and not export.exceeds(days.start, days.end)", "return asked",
+           f"{_USAGE}test_days_with_data_are_those_of_the_range_whatever_upstream_sends"),
     Switch("a blank day is no day", "usage/metrics.py", " AND {_DAY} IS NOT NULL THEN", " THEN",
            f"{_USAGE}test_rows_whose_day_cannot_be_read_are_said_with_every_figure"),
     Switch("a range does not begin in the future", "usage/periods.py", "> min(end or today, today)", "> (end or today)",
