@@ -936,6 +936,23 @@ async def test_counts_of_a_report_that_holds_other_days_are_said_to_be_of_all_of
     assert two in everything["notes"]
 
 
+@pytest.mark.parametrize("filtered", [{"users": ["1"]}, {"teams": ["A"]}, {"clients": ["web"]}, {"languages": ["Go"]}])
+async def test_counts_of_a_report_of_which_some_rows_are_meant_are_said_to_be_of_all_of_it(
+    make_settings: Make, tmp_path: Path, filtered: dict[str, list[str]]
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        rows = f"1,web,{TODAY - DAY},Go,2\n2,cli,{TODAY - 30 * DAY},C,many\n"
+        await exchange.answer(f"Instance user ID,Client Name,Timestamp Date,Language,Searches\n{rows}".encode())
+
+    (tmp_path / "teams.csv").write_text("1,A\n")
+    settings = {"teams_file": tmp_path / "teams.csv"}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
+        found = await call(client, "query_usage", metrics=["searches"], **filtered)
+    assert found["totals"] == [2]
+    (cells,) = [note for note in found["notes"] if "of searches" in note]
+    assert re.match(r"In the whole report \(.+\), not only what is asked about: 1 cell of searches is not", cells)
+
+
 async def test_a_finer_report_that_lacks_a_column_does_not_stand_for_the_one_that_has_it(make_settings: Make) -> None:
     async def answer(exchange: Exchange) -> None:
         day, by_language = TODAY - 2 * DAY, "by_user_day_client_language" in exchange.target

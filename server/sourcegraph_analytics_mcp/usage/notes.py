@@ -57,11 +57,12 @@ def of_data(export: Export, columns: Collection[str] = ()) -> Iterator[str]:
 
 
 def _scope(question: Question, export: Export) -> str:
-    """What a count in a warning is of, where the export holds other days than those that are asked about."""
-    start, end = question.ranges[0].start, question.ranges[-1].end
-    if not export.exceeds(start, end):
+    """What a count in a warning is of, where the export holds other rows than those that are asked about."""
+    other_days = export.exceeds(question.ranges[0].start, question.ranges[-1].end)
+    if not other_days and not question.narrowed:
         return ""
-    return f"In the whole report ({range_words(export.start_date, export.end_date)}), not only these days: "
+    asked = "what is asked about" if question.narrowed else "these days"
+    return f"In the whole report ({range_words(export.start_date, export.end_date)}), not only {asked}: "
 
 
 def left_out(exports: Sequence[Export], today: date) -> Iterator[str]:

@@ -76,6 +76,11 @@ class Question:
         return bool(self.teams) or "team" in self.group_by
 
     @property
+    def narrowed(self) -> bool:
+        """Whether some rows of its days are not meant."""
+        return bool(self.users or self.teams or self.clients or self.languages)
+
+    @property
     def about_people(self) -> bool:
         """Whether the answer depends on what people are called."""
         return bool(self.users) or "user" in self.group_by or self.about_teams
