@@ -765,9 +765,11 @@ def test_an_answer_that_may_be_null_says_so_in_its_schema() -> None:
 
 
 async def test_credits_whose_keys_are_no_text_are_shown_all_the_same(make_settings: Callable[..., Settings]) -> None:
+    body = b'{"buckets": [{"\\ud800k": 1, "\\udfffk": 2, "\\\\udfffk": 3}]}'
+
     async def answer(exchange: Exchange) -> None:
-        await exchange.answer(b'{"buckets": [{"\\ud800k": 1}]}', content_type="application/json")
+        await exchange.answer(body, content_type="application/json")
 
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
         found = await call(client, "get_credits")
-    assert found["credits"] == {"buckets": [{"\\ud800k": 1}]}
+    assert found["credits"] == {"buckets": [{"\\ud800k": 1, "\\udfffk 2": 2, "\\udfffk": 3}]}

@@ -102,7 +102,7 @@ class Redactor:
         """The same for everything inside a JSON-like value; one without secrets is only looked at."""
         if not self.suspects(repr(value)):
             return value
-        return self._masked(value, told_apart(_keys(value), self.text))
+        return self._masked(value, told_apart(keys(value), self.text))
 
     def suspects(self, text: str) -> bool:
         """Whether there may be a secret in a text, however it is quoted or escaped; far faster than to mask pieces."""
@@ -124,9 +124,9 @@ class Redactor:
         return [self._masked(item, told) for item in value] if isinstance(value, list) else value
 
 
-def _keys(value: Any) -> Iterator[str]:
+def keys(value: Any) -> Iterator[str]:
     """The keys of all objects inside a JSON-like value: one key is one field, in whichever of them it stands."""
     for item in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
-        yield from _keys(item)
+        yield from keys(item)
     if isinstance(value, dict):
         yield from value

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from ...access.credentials import expires_soon
 from ...errors import AnalyticsError
 from ...exports.identities import HIDDEN
 from ...exports.numbers import in_json
+from ...redaction import keys, told_apart
 from ...upstream.models import Written
 from ..app import App
 from ..call import Call
@@ -41,7 +43,8 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
     check_order(arguments.start_date, arguments.end_date)
     instance = app.settings.resolve_instance(arguments.instance_url)
     given = await app.analytics.credits(instance, arguments.start_date, arguments.end_date)
-    given = _sayable(app.redactor.data(nameless(given) if app.masked else given))  # so that text and data say the same
+    given = app.redactor.data(nameless(given) if app.masked else given)
+    given = _sayable(given, told_apart(keys(given), _encodable))  # so that text and data say the same
     text = _as_text(given)
     length = max(len(text), len(json.dumps(safe_data(given), ensure_ascii=False)))
     if length > _MOST_TEXT:
@@ -52,12 +55,20 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
     return Reply(f"{head}\n\n{text}", CreditsAnswer(credits=given))
 
 
-def _sayable(given: Any) -> Any:
-    """The same as JSON can hold it with every digit, else as text, or data would say null; keys without surrogates."""
+def _encodable(key: str) -> str:
+    return key.encode("utf-8", "backslashreplace").decode()
+
+
+def _sayable(given: Any, told: Mapping[str, str]) -> Any:
+    """The same as JSON can hold it with every digit, else as text, or data would say null.
+
+    Args:
+        told: how each key is spelled.
+    """
     if isinstance(given, dict):
-        return {key.encode("utf-8", "backslashreplace").decode(): _sayable(value) for key, value in given.items()}
+        return {told[key]: _sayable(value, told) for key, value in given.items()}
     if isinstance(given, list):
-        return [_sayable(value) for value in given]
+        return [_sayable(value, told) for value in given]
     if isinstance(given, Written) and not given.exact:
         return given.written
     if isinstance(given, float):
