@@ -220,7 +220,8 @@ async def test_a_wrong_teams_file_names_the_line(tmp_path: Path, content: str, s
 @pytest.mark.parametrize(
     "header",
     ["email", "E-Mails", "Email address", "email_address", "user_email", "UserEmail", "Mail", "Login", "Name",
-     "User name", "\nusernames", "Instance user ID", "user-id", "People", "seats", "Licensed users", "Members"],
+     "User name", "\nusernames", "Instance user ID", "user-id", "People", "seats", "Licensed users", "Members",
+     "Full name"],
 )  # fmt: skip
 async def test_a_header_is_nobody_however_it_is_spelled(header: str, make_settings: Make, tmp_path: Path) -> None:
     async def answer(exchange: Exchange) -> None:
@@ -254,12 +255,55 @@ async def test_a_first_line_that_may_be_a_header_or_a_person_is_neither(
         assert read_seats(tmp_path / "seats.csv") == tuple(listed)
 
 
-async def test_a_header_that_calls_the_teams_so_is_nobody(tmp_path: Path) -> None:
-    for header in ("Kollege,Team", "Kollege , team "):
-        (tmp_path / "teams.csv").write_text(f"{header}\nann,Data\n")
-        assert read_teams(tmp_path / "teams.csv").of == {"ann": "Data"}
-    (tmp_path / "teams.csv").write_text("ann,Data\nbo,Team\n")
-    assert read_teams(tmp_path / "teams.csv").names == ["Data", "Team"]
+@pytest.mark.parametrize(
+    "lines",
+    ["Kollege,Team/ann,Data", "ann , TEAM /bo,Data", "ann,team", "Kollege,Gruppe/a@x.com,Data/b@x.com,Data",
+     "Ma persona,Gruppe/ann,Data"],
+)  # fmt: skip
+async def test_a_first_line_of_teams_that_may_be_a_header_or_a_person_is_neither(lines: str, tmp_path: Path) -> None:
+    (tmp_path / "teams.csv").write_text(lines.replace("/", "\n"))
+    with pytest.raises(SettingsError, match=r"TEAMS_FILE, line 1: it may be a header or a person; call the column"):
+        read_teams(tmp_path / "teams.csv")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["a@x.com,Team/bo,Data", "a@x.com,email/bo,Data", "17,Team/bo,Data", "ann,Team/bo,Team", "ann,Data/bo,Team"],
+)
+async def test_a_first_line_that_is_a_person_in_any_team_is_in_it(lines: str, tmp_path: Path) -> None:
+    (tmp_path / "teams.csv").write_text(lines.replace("/", "\n"))
+    assert read_teams(tmp_path / "teams.csv").of == dict(line.split(",") for line in lines.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "seat"),
+    [
+        ("Name,Email", "Ann Lee,ann@x.com", "ann@x.com"),
+        ("Full name,Plan,Work e-mail", "Ann Lee,Pro,ann@x.com", "ann@x.com"),
+        ("Plan,Email", "Pro,ann@x.com", "ann@x.com"),
+        ("Name,Username", "Ann Lee,ann", "ann"),
+        ("Name,Login,Mail", "Ann Lee,ann,ann@x.com", "ann@x.com"),
+        ("Username,Email", "ann,ann@x.com", "ann"),
+        ("Name,Plan", "ann,Pro", "ann"),
+        ("Name,Email", "Ann Lee,", None),
+        ("Name,Email", "Ann Lee", None),
+        ("bo,Email", "ann,Phone", None),
+    ],
+)
+async def test_a_header_says_which_column_holds_the_people(
+    header: str, line: str, seat: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "seats.csv").write_text(f"{header}\n{line}\n")
+    if seat is None:
+        with pytest.raises(SettingsError, match=r"SEATS_FILE, line 2: it has no e-mail or username in the column that"):
+            read_seats(tmp_path / "seats.csv")
+    else:
+        assert read_seats(tmp_path / "seats.csv") == (seat,)
+
+
+async def test_a_header_says_which_column_holds_the_teams(tmp_path: Path) -> None:
+    (tmp_path / "teams.csv").write_text("Team,Email\nData,ann@x.com\n")
+    assert read_teams(tmp_path / "teams.csv").of == {"ann@x.com": "Data"}
 
 
 async def test_people_files_may_have_headers_blank_lines_and_a_byte_order_mark(tmp_path: Path) -> None:

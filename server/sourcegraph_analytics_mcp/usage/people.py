@@ -11,7 +11,7 @@ from ..settings import Settings, SettingsError
 NO_TEAM = "(no team)"
 BLANK = "(blank)"  # what is shown, and taken as a filter, for rows without a language, client or user
 _HEADER = re.compile(  # words that a column of people is called by, in whatever way they are joined
-    r"((e[\W_]?mail|mail|address|user|name|login|id|instance|person|people|member|account|seat|licen[cs]ed?)"
+    r"((e[\W_]?mail|mail|address|user|name|login|id|instance|person|people|member|account|seat|licen[cs]ed?|full|display|work)"
     r"(e?s)?[\W_]*)+",
     re.IGNORECASE,
 )
@@ -59,45 +59,81 @@ def read_teams(path: Path) -> Teams:
         SettingsError: with the line that is wrong.
     """
     teams, listed = Teams({}), dict[str, str]()
-    rows = _rows(path, "TEAMS_FILE")
-    if rows and (_HEADER.fullmatch(rows[0][1][0]) or rows[0][1][1:] in (["Team"], ["team"])):
-        del rows[0]
-    for line, row in rows:
-        if len(row) != 2 or not row[1]:
+    for line, person, others in _listed(path, "TEAMS_FILE"):
+        if len(others) != 1 or not others[0]:
             raise _wrong("TEAMS_FILE", line, "it needs a person and a team")
-        person, team = row
-        if listed.setdefault(_spelled(person), team) != team:
+        if listed.setdefault(_spelled(person), others[0]) != others[0]:
             raise _wrong("TEAMS_FILE", line, "this person is in another team already")
-        teams.of[person] = team
+        teams.of[person] = others[0]
     return teams
 
 
 def read_seats(path: Path) -> tuple[str, ...]:
-    """Read `SRC_ANALYTICS_SEATS_FILE`: the first column holds licensed e-mails or usernames, with or without a header.
+    """Read `SRC_ANALYTICS_SEATS_FILE`: licensed e-mails or usernames in the first column, or in that of the header.
 
     Raises:
         SettingsError: with the line that is wrong.
     """
     found: dict[str, str] = {}
-    seats = [(line, row[0]) for line, row in _rows(path, "SEATS_FILE")]
-    if seats and _HEADER.fullmatch(seats[0][1]):
-        del seats[0]
-    elif len(seats) > 1 and _unlike(*(seat for _, seat in seats)):  # as a seat it would be one that nobody uses
-        what = "it may be a header or a person; call the column email, username or user id, or put the person elsewhere"
-        raise _wrong("SEATS_FILE", seats[0][0], what)
-    for line, seat in seats:
+    for line, seat, _ in _listed(path, "SEATS_FILE"):
         if _spelled(seat) in found:
             raise _wrong("SEATS_FILE", line, "this seat is listed twice")
         found[_spelled(seat)] = seat
     return tuple(found.values())
 
 
-def _unlike(first: str, *others: str) -> bool:
-    """Whether a first cell may be a header: the only one without an @, or without digits, or with a blank."""
-    if "@" in first or first.isdecimal():
+def _listed(path: Path, setting: str) -> list[tuple[int, str, list[str]]]:
+    """Of each row below the header its line, the person, and what else stands there.
+
+    Raises:
+        SettingsError: where the first line may be a header or a person, or one has no person.
+    """
+    rows = _rows(path, setting)
+    if not rows:
+        return []
+    (first_line, first), *below = rows
+    column = _column(first)
+    if column is None and _unlike(first, [row for _, row in below]):  # as a person it would be one that nobody is
+        what = "it may be a header or a person; call the column email, username or user id, or put the person elsewhere"
+        raise _wrong(setting, first_line, what)
+    at = column or 0
+    people = []
+    for line, row in rows if column is None else below:
+        person = row[at] if at < len(row) else ""
+        if not person or (at and _says(first[at]) == "mail" and "@" not in person):
+            raise _wrong(setting, line, "it has no e-mail or username in the column that the first line calls so")
+        people.append((line, person, row[:at] + row[at + 1 :]))
+    return people
+
+
+def _column(first: list[str]) -> int | None:
+    """Which column holds the people by a first row that is a header; None where it is none."""
+    if any("@" in cell for cell in first):
+        return None
+    says = [_says(cell) for cell in first]
+    known = _HEADER.fullmatch(first[0]) is not None
+    if not known and "mail" not in says:
+        return None
+    return 0 if says[0] else next((says.index(word) for word in ("mail", "username", "login") if word in says), 0)
+
+
+def _says(header: str) -> str:
+    """What a header says that its column knows people by; nothing where it does not."""
+    letters = re.sub(r"[\W_]", "", header).casefold()
+    known = _HEADER.fullmatch(header) is not None
+    return next((word for word in ("mail", "username", "login", "id") if known and word in letters), "")
+
+
+def _unlike(first: list[str], below: list[list[str]]) -> bool:
+    """Whether a first row may be a header: its person alone has no @, or no digits, or a blank; or its team is Team."""
+    person, others = first[0], [row[0] for row in below]
+    if "@" in person or person.isdecimal():
         return False
-    blank = " " in first and not any(" " in other for other in others)
-    return blank or all("@" in other for other in others) or all(other.isdecimal() for other in others)
+    if [cell.casefold() for cell in first[1:]] == ["team"]:
+        return all(row[1:] != first[1:] for row in below)
+    blank = " " in person and not any(" " in other for other in others)
+    alone = all("@" in other for other in others) or all(other.isdecimal() for other in others)
+    return bool(others) and (blank or alone)
 
 
 def _rows(path: Path, setting: str) -> list[tuple[int, list[str]]]:

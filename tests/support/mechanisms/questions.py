@@ -24,6 +24,7 @@ _SUMMARY = f"{_USAGE}test_a_summary_and_a_question_about_the_same_days_agree"
 _SHARE = f"{_USAGE}test_the_share_without_a_language_is_never_rounded_to_all_or_nothing"
 _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_lapsed"
 _WARNED = "test_inactive.py::test_what_the_reports_warn_of_is_said_of_who_lapsed"
+_FIRST_TEAM = "test_inactive.py::test_a_first_line_of_teams_that_may_be_a_header_or_a_person_is_neither"
 _EVER = "test_inactive.py::test_what_was_ever_seen_does_not_depend_on_what_is_kept"
 
 QUESTIONS = (
@@ -136,16 +137,21 @@ QUESTIONS = (
     Switch("a seat is free when all who hold it lapsed", "usage/inactive.py",
            "held[seat].isdisjoint(used)]", "not held[seat].isdisjoint(_all(map(_names, gone))) or seat in unused]",
            "test_inactive.py::test_a_seat_of_several_ids_is_freed_once_and_only_when_all_lapsed"),
-    Switch("a header of seats is nobody", "usage/people.py", "if seats and _HEADER.fullmatch(seats[0][1]):",
-           'if seats and seats[0][1].lower() == "email":',
+    Switch("a header is nobody", "usage/people.py", "known = _HEADER.fullmatch(first[0]) is not None",
+           'known = first[0].lower() == "email"',
            "test_inactive.py::test_a_header_is_nobody_however_it_is_spelled"),
-    Switch("a header of teams is nobody", "usage/people.py", "_HEADER.fullmatch(rows[0][1][0]) or", "",
-           "test_inactive.py::test_a_header_is_nobody_however_it_is_spelled"),
-    Switch("what calls the teams so is a header", "usage/people.py", ' or rows[0][1][1:] in (["Team"], ["team"])', "",
-           "test_inactive.py::test_a_header_that_calls_the_teams_so_is_nobody"),
+    Switch("a person is no header", "usage/people.py", 'if any("@" in cell for cell in first):', "if False:",
+           "test_inactive.py::test_a_first_line_that_is_a_person_in_any_team_is_in_it"),
+    Switch("nor may one be", "usage/people.py", 'if "@" in person or person.isdecimal():', "if False:",
+           "test_inactive.py::test_a_first_line_that_is_a_person_in_any_team_is_in_it"),
+    Switch("a header says who is who", "usage/people.py", "return 0 if says[0] else", "return 0 if True else",
+           "test_inactive.py::test_a_header_says_which_column_holds_the_people"),
+    Switch("a column of e-mails holds some", "usage/people.py", '_says(first[at]) == "mail"', "False",
+           "test_inactive.py::test_a_header_says_which_column_holds_the_people"),
+    Switch("what calls the teams so may be a header", "usage/people.py", '== ["team"]:', '== ["?"]:', _FIRST_TEAM),
     Switch("a first line that may be a header is refused", "usage/people.py",
-           "elif len(seats) > 1 and _unlike(", "elif False and _unlike(",
-           "test_inactive.py::test_a_first_line_that_may_be_a_header_or_a_person_is_neither"),
+           "if column is None and _unlike(", "if False and _unlike(",
+           "test_inactive.py::test_a_first_line_that_may_be_a_header_or_a_person_is_neither " + _FIRST_TEAM),
     Switch("who came back is known by the month", "usage/inactive.py",
            'active |= {row["id"] for row in ever_seen if row["last"] >= f"{whole:%Y-%m}"}', "pass", _OLDER),
     Switch("or by a newer report", "usage/inactive.py", "None if whole <= today else ever.created_at", "None", _OLDER),
