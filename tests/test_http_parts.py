@@ -1,8 +1,10 @@
 """What serving over HTTP is made of, each part alone: connections, the guard, who calls, and their parts."""
 
 import base64
+import errno
 import gc
 import json
+import os
 import select
 import socket
 import threading
@@ -343,8 +345,21 @@ def test_a_credential_that_others_could_read_is_made_private(tmp_path: Path) -> 
     assert LocalCredential(tmp_path).path.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_first_starts_at_once_have_one_credential(tmp_path: Path) -> None:
-    """Each reads what it takes for its own; the last to be renamed into place would be nobody's but its own."""
+@pytest.mark.parametrize("refusal", [None, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS])
+def test_the_first_starts_at_once_have_one_credential(
+    refusal: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on exFAT and network mounts without hard links and modes.
+
+    Each reads what it takes for its own; the last to be renamed into place would be nobody's but its own.
+    """
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(refusal, "this file system has none")
+
+    if refusal is not None:
+        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(os, "chmod", refuse)
     for number in range(30):
         home, together = tmp_path / str(number), threading.Barrier(6)
         private_home(home)
@@ -356,7 +371,8 @@ def test_the_first_starts_at_once_have_one_credential(tmp_path: Path) -> None:
         with ThreadPoolExecutor(6) as threads:
             started = [threads.submit(start) for _ in range(6)]
         assert {one.result() for one in started} == {(home / "http-credential").read_text()}
-        assert sorted(path.name for path in home.iterdir()) == [".gitignore", "http-credential"]
+        lock = [] if refusal is None else [".http-credential.lock"]
+        assert sorted(path.name for path in home.iterdir()) == [".gitignore", *lock, "http-credential"]
 
 
 # The guard

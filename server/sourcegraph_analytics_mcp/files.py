@@ -113,8 +113,24 @@ def write_private(path: Path, text: str) -> None:
 
 def make_private(path: Path, text: str) -> None:
     """The same for what is made once: where another process was first, its file stays."""
-    with _beside(path, text) as beside, suppress(FileExistsError):
-        os.link(beside, path)
+    with _beside(path, text) as beside:
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            pass
+        except OSError:  # exFAT and some network mounts have no hard links, and say so in many ways
+            _rename_first(beside, path)
+
+
+def _rename_first(beside: Path, path: Path) -> None:
+    """Put a file in place, unless one is there, while no other process does."""
+    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not path.exists():
+            beside.rename(path)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -154,7 +170,7 @@ def disk_error(error: OSError) -> AnalyticsError:
     if error.errno == errno.EPERM:
         return AnalyticsError(
             "store_corrupt",
-            "The data directory, or one in it, belongs to another user or is shared by all.",
+            "The data directory, or one in it, belongs to another user, is shared by all, or cannot be made private.",
             "Set SRC_ANALYTICS_DATA_DIR to a directory that this user owns, or to one that is not there yet.",
         )
     return AnalyticsError(

@@ -59,7 +59,8 @@ class LocalCredential:
             private_home(home)
             if not self.path.exists():
                 make_private(self.path, secrets.token_urlsafe(32))
-            self.path.chmod(0o600)
+            if self.path.stat().st_mode & 0o077:  # exFAT refuses a change, even of what is private
+                self.path.chmod(0o600)
             self._secret = self.path.read_text(encoding="ascii").strip()
         except OSError as error:
             raise disk_error(error) from None
