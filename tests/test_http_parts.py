@@ -4,6 +4,7 @@ import base64
 import errno
 import gc
 import json
+import logging
 import os
 import select
 import socket
@@ -288,22 +289,18 @@ async def test_a_key_that_was_withdrawn_is_refused_at_the_first_use(
 
 
 async def test_why_requests_are_refused_is_in_the_log_and_fills_no_disk(
-    issuer: tuple[Issuer, IssuedTokens], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    issuer: tuple[Issuer, IssuedTokens], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def never(*_: Any) -> None:
-        raise AssertionError("it was let through")
-
+    """Each reason once, and what else there was of it at the end."""
     caplog.set_level("INFO", logger="sourcegraph_analytics_mcp")
-    guard = Guard(never, never, issuer[1], ["a"], [], None, "", [])
+    guard = Guard(only_living, never, issuer[1], ["a"], [], None, "", [])
     wrong, other = token(aud="https://other.example/mcp"), {"host": "other.example"}
     sent: list[dict[str, str]] = [{}, other, *[{"authorization": f"Bearer {wrong}"}] * 4]
     sent += [{"authorization": f"Bearer {given}"} for given in (token(exp=1), token("k9"), token(sub=None), token())]
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(guard)) as client:
+    async with started(guard) as client:
         answers = [await client.post("http://a/mcp", headers=headers) for headers in sent]
-        monkeypatch.setattr(refusals, "_APART", 0.0)
-        await client.post("http://a/mcp", headers={"authorization": f"Bearer {wrong}"})
     assert [answer.status_code for answer in answers] == [401, 421, *[401] * 7, 403]
-    assert [record.message for record in caplog.records if record.message.startswith("refused ")] == [
+    assert said_of_refusals(caplog) == [
         "refused status=401 reason=NoBearerToken count=1",
         "refused status=421 reason=OtherHost count=1",
         "refused status=401 reason=InvalidAudienceError count=1",
@@ -311,8 +308,59 @@ async def test_why_requests_are_refused_is_in_the_log_and_fills_no_disk(
         "refused status=401 reason=UnknownKey count=1",
         "refused status=401 reason=MissingRequiredClaimError count=1",
         "refused status=403 reason=InsufficientScope count=1",
-        "refused status=401 reason=InvalidAudienceError count=4",
+        "refused status=401 reason=InvalidAudienceError count=3",
     ]
+
+
+async def test_of_a_burst_the_log_says_the_rest_once_its_minute_is_over(
+    issuer: tuple[Issuer, IssuedTokens], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(refusals, "_APART", 0.5)
+    caplog.set_level("INFO", logger="sourcegraph_analytics_mcp")
+    counts = Counts(6)
+    monkeypatch.setattr(logging.getLogger(refusals.__name__), "handlers", [counts])
+    guard = Guard(only_living, never, issuer[1], ["a"], [], None, "", [])
+    async with started(guard) as client:
+        for _ in range(6):
+            await client.post("http://other.example/mcp")
+        with anyio.fail_after(5):
+            await counts.whole.wait()
+    assert counts.seen[0] == 1
+    assert len(counts.seen) < 6
+
+
+class Counts(logging.Handler):
+    """What the log's lines have counted.
+
+    Args:
+        total: what it is whole with.
+    """
+
+    def __init__(self, total: int) -> None:
+        super().__init__()
+        self._total = total
+        self.seen: list[int] = []
+        self.whole = anyio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.append(int(record.getMessage().rpartition("=")[2]))
+        if sum(self.seen) == self._total:
+            self.whole.set()
+
+
+async def never(*_: Any) -> None:
+    raise AssertionError("it was let through")
+
+
+async def only_living(scope: Any, receive: Any, send: Any) -> None:
+    """An application that is started and ended, and asked for nothing."""
+    for step in ("startup", "shutdown"):
+        assert (await receive())["type"] == f"lifespan.{step}"
+        await send({"type": f"lifespan.{step}.complete"})
+
+
+def said_of_refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.getMessage().startswith("refused ")]
 
 
 def odd() -> Iterator[str]:

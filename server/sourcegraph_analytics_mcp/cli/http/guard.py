@@ -61,7 +61,10 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._refusals.end()
             return
         headers = Headers(scope["headers"])
         refused = self._misplaced(scope["path"], headers)
