@@ -326,7 +326,7 @@ def test_login_takes_the_cookie_unseen_and_keeps_a_token(
     assert len(upstream.sent("POST")) == (0 if status else 1)
 
 
-@pytest.mark.parametrize("command", ["token create", "token revoke x"])
+@pytest.mark.parametrize("command", ["login", "token create", "token revoke x"])
 def test_read_only_no_command_changes_tokens(command: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--demo", "--read-only", *command.split()]) == 2
     assert capsys.readouterr().err == "SRC_ANALYTICS_READ_ONLY (or --read-only) leaves out what changes tokens.\n"

@@ -26,6 +26,8 @@ def dispatch(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
     overrides = {name: True for name in ("demo", "read_only") if getattr(options, name)}
     settings = Settings.from_env(os.environ, **overrides)
+    if settings.read_only and options.changes_tokens:
+        raise SettingsError(f"{PREFIX}READ_ONLY (or --read-only) leaves out what changes tokens.")
     try:
         return int(_COMMANDS[options.command or "serve"](settings, options))
     except AnalyticsError as error:
@@ -43,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {number}", help="print the version and end")
     parser.add_argument("--demo", action="store_true", help="serve a made-up company: no account, no network")
     parser.add_argument("--read-only", action="store_true", help="leave out the tools that change something upstream")
+    parser.set_defaults(changes_tokens=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     serving = commands.add_parser("serve", help="serve one client over stdio (the default), or many over HTTP")
     serving.add_argument("--http", metavar="HOST:PORT", help="serve over streamable HTTP, like 127.0.0.1:8080")
@@ -50,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("doctor", help="say what is configured and whether it works")
     login = commands.add_parser("login", help="make and store an access token from a session cookie")
     login.add_argument("--days", type=int, default=90, help="days until the token expires (90)")
+    login.set_defaults(changes_tokens=True)
     install = commands.add_parser("install", help="print the entry for a client's configuration")
     install.add_argument("client", choices=("claude-desktop", "claude-code", "cursor", "vscode"))
     token = commands.add_parser("token", help="list, create, revoke or reveal access tokens")
@@ -58,9 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     create = actions.add_parser("create", help="create a token and store its secret")
     create.add_argument("--name", help="what the token is for")
     create.add_argument("--days", type=int, default=90, help="days until it expires (90)")
+    create.set_defaults(changes_tokens=True)
     revoke = actions.add_parser("revoke", help="revoke a token")
     revoke.add_argument("id")
     revoke.add_argument("--yes", action="store_true", help="do not ask")
+    revoke.set_defaults(changes_tokens=True)
     reveal = actions.add_parser("reveal", help="print the secret of a token made here")
     reveal.add_argument("id")
     export = commands.add_parser("export", help="list or delete the exports that are kept on this machine")
@@ -155,8 +161,6 @@ def _reveal(settings: Settings, token_id: str) -> int:
 
 
 def _tool(settings: Settings, name: str, arguments: dict[str, Any], *, assume_yes: bool = False, **how: Any) -> int:
-    if settings.read_only and name in ("create_token", "revoke_token"):
-        raise SettingsError(f"{PREFIX}READ_ONLY (or --read-only) leaves out what changes tokens.")
     from .client import TerminalClient
 
     configure_log(settings.model_copy(update={"log_level": "ERROR"}))
