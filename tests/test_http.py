@@ -210,8 +210,44 @@ def test_a_host_that_is_not_served_is_refused_before_anybody_is_asked_who_they_a
 
 
 def test_a_request_is_bounded(local: Served) -> None:
-    known = [("authorization", f"Bearer {local.credential}")]
-    assert local.send(b"x" * (1 << 20) + b"y", known).status_code == 413
+    padded = {"_meta": META | {"padding": "x" * (1 << 20)}}
+    assert local.post("list_exports", {}, local.credential, padded).status_code == 413
+
+
+@pytest.mark.parametrize("padding", [0, 70_000], ids=["small", "large"])
+@pytest.mark.parametrize("kind", ["a call", "an older call", "listen", "initialize", "initialize again", "get", "junk"])
+def test_only_a_call_may_be_large(local: Served, kind: str, padding: int) -> None:
+    """As the others open streams and sessions, for which much is kept for as long as they are there."""
+    known = {"authorization": f"Bearer {local.credential}", "accept": "application/json, text/event-stream"}
+    older, newer = {"mcp-protocol-version": "2025-11-25"}, {"mcp-protocol-version": "2026-07-28"}
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+    made = httpx2.post(local.url, json=asking("initialize", **about), headers=known | older)
+    session = older | {"mcp-session-id": made.headers["mcp-session-id"]}
+    padded: dict[str, Any] = {"_meta": META | {"padding": "x" * padding}}
+    call: dict[str, Any] = {"name": "list_exports", "arguments": {}}
+    sent: dict[str, tuple[dict[str, str], Any]] = {
+        "a call": (newer | {"mcp-name": call["name"]}, asking("tools/call", **call, **padded)),
+        "an older call": (session, asking("tools/call", **call, **padded)),
+        "listen": (newer, asking("subscriptions/listen", notifications={"resourcesListChanged": True}, **padded)),
+        "initialize": (older, asking("initialize", **about, **padded)),
+        "initialize again": (session, asking("initialize", **about, **padded)),
+        "get": (session, asking("tools/call", **call, **padded) if padding else ""),
+        "junk": (newer, "x" * padding),
+    }  # fmt: skip
+    headers, body = sent[kind]
+    named = {"mcp-method": body["method"]} if "mcp-name" in headers or kind == "listen" else {}
+    with httpx2.stream(
+        "GET" if kind == "get" else "POST", local.url, content=body if isinstance(body, str) else json.dumps(body),
+        headers={"content-type": "application/json"} | known | headers | named, timeout=30,
+    ) as answer:  # fmt: skip
+        refused = "call" not in kind and padding
+        assert answer.status_code == (413 if refused else 400 if kind == "junk" else 200)
+        if refused:
+            assert answer.read() == b"A request may have 1,024 KiB, and 64 KiB where it is no call of a tool."
+
+
+def asking(method: str, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
 
 
 _METADATA = "/.well-known/oauth-protected-resource/mcp"
@@ -364,9 +400,11 @@ def chunks(*pieces: bytes) -> Iterator[bytes]:
 
 def test_chunks_count_too(local: Served) -> None:
     known = {"authorization": f"Bearer {local.credential}", "content-type": "application/json"}
-    large = httpx2.post(local.url, content=chunks(*(b"x" * 1000 for _ in range(1100))), headers=known)
-    assert large.status_code == 413
-    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}).encode()
+    padded = asking("tools/call", name="list_exports", arguments={}, _meta=META | {"padding": "x" * (1 << 20)})
+    body = json.dumps(padded).encode()
+    large = chunks(*(body[at : at + 1000] for at in range(0, len(body), 1000)))
+    assert httpx2.post(local.url, content=large, headers=known).status_code == 413
+    body = json.dumps(asking("tools/list", _meta=META)).encode()
     more = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2026-07-28"}
     small = chunks(*(body[at : at + 1] for at in range(len(body))))
     answer = httpx2.post(local.url, content=small, headers=known | more | {"mcp-method": "tools/list"})

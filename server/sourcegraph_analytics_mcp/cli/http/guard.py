@@ -20,6 +20,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 PATH = "/mcp"
 METADATA = f"/.well-known/oauth-protected-resource{PATH}"
 LARGEST_BODY = 1 << 20
+_LARGEST_KEPT = 1 << 16  # of what opens a stream or a session, as long as which up to twenty times as much is kept
 _NONE: list[bytes] = []
 _log = logging.getLogger(__name__)
 
@@ -127,9 +128,10 @@ class Guard:
             body = await _whole(receive)
         except EOFError:
             return  # there is nobody to answer
-        if body is None:
+        if body is None or not _kept_briefly(scope["method"], body):
             self._refusals.tell(413, "TooLarge")
-            await _answer(send, 413, "The request is larger than this server takes.")
+            allowed = f"{LARGEST_BODY >> 10:,} KiB, and {_LARGEST_KEPT >> 10} KiB where it is no call of a tool"
+            await _answer(send, 413, f"A request may have {allowed}.")
             return
         scope["user"] = user
         scope["headers"] = [(name, value.lower() if name == b"host" else value) for name, value in scope["headers"]]
@@ -176,6 +178,19 @@ async def _whole(receive: Receive) -> bytes | None:
         if not message["more_body"]:
             return bytes(body) if len(body) <= LARGEST_BODY else None
     return None
+
+
+def _kept_briefly(method: str, body: bytes) -> bool:
+    """Whether a request is small, or a call of a tool, which is over soon."""
+    if len(body) <= _LARGEST_KEPT or method != "POST":
+        return len(body) <= _LARGEST_KEPT
+    try:
+        message = json.loads(body)
+    except RecursionError:
+        return True  # the protocol cannot read it either
+    except ValueError:
+        return False
+    return isinstance(message, dict) and message.get("method") == "tools/call"
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
