@@ -93,7 +93,7 @@ def _listed(path: Path, setting: str) -> list[tuple[int, str, list[str]]]:
         return []
     (first_line, first), *below = rows
     column = _column(first)
-    if column is None and _unlike(first, [row for _, row in below]):  # as a person it would be one that nobody is
+    if column is None and _may_be_header(first, [row for _, row in below], setting):
         what = "it may be a header or a person; call the column email, username or user id, or put the person elsewhere"
         raise _wrong(setting, first_line, what)
     at = column or 0
@@ -124,16 +124,27 @@ def _says(header: str) -> str:
     return next((word for word in ("mail", "username", "login", "id") if known and word in letters), "")
 
 
-def _unlike(first: list[str], below: list[list[str]]) -> bool:
-    """Whether a first row may be a header: its person alone has no @, or no digits, or a blank; or its team is Team."""
-    person, others = first[0], [row[0] for row in below]
-    if "@" in person or person.isdecimal():
-        return False
-    if [cell.casefold() for cell in first[1:]] == ["team"]:
-        return all(row[1:] != first[1:] for row in below)
-    blank = " " in person and not any(" " in other for other in others)
+def _calls_teams(first: list[str], below: list[list[str]]) -> bool:
+    """Whether a first row that names nobody for sure may call the teams so: it alone says Team."""
+    return [cell.casefold() for cell in first[1:]] == ["team"] and all(row[1:] != first[1:] for row in below)
+
+
+def _unlike(first: str, *others: str) -> bool:
+    """Whether a first cell may be a header: the only one without an @, or without digits, or with a blank."""
+    blank = " " in first and not any(" " in other for other in others)
     alone = all("@" in other for other in others) or all(other.isdecimal() for other in others)
     return bool(others) and (blank or alone)
+
+
+def _may_be_header(first: list[str], below: list[list[str]], setting: str) -> bool:
+    """Whether a first row is no header for sure, and no person either.
+
+    Beside a team, a person may be called in any way, and one that nobody is makes no figure wrong; a seat would.
+    """
+    if "@" in first[0] or first[0].isdecimal():
+        return False
+    seats = setting == "SEATS_FILE"
+    return _calls_teams(first, below) or (seats and _unlike(first[0], *(row[0] for row in below)))
 
 
 def _rows(path: Path, setting: str) -> list[tuple[int, list[str]]]:
