@@ -753,6 +753,7 @@ async def test_what_is_no_id_of_a_token_is_refused_here(settings: Settings, upst
     async with connected(settings) as client:
         error = await refused(client, "revoke_token", token_id=token_id, confirm=True)
     assert error["code"] == "invalid_argument"
+    assert error["message"] == 'revoke_token: "token_id" cannot be that; send: Id from list_tokens.'
     assert upstream.ledger == []
 
 

@@ -123,6 +123,8 @@ _GUARDS = (
            f"{_TOKENS}test_an_expiry_that_makes_no_sense_is_refused"),
     Switch("an id is an id", "surface/tools/tokens.py", 'pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]{0,63}$", ', "",
            f"{_TOKENS}test_what_is_no_id_of_a_token_is_refused_here"),
+    Switch("a form is said in words", "surface/tool.py", 'case "string_pattern_mismatch":', 'case "no such problem":',
+           f"{_TOKENS}test_what_is_no_id_of_a_token_is_refused_here"),
     Switch("an orphan is revoked", "access/tokens.py", "look.orphan(entry.asked_at - _CLOCK_SKEW)) is not None",
            "None) is not None", _LOST),
     Switch("one of several is not taken for ours", "access/search.py", "len(self.lost) == 1 and", "self.lost and",
