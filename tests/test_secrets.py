@@ -324,6 +324,14 @@ def test_what_looks_like_a_token_is_masked_to_its_end_though_nobody_knows_it() -
     assert redactor.data({MADE: [{"a": MADE}]}) == {"[secret]": [{"a": "[secret]"}]}
 
 
+@pytest.mark.parametrize("known", [f"{MADE[:20]}-another.OtherHalf", f"{MADE[5:40]}!more", f"x{MADE[:12]}", MADE])
+def test_a_secret_that_begins_like_another_is_masked_to_its_end(known: str) -> None:
+    """What was cut of the one may be the beginning of the other; a mask in its middle would leave the rest."""
+    redactor = Redactor((known, MADE[:16] + "yet another one"))
+    assert redactor.text(f"a {MADE}, b {known}, c") == "a [secret], b [secret], c"
+    assert redactor.data([f"{known} {MADE}"]) == ["[secret] [secret]"]
+
+
 def test_the_log_masks_secrets_and_keeps_each_event_on_one_line(
     make_settings: Callable[..., Settings], capfd: pytest.CaptureFixture[str]
 ) -> None:

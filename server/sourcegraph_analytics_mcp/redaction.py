@@ -26,12 +26,12 @@ class _Secret:
         self._head = re.compile(r"\\*".join(map(_spelled, head)))
         self.sign = max(_ESCAPED.split(head), key=len)  # a piece of it that no spelling changes
 
-    def masked(self, text: str) -> str:
-        kept, at = "", 0
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where it stands, or what a cut left of it."""
+        at = 0
         while found := self._head.search(text, at):
-            kept += text[at : found.start()] + _MASK
             at = self._end(text, found.end())
-        return kept + text[at:]
+            yield found.start(), at
 
     def _end(self, text: str, at: int) -> int:
         """Where the secret ends whose beginning ends there."""
@@ -61,6 +61,16 @@ def _spelled(letter: str) -> str:
 
 def _in_address(letter: str) -> str:
     return f"%{ord(letter):02X}"
+
+
+def _masked(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """A text with one mask for what is covered by these; they may overlap, as secrets that begin alike do."""
+    kept, at = "", 0
+    for start, end in sorted(spans):
+        if start >= at:
+            kept += text[at:start] + _MASK
+        at = max(at, end)
+    return kept + text[at:]
 
 
 def told_apart(names: Iterable[str], shown: Callable[[str], str]) -> dict[str, str]:
@@ -93,10 +103,10 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text with every secret masked."""
-        for secret in self._secrets():
-            if secret.sign in text:
-                text = secret.masked(text)
-        return _TOKEN.sub(_MASK, text) if "sams_at_" in text else text
+        spans = [span for secret in self._secrets() if secret.sign in text for span in secret.spans(text)]
+        if "sams_at_" in text:
+            spans += [token.span() for token in _TOKEN.finditer(text)]
+        return _masked(text, spans)
 
     def data(self, value: Any) -> Any:
         """The same for everything inside a JSON-like value; one without secrets is only looked at."""
