@@ -24,7 +24,9 @@ import duckdb
 import pytest
 from mcp import Client
 
+from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.exports.engine import child, forkserver, process
+from sourcegraph_analytics_mcp.exports.engine import forks as forking
 from sourcegraph_analytics_mcp.exports.engine.forks import Forks, forks
 from sourcegraph_analytics_mcp.exports.engine.ingest import Ingest
 from sourcegraph_analytics_mcp.exports.engine.native import disk_refusal
@@ -191,9 +193,8 @@ async def test_a_fork_server_ends_with_its_last_user(stopped: bool) -> None:
     others = fork_servers()
     own = Forks()
     with own.used():
-        ours, theirs = socket.socketpair()
-        with ours, own.used(), theirs:
-            await own.fork(theirs)
+        with own.used():
+            await own.fork()
         with anyio.fail_after(30):
             while not (started := set(fork_servers()) - set(others)):  # the system names it a bit later
                 await anyio.lowlevel.checkpoint()
@@ -202,15 +203,99 @@ async def test_a_fork_server_ends_with_its_last_user(stopped: bool) -> None:
     assert fork_servers() == others
 
 
+ASKED: dict[str, Any] = {"do": "query", "place": "/", "scratch": "tmp", "tables": {}, "parameters": [], "mask": None}
+
+
+async def answered(engine: process.Child) -> Any:
+    await engine.tell(ASKED | {"sql": "SELECT 1 + 1"})
+    return (await engine.hear())["done"]["rows"]
+
+
+async def one_and_one() -> Any:
+    engine = await process.start_child()
+    try:
+        return await answered(engine)
+    finally:
+        await engine.end()
+
+
 async def test_an_engine_is_gone_once_it_has_been_ended() -> None:
     for _ in range(20):
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            forked = await forks.fork(theirs)
-            engine = await an_engine()
-            for _ in range(2):  # once more does no harm
-                await forks.end(forked)
-                assert not Path(f"/proc/{engine}").exists()
+        forked = await forks.fork()
+        engine = await an_engine()
+        for _ in range(2):  # once more does no harm
+            await forks.end(forked)
+            assert engine not in engines()
+
+
+async def test_an_engine_is_gone_once_it_has_been_ended_though_it_had_more_to_say() -> None:
+    forked = await forks.fork()
+    engine = await an_engine()
+    forked.conversation.sendall(json.dumps(ASKED | {"sql": "SELECT repeat('x', 9000000)"}).encode() + b"\n")
+    await anyio.wait_readable(forked.conversation)
+    await forks.end(forked)
+    assert engine not in engines()
+
+
+async def test_a_fork_server_that_was_stopped_is_ended_where_an_engine_has_to_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(forking, "_OBEYS_WITHIN", 0.1)
+    others = fork_servers()
+    own = Forks()
+    with own.used():
+        forked = await own.fork()
+        engine = await an_engine()
+        (stopped,) = set(fork_servers()) - set(others)
+        os.kill(stopped, signal.SIGSTOP)
+        await own.end(forked)
+        assert (engine in engines(), stopped in fork_servers()) == (False, False)
+        await own.end(await own.fork())
+    assert "and all its engines with it" in caplog.text
+
+
+async def test_a_fork_server_that_takes_no_orders_gives_way_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forking, "_OBEYS_WITHIN", 0.1)
+    control, unread = socket.socketpair()
+    control.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            control.send(bytes(forkserver.NUMBER))
+    own = Forks(control)
+    with unread, own.used():
+        monkeypatch.setattr(process, "forks", own)
+        assert await one_and_one() == [[2]]
+
+
+async def test_a_fork_server_keeps_nothing_open_of_its_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else there could be only so many, and the one too much would end those of all callers."""
+    others = fork_servers()
+    own = Forks()
+    monkeypatch.setattr(process, "forks", own)
+    with own.used():
+        assert await one_and_one() == [[2]]
+        (server,) = set(fork_servers()) - set(others)
+        resource.prlimit(server, resource.RLIMIT_NOFILE, (8, 256))
+        began = [await process.start_child() for _ in range(8)]
+        answers = [await answered(engine) for engine in began]
+        for engine in began:
+            await engine.end()
+    assert answers == [[[2]]] * 8
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_a_server_without_descriptors_is_busy(left: int) -> None:
+    assert await one_and_one() == [[2]]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)  # the lowest that is
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, before[1]))
+    try:
+        with pytest.raises(AnalyticsError) as error:
+            await process.start_child()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (error.value.code, error.value.retryable) == ("busy", True)
 
 
 async def test_an_engine_that_died_before_it_heard_is_not_alive() -> None:
@@ -622,16 +707,14 @@ async def test_an_engine_ends_when_nobody_speaks_to_it_any_more(tmp_path: Path, 
         "a conversion": {"do": "ingest", "source": "export.csv", "granularity": "by_user"},
     }
     places = {"place": str(tmp_path), "parts": "parts", "scratch": "parts"}
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            forked = await forks.fork(theirs)
-        if begun != "nothing":
-            ours.sendall(json.dumps(request[begun] | places).encode() + b"\n")
-        ours.shutdown(socket.SHUT_WR)
-        ours.settimeout(20)
-        with ours.makefile() as said:
-            answers = [json.loads(line) for line in said]  # which ends when nobody holds the other end
+    forked = await forks.fork()
+    ours = forked.conversation
+    if begun != "nothing":
+        ours.sendall(json.dumps(request[begun] | places).encode() + b"\n")
+    ours.shutdown(socket.SHUT_WR)
+    ours.settimeout(20)
+    with ours.makefile() as said:
+        answers = [json.loads(line) for line in said]  # which ends when nobody holds the other end
     await forks.end(forked)
     assert answers == ([{"done": {"columns": ["one"], "rows": [[1]]}}] if begun == "a question" else [])
 

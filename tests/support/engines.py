@@ -8,8 +8,8 @@ import anyio.lowlevel
 
 
 def engines(server: int | None = None) -> list[int]:
-    """Those of one process (without a number, of this): what its fork server has forked and not buried."""
-    return [engine for forking in fork_servers(server) for engine in _children(forking)]
+    """Those of one process (without a number, of this): forked from its fork server, and still with anything open."""
+    return [engine for forking in fork_servers(server) for engine in _children(forking) if _holds(engine)]
 
 
 def fork_servers(server: int | None = None) -> list[int]:
@@ -34,3 +34,10 @@ def _children(process: int) -> list[int]:
         with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             found += map(int, thread.read_text().split())
     return found
+
+
+def _holds(process: int) -> bool:
+    """Whether a process has anything open; the last that the system takes from one that ends is its number."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return any(Path(f"/proc/{process}/fd").iterdir())
+    return False

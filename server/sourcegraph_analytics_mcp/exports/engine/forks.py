@@ -4,6 +4,7 @@ A fork takes 5 ms where a start of Python and the engine takes 75 (measured); th
 """
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -23,14 +24,17 @@ from .forkserver import NUMBER
 _SCRIPT = Path(__file__).with_name("forkserver.py")
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
 _ENDS_WITHIN = 0.5  # seconds
+_OBEYS_WITHIN = 5.0  # seconds; one that does not has been stopped, or cannot go on
+_log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Forked:
-    """An engine: what its fork server calls it, and what can be read to its end once it is gone (None afterwards)."""
+    """An engine: what its fork server calls it, and our end of the conversation, which ends when the engine is gone."""
 
     number: bytes
-    gone: int | None
+    conversation: socket.socket
+    server: "subprocess.Popen[bytes] | None"
 
 
 class Forks:
@@ -60,45 +64,55 @@ class Forks:
                 if not self._users:
                     self._close()
 
-    async def fork(self, conversation: socket.socket) -> Forked:
-        """Fork an engine that holds this end of a conversation.
+    async def fork(self) -> Forked:
+        """Fork an engine; cut off, this leaves a process that nobody waits for.
 
         Raises:
             OSError: when the system starts no process.
         """
-        gone, buried = os.pipe()
-        forked = Forked(next(self._numbers).to_bytes(NUMBER, "big"), gone)
-        try:
-            with anyio.CancelScope(shield=True):  # a start that is cut off leaves a process that nobody waits for
-                await anyio.to_thread.run_sync(self._fork, forked.number, [conversation.fileno(), buried])
-        except OSError:
-            os.close(gone)
-            raise
-        finally:
-            os.close(buried)
-        return forked
+        return await anyio.to_thread.run_sync(self._fork)
 
     async def end(self, forked: Forked) -> None:
-        """Kill an engine and wait until it is gone, as it is with its fork server."""
-        if forked.gone is not None:
-            with suppress(ConnectionError):
-                self._order(forked.number, [])
-            await anyio.wait_readable(forked.gone)
-            os.close(forked.gone)
-            forked.gone = None
+        """Kill an engine and wait until it is gone, for which the whole fork server goes when it does not see to it."""
+        if forked.conversation.fileno() < 0:
+            return
+        for so in (self._kill, self._dismiss):
+            with anyio.move_on_after(_OBEYS_WITHIN):
+                await anyio.to_thread.run_sync(so, forked)
+                await _gone(forked.conversation)
+                break
+        forked.conversation.close()
 
-    def _fork(self, number: bytes, descriptors: list[int]) -> None:
+    def _fork(self) -> Forked:
+        number = next(self._numbers).to_bytes(NUMBER, "big")
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, self._lock:
+                try:
+                    self._order(number, [theirs.fileno()])
+                except (ConnectionError, TimeoutError):
+                    self._close()
+                    self._start()
+                    self._order(number, [theirs.fileno()])
+                return Forked(number, ours, self._process)
+        except OSError:
+            ours.close()
+            raise
+
+    def _kill(self, forked: Forked) -> None:
+        with self._lock, suppress(OSError):  # what does not hear it is dismissed
+            self._order(forked.number, [])
+
+    def _dismiss(self, forked: Forked) -> None:
         with self._lock:
-            try:
-                self._order(number, descriptors)
-            except ConnectionError:
+            if self._process is forked.server:
+                _log.warning("A fork server that did not end an engine is ended, and all its engines with it")
                 self._close()
-                self._start()
-                self._order(number, descriptors)
 
     def _order(self, number: bytes, descriptors: list[int]) -> None:
         if self._control is None:
             raise BrokenPipeError
+        self._control.settimeout(_OBEYS_WITHIN)
         socket.send_fds(self._control, [number], descriptors)
 
     def _start(self) -> None:
@@ -122,6 +136,15 @@ class Forks:
         if self._process is not None:
             _end(self._process)
             self._process = None
+
+
+async def _gone(conversation: socket.socket) -> None:
+    """Wait until nobody holds the other end, whatever was still said there."""
+    with suppress(ConnectionError):
+        while True:
+            await anyio.wait_readable(conversation)
+            if not conversation.recv(1 << 16, socket.MSG_DONTWAIT):
+                return
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

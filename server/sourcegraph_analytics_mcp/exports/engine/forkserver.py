@@ -1,9 +1,9 @@
 """The process that every engine process is forked from: it has imported what they need, reads no data, and waits.
 
-Started by `forks.py` as a script with an empty environment and a socket as its input, where it hears numbers: with two
-descriptors it forks an engine that is called so, the first being the engine's end of its conversation and the second
-closed once it is gone; without any it ends it. When nobody holds the other end of that socket any more it ends, and all
-engines with it.
+Started by `forks.py` as a script with an empty environment and a socket as its input, where it hears numbers: with a
+descriptor, the engine's end of its conversation, it forks an engine that is called so; without one it ends it. It keeps
+nothing open of an engine, whose conversation ends when the engine is gone, and not before. When nobody gives it orders
+any more it ends, and all engines with it.
 """
 
 import gc
@@ -12,9 +12,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 NUMBER = 8  # bytes of one
@@ -28,62 +27,51 @@ NOT_STARTED: dict[str, Any] = {
 _LEFT_TO_THE_SERVER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@dataclass(frozen=True)
-class _Engine:
-    pid: int
-    buried: int  # the descriptor to close once it is gone
-
-
 def listen(control: socket.socket, become_engine: Callable[[], None]) -> None:
     """Follow orders until nobody gives any, then end what is left."""
-    engines: dict[bytes, _Engine] = {}
+    engines: dict[bytes, int] = {}
     while order := _received(control):
-        number, descriptors = order
-        if not descriptors:  # it is to end
-            _end(engines.pop(number, None))
-            continue
-        conversation, buried = descriptors
-        pid = _fork(conversation, [buried, *(engine.buried for engine in engines.values())], become_engine)
-        os.close(conversation)
-        if pid is None:
-            os.close(buried)
-        else:
-            engines[number] = _Engine(pid, buried)
-    for engine in engines.values():
-        _end(engine)
+        number, conversations = order
+        if not conversations:  # it is to end
+            _end([engines.pop(number)] if number in engines else [])
+        for conversation in conversations:
+            if pid := _fork(conversation, become_engine):
+                engines[number] = pid
+            os.close(conversation)  # else it would not end with the engine
+    _end(engines.values())
 
 
 def _received(control: socket.socket) -> tuple[bytes, list[int]] | None:
     """The engine's number and what comes with it; None when nobody gives orders any more."""
-    number, descriptors, _, _ = socket.recv_fds(control, NUMBER, 2)
+    number, descriptors, _, _ = socket.recv_fds(control, NUMBER, 1)
     return (number, descriptors) if number else None
 
 
-def _fork(conversation: int, others: list[int], become_engine: Callable[[], None]) -> int | None:
+def _fork(conversation: int, become_engine: Callable[[], None]) -> int | None:
     """Fork an engine that holds its conversation, in place of the orders, and nothing else; None where that fails."""
     try:
         pid = os.fork()
     except OSError:
-        os.write(conversation, json.dumps({"error": NOT_STARTED}).encode() + b"\n")
+        with suppress(OSError):  # nobody may listen any more
+            os.write(conversation, json.dumps({"error": NOT_STARTED}).encode() + b"\n")
         return None
     if pid:
         return pid
     try:
         os.dup2(conversation, 0)
-        for descriptor in (conversation, *others):
-            os.close(descriptor)
+        os.close(conversation)
         become_engine()
     finally:
         os._exit(0)  # whatever happened: this is no second fork server
 
 
-def _end(engine: _Engine | None) -> None:
-    """Kill an engine, which may have ended by itself, and say when it is gone."""
-    if engine is not None:
+def _end(engines: Collection[int]) -> None:
+    """Kill engines, which may have ended by themselves: until they are waited for their numbers are nobody else's."""
+    for pid in engines:
         with suppress(ProcessLookupError):
-            os.kill(engine.pid, signal.SIGKILL)
-        os.waitpid(engine.pid, 0)
-        os.close(engine.buried)
+            os.kill(pid, signal.SIGKILL)
+    for pid in engines:
+        os.waitpid(pid, 0)
 
 
 def main() -> None:

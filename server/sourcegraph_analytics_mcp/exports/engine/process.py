@@ -91,11 +91,9 @@ async def start_child() -> Child:
     Raises:
         AnalyticsError: `busy` when the system does not start it.
     """
-    ours, theirs = socket.socketpair()
     try:
-        with theirs:
-            forked = await forks.fork(theirs)
+        with anyio.CancelScope(shield=True):
+            forked = await forks.fork()
     except OSError as error:
-        ours.close()
         raise AnalyticsError(**NOT_STARTED) from error
-    return Child(forked, await UNIXSocketStream.from_socket(ours))
+    return Child(forked, await UNIXSocketStream.from_socket(forked.conversation))
