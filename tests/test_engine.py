@@ -283,6 +283,44 @@ async def test_a_fork_server_keeps_nothing_open_of_its_engines(monkeypatch: pyte
     assert answers == [[[2]]] * 8
 
 
+async def test_a_fork_server_hears_what_has_ended_where_the_server_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a supervisor leaves that so to the server, and the server to its own."""
+    own = Forks()
+    monkeypatch.setattr(process, "forks", own)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with own.used():
+            stays = await process.start_child()
+            for _ in range(3):
+                assert await one_and_one() == [[2]]
+            assert await answered(stays) == [[2]]
+            await stays.end()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+ORPHAN = """
+import os
+from sourcegraph_analytics_mcp.exports.engine import child
+parent = os.getpid()
+if not os.fork():
+    while os.getppid() == parent:
+        pass
+    child.main(parent)
+"""
+
+
+def test_an_engine_whose_parent_died_before_it_had_begun_ends() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            subprocess.run([sys.executable, "-c", ORPHAN], stdin=theirs.fileno(), timeout=20, check=True)
+        ours.settimeout(20)
+        assert ours.recv(1) == b""
+
+
 @pytest.mark.parametrize("left", [0, 1])
 async def test_a_server_without_descriptors_is_busy(left: int) -> None:
     assert await one_and_one() == [[2]]

@@ -140,8 +140,14 @@ def _serve(lines: IO[str], out: IO[str]) -> None:
             return  # one export, one process; one query that nobody vouches for, one process
 
 
-def main() -> None:
-    """Serve until the input ends."""
+def main(parent: int) -> None:
+    """Serve until the input ends.
+
+    Args:
+        parent: the process that this one was forked from, with which it ends.
+    """
     if sys.platform == "linux":  # pragma: no branch - elsewhere the end of input has to do
         ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+        if os.getppid() != parent:  # it died before it could be asked for
+            return
     _serve(os.fdopen(os.dup(0), "r", encoding="utf-8"), os.fdopen(os.dup(0), "w", encoding="utf-8"))

@@ -27,7 +27,7 @@ NOT_STARTED: dict[str, Any] = {
 _LEFT_TO_THE_SERVER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def listen(control: socket.socket, become_engine: Callable[[], None]) -> None:
+def listen(control: socket.socket, become_engine: Callable[[int], None]) -> None:
     """Follow orders until nobody gives any, then end what is left."""
     engines: dict[bytes, int] = {}
     while order := _received(control):
@@ -47,8 +47,9 @@ def _received(control: socket.socket) -> tuple[bytes, list[int]] | None:
     return (number, descriptors) if number else None
 
 
-def _fork(conversation: int, become_engine: Callable[[], None]) -> int | None:
+def _fork(conversation: int, become_engine: Callable[[int], None]) -> int | None:
     """Fork an engine that holds its conversation, in place of the orders, and nothing else; None where that fails."""
+    parent = os.getpid()
     try:
         pid = os.fork()
     except OSError:
@@ -60,7 +61,7 @@ def _fork(conversation: int, become_engine: Callable[[], None]) -> int | None:
     try:
         os.dup2(conversation, 0)
         os.close(conversation)
-        become_engine()
+        become_engine(parent)
     finally:
         os._exit(0)  # whatever happened: this is no second fork server
 
@@ -79,6 +80,7 @@ def main() -> None:
     sys.path[:] = json.loads(sys.argv[1])
     for number in _LEFT_TO_THE_SERVER:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, no engine waits to be waited for
     from sourcegraph_analytics_mcp.exports.engine import child, opened
 
     child.confine()
