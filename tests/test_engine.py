@@ -152,19 +152,41 @@ async def test_an_export_without_an_engine_fails_and_leaves_nothing(
     assert (error["code"], error["retryable"]) == ("busy", True)
 
 
-async def test_where_the_system_forks_no_more_it_is_busy(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+class Waiting(Forks):
+    """Has an engine when the system has refused to start it."""
+
+    async def fork(self) -> forking.Forked:
+        forked = await super().fork()
+        await anyio.wait_readable(forked.conversation)
+        return forked
+
+
+@pytest.mark.parametrize("forks", [Forks, Waiting])
+@pytest.mark.parametrize(
+    ("tool", "asked"),
+    [
+        ("export_csv", {"granularity": "by_user_month"}),
+        ("query_usage", {"metrics": ["searches"], "period": "all_time"}),
+        ("query_export", {"sql": "SELECT 1"}),
+    ],
+)
+async def test_where_the_system_forks_no_more_it_is_busy(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, forks: type[Forks], tool: str, asked: dict[str, Any]
+) -> None:
     """The fork server is a thread here, so that its system can be made to refuse."""
 
     def refuse() -> int:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
     control, theirs = socket.socketpair()
     monkeypatch.setattr(os, "fork", refuse)
     listening = threading.Thread(target=forkserver.listen, args=(theirs, pytest.fail))
     listening.start()
-    monkeypatch.setattr(process, "forks", Forks(control))
+    monkeypatch.setattr(process, "forks", forks(control))
     async with connected(settings) as client:
-        error = await refused(client, "export_csv", granularity="by_user")
+        error = await refused(client, tool, **asked, **({"export_id": export} if tool == "query_export" else {}))
     control.close()
     listening.join(20)
     assert not listening.is_alive()

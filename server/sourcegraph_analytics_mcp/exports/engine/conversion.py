@@ -50,7 +50,11 @@ class Ingestion:
             await self.start()
 
     async def begin(self) -> None:
-        """Begin with a file that is there and has nothing in it yet."""
+        """Begin with a file that is there and has nothing in it yet.
+
+        Raises:
+            AnalyticsError: when the system did not start the process.
+        """
         self._ordered = True
         self._told = 0
         assert self._child is not None
@@ -70,8 +74,9 @@ class Ingestion:
         """
         if size - self._told >= self._STEP:
             self._told = size
+            assert self._child is not None
             with suppress(EngineFailed):
-                await self._tell({"size": size})
+                await self._child.tell({"size": size})
 
     async def finish(self, size: int) -> dict[str, Any]:
         """Say that the file is whole and return its description.
@@ -93,15 +98,8 @@ class Ingestion:
 
     async def _finish(self, size: int) -> dict[str, Any]:
         assert self._child is not None
-        await self._tell({"end": size})
+        await self._child.tell({"end": size})
         return cast(dict[str, Any], (await self._child.hear())["done"])
-
-    async def _tell(self, message: dict[str, Any]) -> None:
-        assert self._child is not None
-        try:
-            await self._child.tell(message)
-        except EngineFailed:
-            await self._child.hear()  # its last words say why
 
 
 def _emptied(folder: Path) -> None:

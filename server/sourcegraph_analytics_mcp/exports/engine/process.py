@@ -44,11 +44,12 @@ class Child:
 
         Raises:
             EngineFailed: when the process has gone.
+            AnalyticsError: when it has, and its last words say why.
         """
         try:
             await self._stream.send(json.dumps(message).encode() + b"\n")
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            raise EngineFailed("the engine's process has ended") from None
+            await self.hear()
 
     async def hear(self) -> dict[str, Any]:
         """Receive one line.
