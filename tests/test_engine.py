@@ -25,8 +25,8 @@ import pytest
 from mcp import Client
 
 from sourcegraph_analytics_mcp.errors import AnalyticsError
-from sourcegraph_analytics_mcp.exports.engine import child, forkserver, process
 from sourcegraph_analytics_mcp.exports.engine import forks as forking
+from sourcegraph_analytics_mcp.exports.engine import forkserver, limits, process
 from sourcegraph_analytics_mcp.exports.engine.forks import Forks, forks
 from sourcegraph_analytics_mcp.exports.engine.ingest import Ingest
 from sourcegraph_analytics_mcp.exports.engine.native import disk_refusal
@@ -608,7 +608,7 @@ def test_an_engine_goes_on_without_the_limits_that_a_system_refuses(monkeypatch:
     monkeypatch.setattr(resource, "setrlimit", refuse)
     before = os.umask(0o022)
     try:
-        child.confine()
+        limits.confine()
     finally:
         assert os.umask(before) == 0o077
     assert asked == [resource.RLIMIT_CORE, resource.RLIMIT_NOFILE]

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -152,6 +153,20 @@ def test_a_query_knows_no_secret_and_has_nothing_open_but_its_copy(tmp_path: Pat
     assert conversation.startswith("socket:")
     assert {"0", "1", "2"} < set(opened)
     assert [link for link in opened.values() if not expected.fullmatch(link)] == []
+
+
+@pytest.mark.parametrize(("limit", "most"), [(resource.RLIMIT_AS, 1 << 30), (resource.RLIMIT_NOFILE, 200)])
+def test_an_engine_works_where_less_is_allowed_than_it_may_have(tmp_path: Path, limit: int, most: int) -> None:
+    with spawned(tmp_path, "--demo") as raw:
+        resource.prlimit(raw.process.pid, limit, (most, most))
+        raw.handshake()
+        made = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+        asked = {"export_id": made["structuredContent"]["export"]["id"], "sql": "SELECT count(*) FROM usage"}
+        for question in (
+            {"name": "query_usage", "arguments": {"metrics": ["searches"]}},
+            {"name": "query_export", "arguments": asked},
+        ):
+            assert not raw.ask("tools/call", question)["isError"]
 
 
 @pytest.fixture

@@ -250,7 +250,7 @@ EXPORTS = (
            f"{_EXPORTS}test_files_are_for_this_user_alone"),
     Switch("the CSV is private", "exports/downloads.py", "os.O_WRONLY | os.O_CLOEXEC, 0o600)",
            "os.O_WRONLY | os.O_CLOEXEC, 0o644)", f"{_EXPORTS}test_files_are_for_this_user_alone"),
-    Switch("what the engine writes is private", "exports/engine/child.py", "os.umask(0o077)", "os.umask(0)",
+    Switch("what the engine writes is private", "exports/engine/limits.py", "os.umask(0o077)", "os.umask(0)",
            f"{_EXPORTS}test_files_are_for_this_user_alone"),
     Switch("directories are private", "files.py", "folder.chmod(0o700)", "pass",
            f"{_STORE}test_a_data_directory_that_others_could_read_is_made_private"),

@@ -7,9 +7,7 @@ with its parent (end of input, and a kernel signal where there is one), and its 
 import ctypes
 import json
 import os
-import resource
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,23 +20,9 @@ from .opened import connection
 from .sandbox import answer
 
 MEMORY_MB = 256  # DuckDB's own limit; sorts and joins beyond it go to disk or fail
-_ADDRESS_SPACE = 3 << 30  # bytes; for what the engine allocates outside its own limit
 # The one way in which names are compared: without case and whatever their accents are made of. Plain ones are quick.
 _FOLDED = """CREATE MACRO folded(name) AS CASE WHEN strlen(name) = length(name) THEN lower(name)
     ELSE replace(lower(nfc_normalize(name)), 'ς', 'σ') END"""
-
-
-def confine() -> None:
-    """Set the limits of the operating system, as far as it takes them; what is written is for this user alone."""
-    os.umask(0o077)
-    linux = sys.platform == "linux"
-    for limit, most in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 256),
-        *([(resource.RLIMIT_AS, _ADDRESS_SPACE)] if linux else []),  # others refuse it or do not hold to it
-    ):
-        with suppress(*(() if linux else (ValueError, OSError))):
-            resource.setrlimit(limit, (most, most))
 
 
 def _connection(scratch: str) -> Any:

@@ -81,9 +81,9 @@ def main() -> None:
     for number in _LEFT_TO_THE_SERVER:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, no engine waits to be waited for
-    from sourcegraph_analytics_mcp.exports.engine import child, opened
+    from sourcegraph_analytics_mcp.exports.engine import child, limits, opened
 
-    child.confine()
+    limits.confine()
     opened.open_ahead()
     gc.collect()
     gc.freeze()  # else the first collection in an engine copies every page of what it shares with this process

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..numbers import in_json
 from .gate import Refused, check
+from .limits import lower
 from .native import duckdb, identifier, rows_in, text
 from .opened import connection
 
@@ -115,8 +116,8 @@ def _limit() -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:  # no way to know what is in use
         return
-    resource.setrlimit(resource.RLIMIT_AS, (used + _HEADROOM, used + _HEADROOM))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    lower(resource.RLIMIT_AS, used + _HEADROOM)
+    lower(resource.RLIMIT_FSIZE, 0)
 
 
 def _bounded(columns: list[_Column], rows: list[tuple[Any, ...]], limit: int) -> dict[str, Any]:
