@@ -375,6 +375,9 @@ async def test_a_query_that_is_refused_learns_why(
         ("MAP {'a': INTERVAL 10 MONTH}", {"a": "10 months"}),
         ("array_value(INTERVAL 1 YEAR, INTERVAL 1 DAY)", ["1 year", "1 day"]),
         ("union_value(a := INTERVAL 1 MONTH)", "1 month"),
+        ("(INTERVAL 1 YEAR)::VARIANT", "1 year"),
+        ("DATE 'infinity'::VARIANT", "infinity"),
+        ("{'in': [(INTERVAL 1 YEAR)::VARIANT]}", {"in": ["1 year"]}),
     ],
 )
 async def test_dates_times_and_intervals_are_shown_as_the_engine_spells_them(

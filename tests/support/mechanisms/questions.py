@@ -88,6 +88,7 @@ QUESTIONS = (
     Switch("no month is taken for 30 days", "exports/engine/sandbox.py", "if _holds_times(k) else", "if False else",
            _SPELT),
     Switch("nor inside of a value", "exports/engine/sandbox.py", "or any(_holds_times(part)", "or any(False", _SPELT),
+    Switch("nor in one of any type", "exports/engine/sandbox.py", '"interval", "variant")', '"interval")', _SPELT),
     Switch("a query is one without a semicolon before it", "exports/engine/gate.py", "return str(statements[0].query)",
            "return sql", _SPELT),
     Switch("a query without room says so", "exports/engine/queries.py",

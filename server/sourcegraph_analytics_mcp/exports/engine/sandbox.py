@@ -18,7 +18,7 @@ MAX_ANSWER = 40_000  # characters
 _MAX_COLUMNS = 100
 _MAX_TYPE = 100  # characters
 _HEADROOM = 1 << 30  # bytes of address space beyond what is in use once the engine is ready
-_TIMES = ("date", "time", "interval")  # how the types begin that the engine spells itself
+_TIMES = ("date", "time", "interval", "variant")  # how the types begin that the engine spells itself
 _NESTED = ("list", "array", "map", "struct", "tuple", "union")
 _Column = tuple[str, str]
 
@@ -51,6 +51,7 @@ def _found(connection: duckdb.DuckDBPyConnection, sql: str, most: int) -> tuple[
     """Columns by name and type, and the first rows; dates, times and intervals as the engine spells them.
 
     Python has no months in its intervals, no infinite days and no nanoseconds: its values would be others.
+    A variant may hold any of them.
     """
     try:
         names = [name for name, *_ in connection.execute(f"DESCRIBE {sql}").fetchall()]
