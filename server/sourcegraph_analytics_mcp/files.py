@@ -14,6 +14,7 @@ from typing import Self
 
 from .errors import AnalyticsError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or a file may not grow
 MAKE_ROOM = "Free disk space, or delete exports (delete_export), then call again."
 _log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ def sync(path: Path) -> None:
 
 def no_room(error: BaseException | None) -> bool:
     """Whether the disk refused because it is full, or a file may not grow."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
 def disk_error(error: OSError) -> AnalyticsError:

@@ -4,13 +4,14 @@ import errno
 import os
 from collections.abc import Iterable
 
+from ...files import NO_ROOM
+
 try:
     import _duckdb as duckdb
 except ImportError:  # pragma: no cover - should the engine ever keep it elsewhere, its package has the same names
     import duckdb  # type: ignore[no-redef]
 
 __all__ = ["disk_refusal", "duckdb", "identifier", "rows_in", "text"]
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def text(literal: str) -> str:
@@ -39,7 +40,7 @@ def disk_refusal(error: Exception) -> OSError | None:
     said = str(error)
     if "failed to offload data block" in said:  # what is too much for memory is too much for the disk, too
         return OSError(errno.ENOSPC, "the engine has no room")
-    refused = next((code for code in _NO_ROOM if os.strerror(code) in said), None)
+    refused = next((code for code in NO_ROOM if os.strerror(code) in said), None)
     if refused is None and "Could not write file" in said:
         refused = errno.EIO
     return None if refused is None else OSError(refused, "the engine cannot write")
