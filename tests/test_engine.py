@@ -20,6 +20,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import duckdb
 import pytest
 from mcp import Client
@@ -287,6 +288,19 @@ async def test_a_fork_server_that_takes_no_orders_gives_way_to_another(monkeypat
     with unread, own.used():
         monkeypatch.setattr(process, "forks", own)
         assert await one_and_one() == [[2]]
+
+
+async def test_engines_begin_and_end_while_all_threads_are_taken() -> None:
+    threads = anyio.to_thread.current_default_thread_limiter()
+    for _ in range(int(threads.available_tokens)):
+        threads.acquire_on_behalf_of_nowait(object())
+    try:
+        with anyio.fail_after(10):
+            await forks.end(await forks.fork())
+        assert engines() == []
+    finally:
+        for borrower in threads.statistics().borrowers:
+            threads.release_on_behalf_of(borrower)
 
 
 async def test_a_fork_server_keeps_nothing_open_of_its_engines(monkeypatch: pytest.MonkeyPatch) -> None:

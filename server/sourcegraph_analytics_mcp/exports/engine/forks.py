@@ -1,6 +1,11 @@
 """Have engine processes forked, and ended, by one that has imported the engine; the other side of `forkserver.py`.
 
 A fork takes 5 ms where a start of Python and the engine takes 75 (measured); this process never holds the engine.
+
+Who ends whom: the fork server its engines, when it is told to or nobody can tell it any more; this process the fork
+server, when nobody uses it any more or it does not obey, being stopped or stuck; the system an engine whose fork server
+has died (on Linux; elsewhere the end of its conversation does, between two questions). Whoever speaks to what has died
+hears the end of the conversation, and the next order starts another fork server.
 """
 
 import json
@@ -30,11 +35,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Forked:
-    """An engine: what its fork server calls it, and our end of the conversation, which ends when the engine is gone."""
+    """An engine: its number, our end of the conversation, which ends when it is gone, and what it was forked from."""
 
     number: bytes
     conversation: socket.socket
-    server: "subprocess.Popen[bytes] | None"
+    server: subprocess.Popen[bytes] | None
 
 
 class Forks:
@@ -70,15 +75,18 @@ class Forks:
         Raises:
             OSError: when the system starts no process.
         """
-        return await anyio.to_thread.run_sync(self._fork)
+        return await anyio.to_thread.run_sync(self._fork, limiter=_at_once())
 
     async def end(self, forked: Forked) -> None:
-        """Kill an engine and wait until it is gone, for which the whole fork server goes when it does not see to it."""
+        """Kill an engine and wait until it is gone.
+
+        The whole fork server goes where it does not see to that; what is still there then is waited for no longer.
+        """
         if forked.conversation.fileno() < 0:
             return
         for so in (self._kill, self._dismiss):
+            await anyio.to_thread.run_sync(so, forked, limiter=_at_once())
             with anyio.move_on_after(_OBEYS_WITHIN):
-                await anyio.to_thread.run_sync(so, forked)
                 await _gone(forked.conversation)
                 break
         forked.conversation.close()
@@ -136,6 +144,11 @@ class Forks:
         if self._process is not None:
             _end(self._process)
             self._process = None
+
+
+def _at_once() -> anyio.CapacityLimiter:
+    """What lets a thread begin though all others are taken: no query may go on until a slow disk has done its work."""
+    return anyio.CapacityLimiter(1)
 
 
 async def _gone(conversation: socket.socket) -> None:
