@@ -134,6 +134,21 @@ async def test_an_answer_that_is_too_large_is_said_and_the_next_question_is_answ
     assert after["totals"] == before["totals"]
 
 
+async def test_a_server_that_was_upgraded_while_it_ran_says_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its fork server would be of another version, and what goes wrong between the two no fault of the report's."""
+    installed = tmp_path / "sourcegraph_analytics_mcp-9999.dist-info"
+    installed.mkdir()
+    monkeypatch.setattr(process, "forks", Forks())
+    async with connected(settings) as client:
+        (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: sourcegraph-analytics-mcp\nVersion: 9999\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        error = await refused(client, "export_csv", granularity="by_user")
+    assert (error["code"], error["next_step"]) == ("internal", "Restart it.")
+    assert "replaced by another version" in error["message"]
+
+
 async def test_an_export_without_an_engine_fails_and_leaves_nothing(
     make_settings: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

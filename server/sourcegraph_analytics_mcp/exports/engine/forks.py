@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 
@@ -28,9 +29,15 @@ from .forkserver import NUMBER
 
 _SCRIPT = Path(__file__).with_name("forkserver.py")
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
+_PACKAGE = "sourcegraph-analytics-mcp"
+_VERSION = version(_PACKAGE)
 _ENDS_WITHIN = 0.5  # seconds
 _OBEYS_WITHIN = 5.0  # seconds; one that does not has been stopped, or cannot go on
 _log = logging.getLogger(__name__)
+
+
+class Replaced(OSError):
+    """The files that a fork server would be started from are of another version than this process."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Forks:
         """Fork an engine; cut off, this leaves a process that nobody waits for.
 
         Raises:
-            OSError: when the system starts no process.
+            OSError: when the system starts no process; `Replaced` when none of this version can be started.
         """
         return await anyio.to_thread.run_sync(self._fork, limiter=_at_once())
 
@@ -125,6 +132,8 @@ class Forks:
 
     def _start(self) -> None:
         """No environment, no site, no inherited files but the socket for its orders."""
+        if version(_PACKAGE) != _VERSION:  # by an upgrade since; the two need not understand each other
+            raise Replaced
         path = [_PACKAGE_ROOT, *(p for p in sys.path if p and p != _PACKAGE_ROOT)]
         self._control, theirs = socket.socketpair()
         with theirs:

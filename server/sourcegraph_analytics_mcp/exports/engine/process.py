@@ -10,7 +10,7 @@ from anyio.abc import SocketAttribute, UNIXSocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ...errors import AnalyticsError
-from .forks import Forked, forks
+from .forks import Forked, Replaced, forks
 from .forkserver import NOT_STARTED
 
 _LONGEST_ANSWER = 64 << 20  # bytes
@@ -90,11 +90,18 @@ async def start_child() -> Child:
     """Start an engine process: no environment, no site, no inherited files but its end of the conversation.
 
     Raises:
-        AnalyticsError: `busy` when the system does not start it.
+        AnalyticsError: `busy` when the system does not start it, `internal` when an upgrade has replaced its files.
     """
     try:
         with anyio.CancelScope(shield=True):
             forked = await forks.fork()
     except OSError as error:
-        raise AnalyticsError(**NOT_STARTED) from error
+        raise _not_started(error) from error
     return Child(forked, await UNIXSocketStream.from_socket(forked.conversation))
+
+
+def _not_started(error: OSError) -> AnalyticsError:
+    if isinstance(error, Replaced):
+        message = "This server's files were replaced by another version while it ran."
+        return AnalyticsError("internal", message, "Restart it.")
+    return AnalyticsError(**NOT_STARTED)
