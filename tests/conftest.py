@@ -1,7 +1,9 @@
 """Fixtures that every test may use."""
 
 import compileall
+import json
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 import sourcegraph_analytics_mcp
 from sourcegraph_analytics_mcp.demo.company import Company
@@ -21,6 +24,12 @@ from support.upstreams import Served, serve_company
 
 _HEARD = ("sourcegraph_analytics_mcp", "uvicorn.error")
 _HOOKS = ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarning"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests also wait, for processes and for what is meant to take too long."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +50,21 @@ def reporting() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def schemas_are_checked_once() -> Iterator[None]:
+    """The SDK's client checks the schema of an answer at a tool's first call; here that is of every test."""
+    check, checked = Draft202012Validator.check_schema, set[str]()
+
+    def once(schema: Any, *more: Any, **how: Any) -> None:
+        if (spelled := json.dumps(schema, sort_keys=True)) not in checked:
+            check(schema, *more, **how)
+            checked.add(spelled)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Draft202012Validator, "check_schema", once)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

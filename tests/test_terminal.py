@@ -396,11 +396,16 @@ def test_streams_that_are_closed_full_or_read_by_nobody_leave_no_traceback(
         assert done.returncode == status
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
-def test_a_terminal_of_another_encoding_is_shown_everything(encoding: str, tmp_path: Path) -> None:
-    done = as_a_shell_would("$IT demo", tmp_path, PYTHONIOENCODING=encoding)
+@pytest.mark.parametrize(
+    ("encoding", "command", "last"),
+    [("ascii", "demo", "Everything above came from a made-up company"), ("latin-1", "--demo token list", "expired")],
+)
+def test_a_terminal_of_another_encoding_is_shown_everything(
+    encoding: str, command: str, last: str, tmp_path: Path
+) -> None:
+    done = as_a_shell_would(f"$IT {command}", tmp_path, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Everything above came from a made-up company" in done.stdout
+    assert last in done.stdout
 
 
 def test_a_cookie_that_is_piped_in_is_taken_without_a_word(tmp_path: Path, upstream: Served) -> None:
