@@ -18,7 +18,7 @@ from mcp_types import PromptReference
 from sourcegraph_analytics_mcp.cli.log import configure_log, flush_log
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.upstream import Upstream
-from sourcegraph_analytics_mcp.redaction import Redactor
+from sourcegraph_analytics_mcp.redaction import SHORTEST, Redactor
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, read
 from support.client import text as text_of
@@ -330,6 +330,12 @@ def test_a_secret_that_begins_like_another_is_masked_to_its_end(known: str) -> N
     redactor = Redactor((known, MADE[:16] + "yet another one"))
     assert redactor.text(f"a {MADE}, b {known}, c") == "a [secret], b [secret], c"
     assert redactor.data([f"{known} {MADE}"]) == ["[secret] [secret]"]
+
+
+@pytest.mark.parametrize("at", range(SHORTEST - 2, SHORTEST + 2))
+def test_a_sign_of_percent_anywhere_in_a_secret_leaves_nothing_of_it_in_an_address(at: int) -> None:
+    secret = "session-abcdefgh"[:at] + "%2Fxyzw.QWERTYUIOP"
+    assert Redactor((secret,)).text(f"x={quote(secret, safe='')}&y={secret}") == "x=[secret]&y=[secret]"
 
 
 def test_the_log_masks_secrets_and_keeps_each_event_on_one_line(

@@ -98,10 +98,10 @@ def test_a_person_is_told_of_commands_and_flags_instead_of_tools_and_arguments(
     assert says in shown.out + shown.err
 
 
-def test_the_name_of_a_token_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    made = ["--demo", "token", "create", "--name", "create_token"]
-    assert run(made) == 0
-    assert re.search(r"name +create_token$", capsys.readouterr().out, re.MULTILINE)
+@pytest.mark.parametrize("name", ["create_token", "[ci] create_token job"])
+def test_the_name_of_a_token_is_shown_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--demo", "token", "create", "--name", name]) == 0
+    assert re.search(rf"name +{re.escape(name)}$", capsys.readouterr().out, re.MULTILINE)
 
 
 def installed(folder: Path) -> Path:

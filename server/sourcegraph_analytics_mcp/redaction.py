@@ -22,7 +22,8 @@ class _Secret:
     """A secret, and how to find what a cut left of it, with or without backslashes and as addresses have it."""
 
     def __init__(self, secret: str) -> None:
-        head, self._tail = secret[:SHORTEST], secret[SHORTEST:]
+        self._letters = secret
+        head = secret[:SHORTEST]
         self._head = re.compile(r"\\*".join(map(_spelled, head)))
         self.sign = max(_ESCAPED.split(head), key=len)  # a piece of it that no spelling changes
 
@@ -30,13 +31,13 @@ class _Secret:
         """Where it stands, or what a cut left of it."""
         at = 0
         while found := self._head.search(text, at):
-            at = self._end(text, found.end())
+            at = self._end(text, found.start())
             yield found.start(), at
 
     def _end(self, text: str, at: int) -> int:
-        """Where the secret ends whose beginning ends there."""
+        """Where the secret ends, or what is left of it, that begins there."""
         ends = {at}  # several, as `%25` may be a sign of percent or three letters
-        for letter in self._tail:
+        for letter in self._letters:
             after = {end for begin in ends for end in _after(text, begin, letter)}
             if not after:
                 break

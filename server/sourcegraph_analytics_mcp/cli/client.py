@@ -60,7 +60,7 @@ class TerminalClient:
         async with self.connected() as client:
             result = await client.call_tool(tool, arguments)
         said = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
-        text = for_a_person(said, flags or {})
+        text = for_a_person(said, flags or {}, tables=tool == "check_connection")
         if result.is_error:
             self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
         else:

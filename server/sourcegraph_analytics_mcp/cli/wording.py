@@ -12,15 +12,16 @@ _COMMANDS = {
     "revoke_token": "token revoke",
 }
 _TOOL = re.compile(rf"(\b[Cc]all )?\b({'|'.join(_COMMANDS)})\b")
-_SENTENCE = re.compile(r"^(?!\|).+|(?<=\| )\\\[[a-z_]+\\\] .+", re.MULTILINE)  # the other cells of a table are data
+_SENTENCE = re.compile(r"^(?!\|).+", re.MULTILINE)  # what begins otherwise is a row of a table, which holds data
 
 
-def for_a_person(text: str, flags: Mapping[str, str]) -> str:
+def for_a_person(text: str, flags: Mapping[str, str], *, tables: bool = False) -> str:
     """The same text for who types commands.
 
     Args:
         text: Markdown of a tool's answer, or an error's.
         flags: what stands at the command line for an argument of the tool.
+        tables: whether its tables hold sentences of ours, and no data.
     """
     named = re.compile(rf'"?\b({"|".join(map(re.escape, flags))})\b"?') if flags else None
 
@@ -28,7 +29,7 @@ def for_a_person(text: str, flags: Mapping[str, str]) -> str:
         said = _TOOL.sub(_command, sentence[0])
         return named.sub(lambda argument: flags[argument[1]], said) if named else said
 
-    return _SENTENCE.sub(typed, text)
+    return re.sub(".+", typed, text) if tables else _SENTENCE.sub(typed, text)
 
 
 def _command(tool: re.Match[str]) -> str:
