@@ -276,6 +276,8 @@ async def test_a_first_line_of_teams_that_may_be_a_header_or_a_person_is_neither
         "ann,Data/b@x.com,Team/c@x.com,Team",
         "ann,Data/17,Data",
         "Ann Lee,Data/bo,Data",
+        "ann,Mail/bo,Data",
+        "ann,Login",
     ],
 )
 async def test_a_first_line_that_is_a_person_in_any_team_is_in_it(lines: str, tmp_path: Path) -> None:
@@ -291,11 +293,18 @@ async def test_a_first_line_that_is_a_person_in_any_team_is_in_it(lines: str, tm
         ("Plan,Email", "Pro,ann@x.com", "ann@x.com"),
         ("Name,Username", "Ann Lee,ann", "ann"),
         ("Name,Login,Mail", "Ann Lee,ann,ann@x.com", "ann@x.com"),
-        ("Username,Email", "ann,ann@x.com", "ann"),
+        ("Username,Email", "ann,ann@x.com", "ann@x.com"),
+        ("License ID,Email", "1,ann@x.com", "ann@x.com"),
+        ("Kostenstelle,Email", "K1,ann@x.com", "ann@x.com"),
+        ("ID,Login", "1,ann", "ann"),
+        ("Account ID,Username", "101,ann", "ann"),
+        ("Department,Username", "Web,ann", "ann"),
+        ("Name,User ID", "Ann Lee,17", "17"),
+        ("User ID,Username", "17,ann", "ann"),
         ("Name,Plan", "ann,Pro", "ann"),
         ("Name,Email", "Ann Lee,", None),
         ("Name,Email", "Ann Lee", None),
-        ("bo,Email", "ann,Phone", None),
+        ("Name,Email", "Ann Lee,Phone", None),
     ],
 )
 async def test_a_header_says_which_column_holds_the_people(
@@ -309,9 +318,41 @@ async def test_a_header_says_which_column_holds_the_people(
         assert read_seats(tmp_path / "seats.csv") == (seat,)
 
 
-async def test_a_header_says_which_column_holds_the_teams(tmp_path: Path) -> None:
-    (tmp_path / "teams.csv").write_text("Team,Email\nData,ann@x.com\n")
-    assert read_teams(tmp_path / "teams.csv").of == {"ann@x.com": "Data"}
+@pytest.mark.parametrize(
+    ("header", "person"),
+    [("Team,Email", "ann@x.com"), ("Team,User", "ann"), ("Squad,Username", "ann"), ("Team,User ID", "17")],
+)
+async def test_a_header_says_which_column_holds_the_teams(header: str, person: str, tmp_path: Path) -> None:
+    (tmp_path / "teams.csv").write_text(f"{header}\nData,{person}\n")
+    assert read_teams(tmp_path / "teams.csv").of == {person: "Data"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "of_seats", "of_teams"),
+    [
+        ("Person,Login/ann,Data", None, "does not tell"),
+        ("Name,Email/Ann Lee,ann@x.com", None, "does not tell"),
+        ("Employee,Team/ann@x.com,Data", "does not tell", "does not tell"),
+        ("Employee,Squad", "does not tell", "does not tell"),
+        ("Seat ID,Plan/1,Pro", "does not tell", "does not tell"),
+        ("User,Account/ann,Data", None, "does not tell"),
+        ("Email,Mail/ann@x.com,bo@x.com", "does not tell", "does not tell"),
+        ("Seat,Kontakt/1,ann@x.com", "does not tell", "does not tell"),
+        ("Department,Kostenstelle/Web,K1", "may be a header", "may be a header"),
+        ("ann,User ID/bo,Data", "may be a header", "may be a header"),
+        ("bo,Mail/ann,Phone", "may be a header", None),
+        ("Email;Name/ann@x.com;Ann", "not separated by commas", "not separated by commas"),
+        ("ann@x.com\tData", "not separated by commas", "not separated by commas"),
+    ],
+)
+async def test_a_first_line_that_does_not_say_who_is_who_is_refused(
+    lines: str, of_seats: str | None, of_teams: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "people.csv").write_text(lines.replace("/", "\n"))
+    for read, says in ((read_seats, of_seats), (read_teams, of_teams)):
+        if says is not None:
+            with pytest.raises(SettingsError, match=f"line 1: .*{says}"):
+                read(tmp_path / "people.csv")
 
 
 async def test_people_files_may_have_headers_blank_lines_and_a_byte_order_mark(tmp_path: Path) -> None:

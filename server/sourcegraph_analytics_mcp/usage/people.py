@@ -1,20 +1,15 @@
 """The operator's two files about people: who is in which team, and who holds a seat."""
 
 import csv
-import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..settings import Settings, SettingsError
+from .headers import UnclearError, column_of_people, says_mail
 
 NO_TEAM = "(no team)"
 BLANK = "(blank)"  # what is shown, and taken as a filter, for rows without a language, client or user
-_HEADER = re.compile(  # words that a column of people is called by, in whatever way they are joined
-    r"((e[\W_]?mail|mail|address|user|name|login|id|instance|person|people|member|account|seat|licen[cs]ed?|full|display|work)"
-    r"(e?s)?[\W_]*)+",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,65 +81,24 @@ def _listed(path: Path, setting: str) -> list[tuple[int, str, list[str]]]:
     """Of each row below the header its line, the person, and what else stands there.
 
     Raises:
-        SettingsError: where the first line may be a header or a person, or one has no person.
+        SettingsError: where the first line is not clear, or one has no person.
     """
     rows = _rows(path, setting)
     if not rows:
         return []
     (first_line, first), *below = rows
-    column = _column(first)
-    if column is None and _may_be_header(first, [row for _, row in below], setting):
-        what = "it may be a header or a person; call the column email, username or user id, or put the person elsewhere"
-        raise _wrong(setting, first_line, what)
+    try:
+        column = column_of_people(first, [row for _, row in below], teams=setting == "TEAMS_FILE")
+    except UnclearError as unclear:
+        raise _wrong(setting, first_line, str(unclear)) from None
     at = column or 0
     people = []
     for line, row in rows if column is None else below:
         person = row[at] if at < len(row) else ""
-        if not person or (at and _says(first[at]) == "mail" and "@" not in person):
+        if not person or (at and says_mail(first[at]) and "@" not in person):
             raise _wrong(setting, line, "it has no e-mail or username in the column that the first line calls so")
         people.append((line, person, row[:at] + row[at + 1 :]))
     return people
-
-
-def _column(first: list[str]) -> int | None:
-    """Which column holds the people by a first row that is a header; None where it is none."""
-    if any("@" in cell for cell in first):
-        return None
-    says = [_says(cell) for cell in first]
-    known = _HEADER.fullmatch(first[0]) is not None
-    if not known and "mail" not in says:
-        return None
-    return 0 if says[0] else next((says.index(word) for word in ("mail", "username", "login") if word in says), 0)
-
-
-def _says(header: str) -> str:
-    """What a header says that its column knows people by; nothing where it does not."""
-    letters = re.sub(r"[\W_]", "", header).casefold()
-    known = _HEADER.fullmatch(header) is not None
-    return next((word for word in ("mail", "username", "login", "id") if known and word in letters), "")
-
-
-def _calls_teams(first: list[str], below: list[list[str]]) -> bool:
-    """Whether a first row that names nobody for sure may call the teams so: it alone says Team."""
-    return [cell.casefold() for cell in first[1:]] == ["team"] and all(row[1:] != first[1:] for row in below)
-
-
-def _unlike(first: str, *others: str) -> bool:
-    """Whether a first cell may be a header: the only one without an @, or without digits, or with a blank."""
-    blank = " " in first and not any(" " in other for other in others)
-    alone = all("@" in other for other in others) or all(other.isdecimal() for other in others)
-    return bool(others) and (blank or alone)
-
-
-def _may_be_header(first: list[str], below: list[list[str]], setting: str) -> bool:
-    """Whether a first row is no header for sure, and no person either.
-
-    Beside a team, a person may be called in any way, and one that nobody is makes no figure wrong; a seat would.
-    """
-    if "@" in first[0] or first[0].isdecimal():
-        return False
-    seats = setting == "SEATS_FILE"
-    return _calls_teams(first, below) or (seats and _unlike(first[0], *(row[0] for row in below)))
 
 
 def _rows(path: Path, setting: str) -> list[tuple[int, list[str]]]:

@@ -25,6 +25,8 @@ _SHARE = f"{_USAGE}test_the_share_without_a_language_is_never_rounded_to_all_or_
 _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_lapsed"
 _WARNED = "test_inactive.py::test_what_the_reports_warn_of_is_said_of_who_lapsed"
 _FIRST_TEAM = "test_inactive.py::test_a_first_line_of_teams_that_may_be_a_header_or_a_person_is_neither"
+_PERSON_FIRST = "test_inactive.py::test_a_first_line_that_is_a_person_in_any_team_is_in_it"
+_UNCLEAR = "test_inactive.py::test_a_first_line_that_does_not_say_who_is_who_is_refused"
 _EVER = "test_inactive.py::test_what_was_ever_seen_does_not_depend_on_what_is_kept"
 
 QUESTIONS = (
@@ -138,22 +140,31 @@ QUESTIONS = (
     Switch("a seat is free when all who hold it lapsed", "usage/inactive.py",
            "held[seat].isdisjoint(used)]", "not held[seat].isdisjoint(_all(map(_names, gone))) or seat in unused]",
            "test_inactive.py::test_a_seat_of_several_ids_is_freed_once_and_only_when_all_lapsed"),
-    Switch("a header is nobody", "usage/people.py", "known = _HEADER.fullmatch(first[0]) is not None",
-           'known = first[0].lower() == "email"',
+    Switch("a header is nobody", "usage/headers.py", "    at = kinds.index(", "    return None\n    at = kinds.index(",
            "test_inactive.py::test_a_header_is_nobody_however_it_is_spelled"),
-    Switch("a person is no header", "usage/people.py", 'if any("@" in cell for cell in first):', "if False:",
-           "test_inactive.py::test_a_first_line_that_is_a_person_in_any_team_is_in_it"),
-    Switch("nor may one be", "usage/people.py", 'if "@" in first[0] or first[0].isdecimal():', "if False:",
-           "test_inactive.py::test_a_first_line_that_is_a_person_in_any_team_is_in_it"),
-    Switch("a header says who is who", "usage/people.py", "return 0 if says[0] else", "return 0 if True else",
+    Switch("a person is no header", "usage/headers.py",
+           'if any("@" in cell for cell in first) or first[0].isdecimal():', "if False:", _PERSON_FIRST),
+    Switch("nor is one in a team called Mail", "usage/headers.py",
+           '"" in kinds and not of_mail', "not known", _PERSON_FIRST),
+    Switch("a header says who is who", "usage/headers.py", "at = kinds.index(known[0]) if known else 0", "at = 0",
            "test_inactive.py::test_a_header_says_which_column_holds_the_people"),
-    Switch("a column of e-mails holds some", "usage/people.py", '_says(first[at]) == "mail"', "False",
+    Switch("a column of e-mails tells a header", "usage/headers.py", "and not of_mail", "",
            "test_inactive.py::test_a_header_says_which_column_holds_the_people"),
-    Switch("what calls the teams so may be a header", "usage/people.py", '== ["team"] and', '== [] and', _FIRST_TEAM),
-    Switch("who is in a team may be called in any way", "usage/people.py", "(seats and _unlike", "(_unlike",
-           "test_inactive.py::test_a_first_line_that_is_a_person_in_any_team_is_in_it"),
-    Switch("a first line that may be a header is refused", "usage/people.py",
-           "if column is None and _may_be_header(", "if False and _may_be_header(",
+    Switch("a header that does not is refused", "usage/headers.py", "if not known or twice or elsewhere:", "if False:",
+           _UNCLEAR),
+    Switch("nor one that says it twice", "usage/headers.py", "or twice or", "or", _UNCLEAR),
+    Switch("nor one that says it of another column than e-mails are in", "usage/headers.py", "twice or elsewhere:",
+           "twice:", _UNCLEAR),
+    Switch("a first word of headers may be one", "usage/headers.py", "    if kinds[0]:", "    if False:", _UNCLEAR),
+    Switch("columns are separated by commas", "usage/headers.py", "if len(first) == 1 and", "if False and",
+           _UNCLEAR),
+    Switch("a column of e-mails holds some", "usage/people.py", "says_mail(first[at])", "False",
+           "test_inactive.py::test_a_header_says_which_column_holds_the_people"),
+    Switch("what calls the teams so may be a header", "usage/headers.py", '== ["team"] and', '== [] and', _FIRST_TEAM),
+    Switch("who is in a team may be called in any way", "usage/headers.py",
+           "    if teams:\n", "    if False:\n", _PERSON_FIRST),
+    Switch("a first line that may be a header is refused", "usage/headers.py",
+           "        if _may_be_header(", "        if False and _may_be_header(",
            "test_inactive.py::test_a_first_line_that_may_be_a_header_or_a_person_is_neither " + _FIRST_TEAM),
     Switch("who came back is known by the month", "usage/inactive.py",
            'active |= {row["id"] for row in ever_seen if row["last"] >= f"{whole:%Y-%m}"}', "pass", _OLDER),
