@@ -352,6 +352,34 @@ async def test_teams_of_data_that_name_nobody_are_said_to_be_unknown(
     assert not any("has an e-mail or username" in note for note in empty["notes"])
 
 
+@pytest.mark.parametrize("masked", ["names", "pseudonyms"])
+@pytest.mark.parametrize(
+    ("columns", "listed", "said"),
+    [
+        ("User Email", "ann,Data", "no column username "),
+        ("Username", "ann@x.com,Data", "no column user_email "),
+        ("User Email", "ann@x.com,Data", ""),
+        ("Username", "ann,Data", ""),
+        ("User Email,Username", "cy,Data", ""),
+    ],
+)
+async def test_teams_of_data_that_lack_the_name_that_the_file_has_are_said_to_be_unknown(
+    columns: str, listed: str, said: str, masked: str, make_settings: Make, tmp_path: Path
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        called = [columns.replace("User Email", f"{n}@x.com").replace("Username", n) for n in ("ann", "bo")]
+        lines = [f"{n},{name},{TODAY - DAY},5" for n, name in enumerate(called)]
+        await exchange.answer("\n".join([f"User ID,{columns},Date,Searches", *lines, ""]).encode())
+
+    (tmp_path / "teams.csv").write_text(f"{listed}\n")
+    settings = {"teams_file": tmp_path / "teams.csv", "identities": masked}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
+        for asked in ({"group_by": ["team"]}, {"teams": ["Data"]}):
+            found = await call(client, "query_usage", metrics=["searches"], **asked)
+            notes = [note for note in found["notes"] if "SRC_ANALYTICS_TEAMS_FILE" in note]
+            assert [said in note for note in notes] == ([True] if said else [])
+
+
 async def test_days_with_data_are_told_of_short_ranges_whatever_is_kept(settings: Settings, upstream: Served) -> None:
     async with connected(settings) as client:
         await call(client, "list_inactive_users")

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import AnalyticsError, invalid
 from ..exports.engine.questions import Questions
-from ..exports.identities import PERSON
+from ..exports.identities import NAMES, PERSON
 from ..exports.models import Export
 from .metrics import Minutes
 from .names import called
@@ -111,19 +111,38 @@ class Checks:
         return tuple(users)
 
     async def teams(self, question: Question, sources: Sequence[Source], tables: Tables, terms: Terms) -> Sequence[str]:
-        """Say it where teams cannot be told, as the data name nobody by what the operator's file does."""
+        """Say it where teams cannot be told, as the data lack the names that the operator's file has."""
         if not question.about_teams:
             return ()
-        rows = asked_about(question, sources, called)
+        rows, keys = asked_about(question, sources, called), list(terms.team_keys)
         named = "count_if(email IS NOT NULL OR handle IS NOT NULL)"
-        sql = f"SELECT {named} AS named, count_if(NOT list_contains(?, folded({PERSON}))) AS unlisted FROM {rows}"
-        found = (await self._questions.ask(tables, sql, [list(terms.team_keys)]))[0]
-        if found["named"] or not found["unlisted"]:
+        listed = " OR ".join(f"coalesce(list_contains(?, folded({column})), false)" for column in _NAMES)
+        sql = f"SELECT {named} AS named, count_if(NOT ({listed})) AS unlisted FROM {rows}"
+        found = (await self._questions.ask(tables, sql, [keys] * len(_NAMES)))[0]
+        if not found["unlisted"]:
             return ()
+        if not found["named"]:
+            return (
+                "Nobody in this data has an e-mail or username, so people are put into teams by user id alone; who is "
+                "not listed by it in SRC_ANALYTICS_TEAMS_FILE is in no team.",
+            )
+        lacking = [name for name in NAMES if any(name not in source.columns for source in sources)]
+        if not lacking or not await self._may_be_lost(lacking, keys, rows, tables):
+            return ()
+        names = " and ".join(lacking)
         return (
-            "Nobody in this data has an e-mail or username, so people are put into teams by user id alone; who is not "
-            "listed by it in SRC_ANALYTICS_TEAMS_FILE is in no team.",
+            f"This data has no column {names} in whole or in part, so who is listed by that in "
+            "SRC_ANALYTICS_TEAMS_FILE may count as in no team.",
         )
+
+    async def _may_be_lost(self, lacking: Sequence[str], keys: Sequence[str], rows: str, tables: Tables) -> bool:
+        """Whether the operator's file lists somebody who is not in these rows by a name that they may lack."""
+        names = ", ".join(f"folded({column})" for column in _NAMES)
+        sql = f"SELECT DISTINCT v FROM (SELECT unnest([{names}]) AS v FROM {rows}) WHERE list_contains(?, v)"
+        missing = set(keys) - {row["v"] for row in await self._questions.ask(tables, sql, [keys])}
+        if self._questions.pseudonyms or len(lacking) == len(NAMES):
+            return bool(missing)
+        return any(("@" in key) == (lacking[0] == "user_email") for key in missing)
 
     def by_language(self, question: Question) -> tuple[str, ...]:
         """The columns of which it must be known how much comes without a language."""
