@@ -127,6 +127,7 @@ QUESTIONS = (
     Switch("nor other days than were asked for", "usage/summary.py", "return Range(export.start_date, end,",
            "return Range(None, end,", _SUMMARY),
     Switch("nor rows without a day where some were", "usage/summary.py", "over=end < made)", "over=False)", _SUMMARY),
+    Switch("and that by month", "usage/summary.py", 'export.granularity == "by_user_month"', "False", _SUMMARY),
     Switch("that it leaves something out is said", "surface/exports_text.py", "if when := left_out(export):",
            "if when := \"\":", _SUMMARY),
     Switch("all time ends today", "usage/periods.py", "return Range(None, today, over=False)",
