@@ -134,24 +134,33 @@ async def test_an_answer_that_is_too_large_is_said_and_the_next_question_is_answ
     assert after["totals"] == before["totals"]
 
 
+@pytest.mark.parametrize("left", ["another version", "half of one", "nothing"])
 async def test_a_server_that_was_upgraded_while_it_ran_says_so(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left: str
 ) -> None:
     """Its fork server would be of another version, and what goes wrong between the two no fault of the report's."""
     installed = tmp_path / "sourcegraph_analytics_mcp-9999.dist-info"
     installed.mkdir()
     monkeypatch.setattr(process, "forks", Forks())
     async with connected(settings) as client:
-        (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: sourcegraph-analytics-mcp\nVersion: 9999\n")
+        if left == "another version":
+            name = "sourcegraph-analytics-mcp"
+            (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9999\n")
+        if left == "nothing":
+            monkeypatch.setattr(forking, "_PACKAGE", "sourcegraph-analytics-mcp-that-was-removed")
         monkeypatch.syspath_prepend(str(tmp_path))
         error = await refused(client, "export_csv", granularity="by_user")
     assert (error["code"], error["next_step"]) == ("internal", "Restart it.")
     assert "replaced by another version" in error["message"]
 
 
+@pytest.mark.parametrize("interpreter", ["nothing", "one that ends at once"])
 async def test_an_export_without_an_engine_fails_and_leaves_nothing(
-    make_settings: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: str
 ) -> None:
+    if interpreter != "nothing":
+        (tmp_path / "nothing").symlink_to(shutil.which("false") or "")
+
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(BODY)
 
@@ -168,17 +177,7 @@ async def test_an_export_without_an_engine_fails_and_leaves_nothing(
     assert (error["code"], error["retryable"]) == ("busy", True)
 
 
-class Waiting(Forks):
-    """Has an engine when the system has refused to start it."""
-
-    async def fork(self) -> forking.Forked:
-        forked = await super().fork()
-        await anyio.wait_readable(forked.conversation)
-        return forked
-
-
-@pytest.mark.parametrize("forks", [Forks, Waiting])
-@pytest.mark.parametrize(
+ENGINES = pytest.mark.parametrize(
     ("tool", "asked"),
     [
         ("export_csv", {"granularity": "by_user_month"}),
@@ -186,8 +185,11 @@ class Waiting(Forks):
         ("query_export", {"sql": "SELECT 1"}),
     ],
 )
+
+
+@ENGINES
 async def test_where_the_system_forks_no_more_it_is_busy(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, forks: type[Forks], tool: str, asked: dict[str, Any]
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tool: str, asked: dict[str, Any]
 ) -> None:
     """The fork server is a thread here, so that its system can be made to refuse."""
 
@@ -200,7 +202,7 @@ async def test_where_the_system_forks_no_more_it_is_busy(
     monkeypatch.setattr(os, "fork", refuse)
     listening = threading.Thread(target=forkserver.listen, args=(theirs, pytest.fail))
     listening.start()
-    monkeypatch.setattr(process, "forks", forks(control))
+    monkeypatch.setattr(process, "forks", Forks(control))
     async with connected(settings) as client:
         error = await refused(client, tool, **asked, **({"export_id": export} if tool == "query_export" else {}))
     control.close()
@@ -208,6 +210,36 @@ async def test_where_the_system_forks_no_more_it_is_busy(
     assert not listening.is_alive()
     assert (error["code"], error["retryable"]) == ("busy", True)
     assert "cannot be started" in error["message"]
+
+
+@ENGINES
+async def test_a_fork_server_that_was_stopped_gives_way_to_another(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tool: str, asked: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(forking, "_OBEYS_WITHIN", 0.1)
+    others, own = fork_servers(), Forks()
+    monkeypatch.setattr(process, "forks", own)
+    with own.used(), anyio.fail_after(30):
+        async with connected(settings) as client:
+            export = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+            (stopped,) = set(fork_servers()) - set(others)
+            os.kill(stopped, signal.SIGSTOP)
+            await call(client, tool, **asked, **({"export_id": export} if tool == "query_export" else {}))
+            assert stopped not in fork_servers()
+
+
+async def test_a_fork_server_may_take_its_time_to_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(forking, "_OBEYS_WITHIN", 0.001)
+    own = Forks()
+    monkeypatch.setattr(process, "forks", own)
+    with own.used():
+        engine = await process.start_child()
+        assert own.patience == 0.001
+        monkeypatch.undo()
+        await engine.end()
+    assert "does not obey" not in caplog.text
 
 
 async def test_a_fork_server_that_dies_is_started_again(settings: Settings) -> None:
@@ -269,6 +301,8 @@ async def test_an_engine_is_gone_once_it_has_been_ended() -> None:
 async def test_an_engine_is_gone_once_it_has_been_ended_though_it_had_more_to_say() -> None:
     forked = await forks.fork()
     engine = await an_engine()
+    await anyio.wait_readable(forked.conversation)
+    assert json.loads(forked.conversation.recv(100)) == forkserver.STARTED
     forked.conversation.sendall(json.dumps(ASKED | {"sql": "SELECT repeat('x', 9000000)"}).encode() + b"\n")
     await anyio.wait_readable(forked.conversation)
     await forks.end(forked)
@@ -284,6 +318,7 @@ async def test_a_fork_server_that_was_stopped_is_ended_where_an_engine_has_to_en
     with own.used():
         forked = await own.fork()
         engine = await an_engine()
+        own.obeyed(forked)
         (stopped,) = set(fork_servers()) - set(others)
         os.kill(stopped, signal.SIGSTOP)
         await own.end(forked)
@@ -385,6 +420,21 @@ async def test_a_server_without_descriptors_is_busy(left: int) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert (error.value.code, error.value.retryable) == ("busy", True)
+
+
+async def test_an_engine_that_ended_is_asked_why_by_whoever_speaks_to_it(tmp_path: Path) -> None:
+    asked = {"do": "ingest", "place": str(tmp_path), "source": "none", "parts": "none", "granularity": "by_user"}
+    began = await process.start_child()
+    engine = os.pidfd_open(await an_engine())
+    try:
+        await began.tell(asked)
+        assert select.select([engine], [], [], 20)[0] == [engine]
+    finally:
+        os.close(engine)
+    with pytest.raises(AnalyticsError) as error:
+        await began.tell({"end": 0})
+    await began.end()
+    assert error.value.code == "store_corrupt"
 
 
 async def test_an_engine_that_died_before_it_heard_is_not_alive() -> None:
@@ -805,7 +855,8 @@ async def test_an_engine_ends_when_nobody_speaks_to_it_any_more(tmp_path: Path, 
     with ours.makefile() as said:
         answers = [json.loads(line) for line in said]  # which ends when nobody holds the other end
     await forks.end(forked)
-    assert answers == ([{"done": {"columns": ["one"], "rows": [[1]]}}] if begun == "a question" else [])
+    done = [{"done": {"columns": ["one"], "rows": [[1]]}}] if begun == "a question" else []
+    assert answers == [forkserver.STARTED, *done]
 
 
 AHEAD = """

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -133,6 +133,26 @@ def test_a_query_does_not_outlive_a_server_that_is_killed(tmp_path: Path, upstre
             assert select.select([query], [], [], 2)[0] == [query]  # it is readable once the process has ended
         finally:
             os.close(query)
+
+
+@pytest.mark.parametrize("sent", [None, signal.SIGTERM], ids=["end of input", "a signal"])
+def test_a_query_does_not_outlive_a_server_whose_fork_server_was_stopped(
+    tmp_path: Path, upstream: Served, sent: signal.Signals | None
+) -> None:
+    with spawned(tmp_path, **settings_for(upstream, tmp_path), sql_timeout="50") as raw, ExitStack() as watched:
+        left = [running_query(raw), *fork_servers(raw.process.pid)]
+        for number, process in enumerate(left):
+            left[number] = os.pidfd_open(process)
+            watched.callback(os.close, left[number])
+        signal.pidfd_send_signal(left[1], signal.SIGSTOP)
+        if sent is None:
+            assert raw.process.stdin is not None
+            raw.process.stdin.close()
+        else:
+            raw.process.send_signal(sent)
+        assert raw.process.wait(8) == (128 + sent if sent else 0)
+        for process in left:
+            assert select.select([process], [], [], 2)[0] == [process]
 
 
 def test_a_query_knows_no_secret_and_has_nothing_open_but_its_copy(tmp_path: Path, upstream: Served) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import anyio
 from mcp.server.stdio import stdio_server
 
+from ..surface.app import leave_no_engine
 from ..surface.server import AnalyticsServer
 from .lines import Input, Output, standard_streams
 from .log import flush_log
@@ -29,6 +30,7 @@ async def serve_stdio(server: AnalyticsServer) -> None:
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(_PUT_AWAY_WITHIN):
                 await closed.wait()
+        leave_no_engine()
         flush_log()
         os._exit(code)
 

@@ -12,7 +12,7 @@ import anyio.to_thread
 from ...errors import AnalyticsError
 from ...files import private_folder
 from ...upstream.models import Granularity
-from .process import Child, EngineFailed, start_child
+from .process import Child, EngineFailed, order_child
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ class Ingestion:
         self._told = 0
 
     async def start(self) -> None:
-        """Start a process that waits for its order."""
-        self._child = await start_child()
+        """Have a process started that waits for its order; it begins while upstream makes the report."""
+        self._child = await order_child()
         self._ordered = False
 
     async def clear(self) -> None:
@@ -58,6 +58,7 @@ class Ingestion:
         self._ordered = True
         self._told = 0
         assert self._child is not None
+        await self._child.begun()
         with suppress(EngineFailed):  # noticed when the file is whole
             await self._child.tell(self._order)
 

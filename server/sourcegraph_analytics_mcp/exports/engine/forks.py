@@ -1,11 +1,12 @@
 """Have engine processes forked, and ended, by one that has imported the engine; the other side of `forkserver.py`.
 
 A fork takes 5 ms where a start of Python and the engine takes 75 (measured); this process never holds the engine.
+An order is not waited for: the first line of the conversation says that it was followed.
 
 Who ends whom: the fork server its engines, when it is told to or nobody can tell it any more; this process the fork
-server, when nobody uses it any more or it does not obey, being stopped or stuck; the system an engine whose fork server
-has died (on Linux; elsewhere the end of its conversation does, between two questions). Whoever speaks to what has died
-hears the end of the conversation, and the next order starts another fork server.
+server, when nobody uses it any more, when it does not obey, being stopped or stuck, and when this process leaves; the
+system an engine whose fork server has died (on Linux; elsewhere the end of its conversation does, between two
+questions). Whoever speaks to what has died hears the end of the conversation, and the next order starts another.
 """
 
 import json
@@ -32,12 +33,13 @@ _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
 _PACKAGE = "sourcegraph-analytics-mcp"
 _VERSION = version(_PACKAGE)
 _ENDS_WITHIN = 0.5  # seconds
-_OBEYS_WITHIN = 5.0  # seconds; one that does not has been stopped, or cannot go on
+_OBEYS_WITHIN = 2.0  # seconds; one that does not has been stopped, or cannot go on
+_STARTS_WITHIN = 20.0  # seconds; it imports the engine first, on a slow disk, too
 _log = logging.getLogger(__name__)
 
 
 class Replaced(OSError):
-    """The files that a fork server would be started from are of another version than this process."""
+    """The files that a fork server would be started from are gone, or of another version than this process."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Forks:
 
     Args:
         control: where a fork server that is there takes orders.
+
+    Attributes:
+        patience: seconds in which the fork server has to do what it is told; more until it is known to have started.
     """
 
     def __init__(self, control: socket.socket | None = None) -> None:
@@ -62,6 +67,7 @@ class Forks:
         self._control = control
         self._process: subprocess.Popen[bytes] | None = None
         self._users = 0
+        self.patience = _OBEYS_WITHIN
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -77,12 +83,25 @@ class Forks:
                     self._close()
 
     async def fork(self) -> Forked:
-        """Fork an engine; cut off, this leaves a process that nobody waits for.
+        """Order an engine; cut off, this leaves a process that nobody waits for.
 
         Raises:
             OSError: when the system starts no process; `Replaced` when none of this version can be started.
         """
         return await anyio.to_thread.run_sync(self._fork, limiter=_at_once())
+
+    def obeyed(self, forked: Forked) -> None:
+        """Take note that an engine was forked as ordered."""
+        if self._process is forked.server:
+            self.patience = _OBEYS_WITHIN
+
+    async def dismiss(self, forked: Forked) -> None:
+        """End the fork server that an engine was ordered of, and all its engines; the next order starts another."""
+        await anyio.to_thread.run_sync(self._dismiss, forked, limiter=_at_once())
+
+    def leave(self) -> None:
+        """End the fork server because this process ends at once: whoever uses it, and whatever threads wait for."""
+        self._close()
 
     async def end(self, forked: Forked) -> None:
         """Kill an engine and wait until it is gone.
@@ -93,7 +112,7 @@ class Forks:
             return
         for so in (self._kill, self._dismiss):
             await anyio.to_thread.run_sync(so, forked, limiter=_at_once())
-            with anyio.move_on_after(_OBEYS_WITHIN):
+            with anyio.move_on_after(self.patience):
                 await _gone(forked.conversation)
                 break
         forked.conversation.close()
@@ -110,7 +129,7 @@ class Forks:
                     self._start()
                     self._order(number, [theirs.fileno()])
                 return Forked(number, ours, self._process)
-        except OSError:
+        except BaseException:
             ours.close()
             raise
 
@@ -121,7 +140,7 @@ class Forks:
     def _dismiss(self, forked: Forked) -> None:
         with self._lock:
             if self._process is forked.server:
-                _log.warning("A fork server that did not end an engine is ended, and all its engines with it")
+                _log.warning("A fork server that does not obey is ended, and all its engines with it")
                 self._close()
 
     def _order(self, number: bytes, descriptors: list[int]) -> None:
@@ -132,10 +151,11 @@ class Forks:
 
     def _start(self) -> None:
         """No environment, no site, no inherited files but the socket for its orders."""
-        if version(_PACKAGE) != _VERSION:  # by an upgrade since; the two need not understand each other
+        if _installed() != _VERSION:  # by an upgrade since; the two need not understand each other
             raise Replaced
         path = [_PACKAGE_ROOT, *(p for p in sys.path if p and p != _PACKAGE_ROOT)]
         self._control, theirs = socket.socketpair()
+        self.patience = _STARTS_WITHIN
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_SCRIPT), json.dumps(path)],
@@ -147,12 +167,20 @@ class Forks:
 
     def _close(self) -> None:
         """End the fork server, and all engines with it."""
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._process is not None:
-            _end(self._process)
-            self._process = None
+        control, self._control = self._control, None
+        if control is not None:
+            control.close()
+        if (process := self._process) is not None:
+            _end(process)
+            self._process = None  # not before: who leaves meanwhile has to see to it, too
+
+
+def _installed() -> str | None:
+    """The version whose files are there; None where there is none, or not all of one, as while it is upgraded."""
+    try:
+        return version(_PACKAGE)
+    except Exception:  # noqa: BLE001 - what half a description leads to differs between versions of Python
+        return None
 
 
 def _at_once() -> anyio.CapacityLimiter:

@@ -1,9 +1,9 @@
 """The process that every engine process is forked from: it has imported what they need, reads no data, and waits.
 
 Started by `forks.py` as a script with an empty environment and a socket as its input, where it hears numbers: with a
-descriptor, the engine's end of its conversation, it forks an engine that is called so; without one it ends it. It keeps
-nothing open of an engine, whose conversation ends when the engine is gone, and not before. When nobody gives it orders
-any more it ends, and all engines with it.
+descriptor, the engine's end of its conversation, it forks an engine that is called so, and says there that it has, or
+why not; without one it ends it. It keeps nothing open of an engine, whose conversation ends when the engine is gone,
+and not before. When nobody gives it orders any more it ends, and all engines with it.
 """
 
 import gc
@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 NUMBER = 8  # bytes of one
+STARTED = {"started": True}
 NOT_STARTED: dict[str, Any] = {
     "code": "busy",
     "message": "The data engine's process cannot be started.",
@@ -53,10 +54,10 @@ def _fork(conversation: int, become_engine: Callable[[int], None]) -> int | None
     try:
         pid = os.fork()
     except OSError:
-        with suppress(OSError):  # nobody may listen any more
-            os.write(conversation, json.dumps({"error": NOT_STARTED}).encode() + b"\n")
+        _say(conversation, {"error": NOT_STARTED})
         return None
     if pid:
+        _say(conversation, STARTED)
         return pid
     try:
         os.dup2(conversation, 0)
@@ -64,6 +65,11 @@ def _fork(conversation: int, become_engine: Callable[[int], None]) -> int | None
         become_engine(parent)
     finally:
         os._exit(0)  # whatever happened: this is no second fork server
+
+
+def _say(conversation: int, line: dict[str, Any]) -> None:
+    with suppress(OSError):  # nobody may listen any more
+        os.write(conversation, json.dumps(line).encode() + b"\n")
 
 
 def _end(engines: Collection[int]) -> None:

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -24,6 +25,9 @@ class Child:
     """One engine process and the line-wise conversation with it."""
 
     def __init__(self, forked: Forked, stream: UNIXSocketStream) -> None:
+        self._hold(forked, stream)
+
+    def _hold(self, forked: Forked, stream: UNIXSocketStream) -> None:
         self._forked = forked
         self._stream = stream
         self._socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - no model of Django's
@@ -38,6 +42,30 @@ class Child:
             return True
         except OSError:
             return False
+
+    async def begun(self) -> None:
+        """Wait until the process has begun; where nobody says so in time, have one of another fork server instead.
+
+        Raises:
+            AnalyticsError: as `order_child`, and `busy` where nobody says so of that either.
+        """
+        if await self._has_begun():
+            return
+        await self.end()
+        self._hold(*await _ordered())
+        if not await self._has_begun():
+            raise AnalyticsError(**NOT_STARTED)
+
+    async def _has_begun(self) -> bool:
+        begun = False
+        with anyio.move_on_after(forks.patience), suppress(EngineFailed):
+            await self.hear()
+            begun = True
+        if begun:
+            forks.obeyed(self._forked)
+        else:
+            await forks.dismiss(self._forked)
+        return begun
 
     async def tell(self, message: Mapping[str, Any]) -> None:
         """Send one line.
@@ -86,18 +114,40 @@ def too_much() -> AnalyticsError:
     return AnalyticsError("result_too_large", message, step)
 
 
-async def start_child() -> Child:
-    """Start an engine process: no environment, no site, no inherited files but its end of the conversation.
+async def order_child() -> Child:
+    """Have an engine process started, whose `begun` must be awaited before anything else.
+
+    It has no environment, no site, no inherited files but its end of the conversation.
 
     Raises:
         AnalyticsError: `busy` when the system does not start it, `internal` when an upgrade has replaced its files.
     """
+    return Child(*await _ordered())
+
+
+async def start_child() -> Child:
+    """Start an engine process and wait until it has begun.
+
+    Raises:
+        AnalyticsError: as `order_child`.
+    """
+    child = await order_child()
+    try:
+        await child.begun()
+    except BaseException:
+        await child.end()
+        raise
+    return child
+
+
+async def _ordered() -> tuple[Forked, UNIXSocketStream]:
     try:
         with anyio.CancelScope(shield=True):
             forked = await forks.fork()
+            stream = await UNIXSocketStream.from_socket(forked.conversation)
     except OSError as error:
         raise _not_started(error) from error
-    return Child(forked, await UNIXSocketStream.from_socket(forked.conversation))
+    return forked, stream
 
 
 def _not_started(error: OSError) -> AnalyticsError:
