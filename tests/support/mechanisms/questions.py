@@ -229,7 +229,7 @@ QUESTIONS = (
            f"{_ENGINE}test_an_export_without_an_engine_fails_and_leaves_nothing"),
     Switch("even a stopped one ends with the server", "cli/stdio.py", "        leave_no_engine()\n", "",
            "test_stdio.py::test_a_query_does_not_outlive_a_server_whose_fork_server_was_stopped",
-           also=(("exports/engine/forks.py", "_OBEYS_WITHIN = 2.0", "_OBEYS_WITHIN = 9.0"),)),
+           also=(("exports/engine/forks.py", "_OBEYS_WITHIN = 5.0", "_OBEYS_WITHIN = 9.0"),)),
     Switch("the last who uses a fork server ends it", "exports/engine/forks.py", "if not self._users:", "if False:",
            f"{_ENGINE}test_a_fork_server_ends_with_its_last_user"),
     Switch("even one that was stopped", "exports/engine/forks.py", "process.kill):", "process.poll):",

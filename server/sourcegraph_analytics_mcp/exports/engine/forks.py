@@ -33,7 +33,7 @@ _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
 _PACKAGE = "sourcegraph-analytics-mcp"
 _VERSION = version(_PACKAGE)
 _ENDS_WITHIN = 0.5  # seconds
-_OBEYS_WITHIN = 2.0  # seconds; one that does not has been stopped, or cannot go on
+_OBEYS_WITHIN = 5.0  # seconds; one that does not has been stopped, or cannot go on
 _STARTS_WITHIN = 20.0  # seconds; it imports the engine first, on a slow disk, too
 _log = logging.getLogger(__name__)
 
