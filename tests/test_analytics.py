@@ -439,6 +439,7 @@ async def test_a_report_may_take_longer_to_begin_than_anything_else(
     assert ["reports" in exchange.target for exchange in fake.exchanges] == [True, False]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("asked", SHORT)
 async def test_an_answer_that_goes_on_for_ever_is_not_waited_for(make_settings: Make, asked: Call) -> None:
     async def go_on(exchange: Exchange) -> None:

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.anyio
 SEED, CASES, AT_ONCE = 4, 110, 4
 
 
+@pytest.mark.long
 async def test_no_combination_of_call_trouble_and_moment_ends_in_a_false_success_a_leak_or_litter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

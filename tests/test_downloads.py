@@ -232,6 +232,7 @@ async def test_a_silent_upstream_times_out(make_settings: Make) -> None:
     assert error["code"] == "upstream_timeout"
 
 
+@pytest.mark.long
 async def test_a_drip_is_not_waited_for(make_settings: Make) -> None:
     async def drip(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: 900000\r\n\r\n")
@@ -266,6 +267,7 @@ async def test_an_empty_report_is_asked_for_once_more(make_settings: Make) -> No
         assert len(fake.exchanges) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("endless", [b"HTTP/1.1 100 Continue\r\n\r\n", b"X"], ids=["interim answers", "one header"])
 async def test_a_head_that_never_ends_is_not_waited_for(make_settings: Make, endless: bytes) -> None:
     async def drip(exchange: Exchange) -> None:
@@ -487,6 +489,7 @@ async def test_a_cell_means_the_same_in_a_clean_report_and_beside_a_bad_one(make
 ROW = b'%d,"' + (b"x" * 999 + b"\n") * 100 + b'",1\n'  # 100 kB; wherever it is cut, a cell with line breaks is
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rows", "blank_lines"), [(270, 0), (80, 3_000_000)], ids=["three segments", "a tail of blank lines"]
 )

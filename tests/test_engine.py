@@ -84,6 +84,7 @@ async def test_the_process_of_a_cut_report_has_ended_before_its_files_go(
     assert (export["row_count"], writing) == (1000, [[]])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "above",
     ["language=xx", "instance_user_id=7", "timestamp_date=2026-11-20", "a [1]", "*", "it's", "n\udcff"],
@@ -735,6 +736,7 @@ async def refused_meanwhile(
     return failed[0]
 
 
+@pytest.mark.long
 async def test_what_a_question_has_no_memory_for_ends_with_its_process(tmp_path: Path) -> None:
     """Cancelled, it has gone; after a crash of the server, at the next look at the store; alive, it stays."""
     store, another = (Store(tmp_path, 1, 1 << 30) for _ in range(2))

@@ -234,6 +234,7 @@ async def test_every_protocol_revision_does_the_whole_job(settings: Settings, re
         assert "Usage by user and month" in text(await client.call_tool("list_exports", {}))
 
 
+@pytest.mark.long
 async def test_a_demo_that_stays_up_goes_on_day_by_day_with_the_tokens_it_has(
     make_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

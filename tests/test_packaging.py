@@ -65,6 +65,7 @@ def test_the_source_distribution_holds_its_tests_and_what_the_readme_names(tmp_p
     }
 
 
+@pytest.mark.long
 def test_the_installed_wheel_works_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
     home = tmp_path / "env"
     venv.create(home, with_pip=False)

@@ -99,6 +99,7 @@ async def test_attacks_are_refused_and_leave_everything_as_it_was(queried: tuple
     assert (await call(client, "query_export", export_id=export_id, sql="SELECT 1 AS one"))["rows"] == [[1]]
 
 
+@pytest.mark.long
 async def test_bombs_end_and_the_server_goes_on(
     queried: tuple[Client, str, Path], make_settings: Callable[..., Settings], upstream: Served
 ) -> None:

@@ -89,6 +89,7 @@ async def test_two_people_never_look_the_same(make_settings: Make) -> None:
         assert escaped in error["next_step"].removeprefix("There are: ").removesuffix(".").split(", ")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [20_000, 30_000, 40_000, 50_000])
 async def test_generated_questions_agree_with_the_reference(seed: int, make_settings: Make, tmp_path: Path) -> None:
     answered, as_they_must_be_refused = await agree(seed, 50, make_settings, tmp_path, per_world=25)

@@ -404,6 +404,7 @@ def test_what_else_prints_goes_to_stderr_and_what_else_reads_finds_nothing() -> 
     assert ended.stderr == b"printed \nwritten"
 
 
+@pytest.mark.long
 def test_500_calls_at_once_are_all_answered(tmp_path: Path) -> None:
     with spawned(tmp_path, "--demo", lifetime=180) as raw:
         raw.handshake()
@@ -439,6 +440,7 @@ def test_one_id_twice_at_once_confuses_nothing(tmp_path: Path) -> None:
         assert raw.ask("tools/list")["tools"]
 
 
+@pytest.mark.long
 def test_a_client_that_stops_reading_does_not_keep_it_alive(tmp_path: Path) -> None:
     with spawned(tmp_path, "--demo") as raw:
         raw.handshake()
@@ -469,6 +471,7 @@ def test_a_wrong_setting_stops_the_start_with_one_sentence(tmp_path: Path, varia
     assert value not in message or variable == "DEMOO"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", [{"PYTHONWARNINGS": "default"}, {"PYTHONDEVMODE": "1"}, {"PYTHONVERBOSE": "1"}])
 def test_nothing_but_messages_is_on_stdout(tmp_path: Path, more: dict[str, str]) -> None:
     """Whatever the interpreter has to say, with a setting that is wrong, and without a network."""

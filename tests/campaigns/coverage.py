@@ -63,7 +63,8 @@ def run_tests(folder: Path, arguments: list[str]) -> tuple[int, dict[str, set[tu
     thread = threading.Thread(target=listener.serve_forever)
     thread.start()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # beside it, the installed command
-    command = [str(interpreter(folder, folder / "listener")), "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    options = ["-p", "no:cacheprovider", "-m", ""]
+    command = [str(interpreter(folder, folder / "listener")), "-m", "pytest", *options, *arguments]
     ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": path}, check=False)
     listener.shutdown()
     thread.join()

@@ -52,7 +52,7 @@ class Copy:
         """Run tests by the names of their files, in one process or so many, until the first fails."""
         for compiled in list(self.root.rglob("__pycache__")):  # a process that was ended, or had no room, may cut one
             shutil.rmtree(compiled)
-        options = ["-x", "-q", "-n", str(jobs), "-p", "no:cacheprovider", "--tb=short"]
+        options = ["-x", "-q", "-n", str(jobs), "-p", "no:cacheprovider", "--tb=short", "-m", ""]
         running = subprocess.Popen(
             [str(self._python), "-m", "pytest", *options, *(str(self.root / "tests" / test) for test in tests)],
             cwd=self.root,
