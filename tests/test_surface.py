@@ -129,9 +129,11 @@ async def test_a_bad_argument_gets_a_sentence_that_helps(
         ({"metrics": ["searches"], "group_by": "user"}, '"group_by" must be a list, like ["day"]'),
         ({"metrics": ["searches"], "users": "planted"}, '"users" must be a list, like ["…"]'),
         ({"metrics": ["searches"], "group_by": ["year"]}, "\"group_by.0\" must be one of 'day'"),
+        ({"metrics": ["searches"] * 9}, '"metrics" takes at most 8, not 9.'),
+        ({"metrics": ["searches"], "order_by": "x" * 81}, '"order_by": String should have at most 80 characters.'),
     ],
 )
-async def test_one_value_where_a_list_belongs_is_told_how_a_list_is_sent(
+async def test_a_list_that_is_none_or_too_long_is_told_how_it_is_sent(
     settings: Settings, arguments: dict[str, Any], says: str
 ) -> None:
     async with connected(settings) as client:

@@ -182,6 +182,8 @@ def _problem(error: dict[str, Any], model: type[Arguments]) -> str:
         case "list_type":
             items = model.model_json_schema()["properties"][where]["items"]
             return f'"{where}" must be a list, like ["{items.get("enum", ["…"])[0]}"]'
+        case "too_long":
+            return f'"{where}" takes at most {error["ctx"]["max_length"]}, not {error["ctx"]["actual_length"]}'
         case "string_pattern_mismatch":  # a form is for machines; the description says what has it
             return f'"{where}" cannot be that; send: {model.model_fields[str(error["loc"][0])].description}'
         case "json_invalid":

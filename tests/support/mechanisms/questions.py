@@ -470,6 +470,6 @@ QUESTIONS = (
            'held = "" if app.masked else', "held =", _GUESS),
     Switch("nor what the store holds", "surface/tools/account.py", 'held = "" if app.masked else', "held =", _GUESS),
     Switch("columns may be spelled as people do", "surface/tools/usage.py",
-           "ColumnName = Annotated[str, BeforeValidator(_spelled)]", "ColumnName = str",
+           "Field(max_length=80), BeforeValidator(_spelled)]", "Field(max_length=80)]",
            "test_surface.py::test_words_may_be_spelled_as_people_do"),
 )  # fmt: skip

@@ -24,6 +24,8 @@ SURFACE = (
     Switch("problems that are not named are counted", "surface/tool.py",
            "{'; '.join(problems)}{more}.", "{'; '.join(problems)}.",
            "test_surface.py::test_more_problems_than_one_refusal_names_are_counted"),
+    Switch("a list that is too long is told how long it may be", "surface/tool.py", 'case "too_long":', 'case "":',
+           "test_surface.py::test_a_list_that_is_none_or_too_long_is_told_how_it_is_sent"),
     Switch("arguments are not echoed", "surface/tool.py", 'f\'"{safe(where)[:60]}": {error["msg"]',
            'f\'"{safe(where)[:60]}": {error["input"]} {error["msg"]',
            "test_surface.py::test_argument_errors_do_not_echo_values"),

@@ -62,7 +62,7 @@ def _period(word: object) -> object:
 MetricName = Annotated[str, AfterValidator(_metric), WithJsonSchema({"type": "string", "enum": [*BY_NAME]})]
 PeriodWord = Annotated[Period, BeforeValidator(_period)]
 Group = Annotated[Dimension, BeforeValidator(_spelled)]
-ColumnName = Annotated[str, BeforeValidator(_spelled)]
+ColumnName = Annotated[str, Field(max_length=80), BeforeValidator(_spelled)]
 Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)]
 _LARGE = 1e6  # from here on ten digits are fewer than a text shows
 _BARS = "▁▂▃▄▅▆▇█"
@@ -83,7 +83,7 @@ class QuestionArguments(Arguments):
     compare_to_previous: Annotated[
         bool, Field(description="Add the period before (by time: the bucket before) and the change")
     ] = False
-    order_by: Annotated[ColumnName | None, Field(max_length=80, description="A column of the answer")] = None
+    order_by: Annotated[ColumnName | None, Field(description="A column of the answer")] = None
     descending: Annotated[bool | None, Field(description="Direction of the order")] = None
     limit: Annotated[int, Field(ge=1, le=1000, description="Most rows; totals are over all")] = 50
     instance_url: Instance = None
