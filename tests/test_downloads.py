@@ -803,6 +803,20 @@ async def test_a_bug_ends_neither_the_server_nor_the_next_call(make_settings: Ma
     assert "nobody foresaw" not in json.dumps([export, buckets])
 
 
+async def test_a_document_is_asked_for_under_our_name_and_without_a_credential(make_settings: Make) -> None:
+    asked: list[dict[str, str]] = []
+
+    async def send(exchange: Exchange) -> None:
+        asked.append(exchange.headers)
+        await exchange.answer(b"{}")
+
+    async with scripted_upstream(send) as fake:
+        assert await fetch_document(make_settings(fake.url), f"{fake.url}/keys") == b"{}"
+    (headers,) = asked
+    assert headers["user-agent"] == "sourcegraph-analytics-mcp"
+    assert {"authorization", "cookie"} & {*headers} == set()
+
+
 @pytest.mark.parametrize(
     "answer",
     [framed(b"x", status="404 Not Found"), framed(b"x" * ((1 << 20) + 1)), framed(b"cut", length=99), b""],

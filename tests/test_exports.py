@@ -1046,6 +1046,15 @@ async def test_links_can_be_left_out_for_clients_that_choke_on_them(
     assert "analytics://exports/" in text(result)
 
 
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_links_are_for_revisions_that_have_them(settings: Settings, revision: str) -> None:
+    async with connected(settings, revision) as client:
+        result = await client.call_tool("export_csv", {"granularity": "by_user"})
+    links = [block for block in result.content if isinstance(block, ResourceLink)]
+    assert bool(links) == (revision >= "2025-06-18")
+    assert text(result).count("analytics://exports/") == 2
+
+
 async def test_before_the_first_export_there_is_a_word_on_how_to_make_one(settings: Settings) -> None:
     async with connected(settings) as client:
         assert "export_csv makes one" in await read(client, "analytics://exports")

@@ -338,6 +338,14 @@ def test_a_sign_of_percent_anywhere_in_a_secret_leaves_nothing_of_it_in_an_addre
     assert Redactor((secret,)).text(f"x={quote(secret, safe='')}&y={secret}") == "x=[secret]&y=[secret]"
 
 
+@pytest.mark.parametrize("letter", ["é", "—"])
+def test_a_secret_that_is_not_ascii_is_masked_as_addresses_have_it(letter: str) -> None:
+    masked = Redactor((quote(f"{letter}abcdefghijklmnop"),)).text
+    spelled = [f"{letter}abcdefghijklmnop", quote(f"{letter}abcdefghijklmnop")]
+    assert masked(" ".join(spelled)) == "[secret] [secret]"
+    assert masked(f"%{ord(letter):02X}abcdefghijklmnop").endswith("[secret]" if letter == "é" else "abcdefghijklmnop")
+
+
 def test_the_log_masks_secrets_and_keeps_each_event_on_one_line(
     make_settings: Callable[..., Settings], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -348,6 +356,23 @@ def test_the_log_masks_secrets_and_keeps_each_event_on_one_line(
     assert leaks(logged) == []
     assert logged.count("[secret]") == 2
     assert logged.count("\n") == 1
+
+
+def test_lines_of_the_log_are_gathered_and_each_is_written_whole(make_settings: Callable[..., Settings]) -> None:
+    pieces: list[bytes] = []
+
+    def write(piece: bytes) -> int:
+        pieces.append(piece)
+        return len(piece)
+
+    configure_log(make_settings("http://127.0.0.1:9"), write)
+    for number in range(300):
+        logging.getLogger("anything").warning("line %d %s", number, "x" * (5000 if number == 200 else 20))
+    flush_log()
+    assert [int(line.split()[-2]) for line in b"".join(pieces).splitlines()] == list(range(300))
+    assert [piece for piece in pieces if not piece.endswith(b"\n")] == []
+    assert [len(piece) for piece in pieces if len(piece) > 4096 and piece.count(b"\n") > 1] == []
+    assert len(pieces) < 300
 
 
 def test_the_log_says_where_an_error_came_from_and_nothing_that_it_says(

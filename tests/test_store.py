@@ -952,10 +952,11 @@ async def ran(settings: Settings, *arguments: str, **more: str) -> tuple[int, st
     return done.returncode, done.stdout + done.stderr
 
 
-def typed(settings: Settings, *arguments: str) -> str:
-    """What a command shows at a terminal of 80 columns."""
+def typed(settings: Settings, *arguments: str, columns: int = 80) -> str:
+    """What a command shows at a terminal of so many columns."""
     keyboard, terminal = pty.openpty()
-    environment = {"SRC_ANALYTICS_DATA_DIR": str(settings.home), "HOME": str(settings.home), "COLUMNS": "80"}
+    environment = {"SRC_ANALYTICS_DATA_DIR": str(settings.home), "HOME": str(settings.home)}
+    environment["COLUMNS"] = str(columns)
     with subprocess.Popen([*COMMAND, *arguments], stdin=terminal, stdout=terminal, env=environment) as process:
         os.close(terminal)
         shown = b""
@@ -977,7 +978,10 @@ async def test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut(settings
     assert export["instance_url"] in next(line for line in listed.splitlines() if export["id"] in line)
     assert max(map(len, listed.splitlines())) < 200
     token = "00000000-0000-0000-0000-000000000002"
-    assert token in typed(settings, "--demo", "token", "list")
+    for columns in (30, 80):
+        listed = typed(settings, "--demo", "token", "list", columns=columns)
+        assert token in listed
+        assert "expired" in listed
     status, listed = await ran(settings, "--demo", "token", "list", COLUMNS="40")
     assert status == 0
     assert token in listed

@@ -104,6 +104,31 @@ def test_the_name_of_a_token_is_shown_as_it_is(name: str, capsys: pytest.Capture
     assert re.search(rf"name +{re.escape(name)}$", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_a_path_is_shown_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "list_exports" / "instance_url"
+    monkeypatch.setenv("SRC_ANALYTICS_DATA_DIR", str(folder))
+    assert run(["--demo", "doctor"]) == 0
+    assert str(folder) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["--version"], ["--demo", "token", "list"], ["--demo", "export", "list"]])
+def test_output_that_nobody_reads_ends_a_command_as_shells_know_it(command: list[str], tmp_path: Path) -> None:
+    reading, unread = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*COMMAND, *command],
+        env={"HOME": str(tmp_path)},
+        stdout=unread,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(unread)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def installed(folder: Path) -> Path:
     """The command in a directory of its own, as pip makes it."""
     folder.mkdir()

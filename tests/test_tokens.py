@@ -1248,12 +1248,16 @@ async def test_the_access_token_may_stand_in_a_file(make_settings: Make, upstrea
 
 
 @pytest.mark.parametrize(
-    "spoil",
-    [Path.unlink, lambda file: file.chmod(0o644), lambda file: file.write_text("planted words")],
+    ("spoil", "says"),
+    [
+        (Path.unlink, "cannot be read: that file. "),
+        (lambda file: file.chmod(0o644), "can be read by others; run: chmod 600 that file. "),
+        (lambda file: file.write_text("planted words"), "cannot be used: it holds characters that "),
+    ],
     ids=["gone", "open to others", "no token"],
 )
 async def test_a_token_file_that_is_spoiled_later_is_named_and_nothing_else_fails(
-    make_settings: Make, upstream: Served, tmp_path: Path, spoil: Callable[[Path], object]
+    make_settings: Make, upstream: Served, tmp_path: Path, spoil: Callable[[Path], object], says: str
 ) -> None:
     file = tmp_path / "planted"
     file.write_text(DEMO_TOKEN)
@@ -1267,7 +1271,7 @@ async def test_a_token_file_that_is_spoiled_later_is_named_and_nothing_else_fail
     for error in errors:
         said = f"[{error['code']}] {error['message']} {error['next_step']}"
         assert said == checks["access token"]
-        assert said.startswith("[auth_missing] The file of SRC_ANALYTICS_ACCESS_TOKEN_FILE no longer")
+        assert said.startswith(f"[auth_missing] SRC_ANALYTICS_ACCESS_TOKEN_FILE {says}")
         assert "planted" not in said
     assert [token["in_use"] for token in listed["tokens"]] == [False] * 3
     assert "goes on using SRC_ANALYTICS_ACCESS_TOKEN_FILE" in text(created)

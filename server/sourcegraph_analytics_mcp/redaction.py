@@ -22,7 +22,7 @@ class _Secret:
     """A secret, and how to find what a cut left of it, with or without backslashes and as addresses have it."""
 
     def __init__(self, secret: str) -> None:
-        self._letters = secret
+        self._letters = [(letter, _in_addresses(letter)) for letter in secret]
         head = secret[:SHORTEST]
         self._head = re.compile(r"\\*".join(map(_spelled, head)))
         self.sign = max(_ESCAPED.split(head), key=len)  # a piece of it that no spelling changes
@@ -31,37 +31,43 @@ class _Secret:
         """Where it stands, or what a cut left of it."""
         at = 0
         while found := self._head.search(text, at):
-            at = self._end(text, found.start())
+            at = max(self._end(text, found.start()), found.end())
             yield found.start(), at
 
     def _end(self, text: str, at: int) -> int:
         """Where the secret ends, or what is left of it, that begins there."""
         ends = {at}  # several, as `%25` may be a sign of percent or three letters
-        for letter in self._letters:
-            after = {end for begin in ends for end in _after(text, begin, letter)}
+        for letter, in_addresses in self._letters:
+            after = {end for begin in ends for end in _after(text, begin, letter, in_addresses)}
             if not after:
                 break
             ends = after
         return max(ends)
 
 
-def _after(text: str, at: int, letter: str) -> Iterator[int]:
+def _after(text: str, at: int, letter: str, in_addresses: Collection[str]) -> Iterator[int]:
     """Where a letter ends that may stand there, however it is spelled."""
     while letter != "\\" and text.startswith("\\", at):
         at += 1
     if text.startswith(letter, at):
         yield at + 1
-    if text[at : at + 3].upper() == _in_address(letter):
-        yield at + 3
+    for spelling in in_addresses:
+        if text[at : at + len(spelling)].upper() == spelling:
+            yield at + len(spelling)
 
 
 def _spelled(letter: str) -> str:
     """A pattern for a letter as it is, or as addresses have it."""
-    return re.escape(letter) if letter.isalnum() else f"(?:{re.escape(letter)}|(?i:{_in_address(letter)}))"
+    if letter.isascii() and letter.isalnum():
+        return letter
+    return f"(?:{re.escape(letter)}|(?i:{'|'.join(_in_addresses(letter))}))"
 
 
-def _in_address(letter: str) -> str:
-    return f"%{ord(letter):02X}"
+def _in_addresses(letter: str) -> list[str]:
+    """How addresses may have a letter; what is not ASCII by its bytes in either encoding that there is of old."""
+    encoded = [letter.encode("utf-8", "surrogatepass")]
+    encoded += [letter.encode("latin-1")] if "\x7f" < letter < "\u0100" else []
+    return ["".join(f"%{byte:02X}" for byte in letter) for letter in encoded]
 
 
 def _masked(text: str, spans: Iterable[tuple[int, int]]) -> str:

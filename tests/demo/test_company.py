@@ -224,6 +224,8 @@ def test_credit_buckets_are_filtered_by_their_active_period(whole: Company) -> N
     buckets = whole.credits()["buckets"]
     starts = [bucket["activeFrom"] for bucket in buckets]
     assert starts == ["2026-04-01", "2026-01-01", "2025-10-01", "2025-07-01", "2025-04-01"]
+    ends = [date.fromisoformat(bucket["activeUntil"]) + timedelta(days=1) for bucket in buckets[1:]]
+    assert [end.isoformat() for end in ends] == starts[:-1]  # no day is in two of them
     assert sum(b["consumed"] for b in buckets) == sum(row.counts[3] or 0 for row in whole.activities)
     assert whole.credits(start=date(2026, 5, 1))["buckets"] == buckets[:1]
     assert whole.credits(end=date(2025, 9, 1))["buckets"] == buckets[3:]

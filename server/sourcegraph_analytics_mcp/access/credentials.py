@@ -65,11 +65,12 @@ class Configured:
         """
         try:
             found = await self._find()
-        except SettingsError:  # it was right at the start; its text shows a path
+        except SettingsError as error:
             raise AnalyticsError(
                 "auth_missing",
-                "The file of SRC_ANALYTICS_ACCESS_TOKEN_FILE no longer holds an access token that can be used.",
-                "Put the token into that file again, readable by this server's user alone (chmod 600).",
+                str(error),
+                "The file is read again at the next call; it must hold an access token and be readable by this "
+                "server's user alone.",
             ) from None
         if found is None:
             raise AnalyticsError(
@@ -215,7 +216,7 @@ class Configured:
         if self._set is not None:
             return self._set
         if self._settings.access_token_file is not None:
-            return read_secret_file(self._settings.access_token_file)
+            return read_secret_file(self._settings.access_token_file, called="that file")  # callers see no path
         if self._current is not None and self._current[0].live:
             return self._current[1]
         if self._settings.demo:  # what an earlier demo kept means nothing to the upstream of this one
@@ -249,19 +250,23 @@ def expires_soon(moment: datetime | None) -> bool:
     return moment is not None and moment - datetime.now(UTC) < _IN_TIME
 
 
-def read_secret_file(path: Path) -> SecretStr:
+def read_secret_file(path: Path, *, called: str | None = None) -> SecretStr:
     """Read a secret from a file that nobody else can read.
+
+    Args:
+        called: what errors call the file; its path if not given.
 
     Raises:
         SettingsError: naming the file, never its content.
     """
+    called = called or str(path)
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise SettingsError(f"SRC_ANALYTICS_ACCESS_TOKEN_FILE cannot be read: {path}.") from None
+        raise SettingsError(f"SRC_ANALYTICS_ACCESS_TOKEN_FILE cannot be read: {called}.") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SettingsError(f"SRC_ANALYTICS_ACCESS_TOKEN_FILE can be read by others; run: chmod 600 {path}.")
+        raise SettingsError(f"SRC_ANALYTICS_ACCESS_TOKEN_FILE can be read by others; run: chmod 600 {called}.")
     try:
         return SecretStr(header_safe(text))
     except ValueError as error:

@@ -7,12 +7,11 @@ from typing import Any
 
 from mcp import Client
 from mcp_types import ElicitResult, TextContent
-from rich.console import Console
 from rich.prompt import Confirm
 
 from ..settings import Settings
 from ..surface.server import AnalyticsServer
-from .console import show
+from .console import Terminal, show
 from .ending import INTERRUPTED
 from .wording import for_a_person
 
@@ -34,7 +33,7 @@ class TerminalClient:
         self, settings: Settings, upstream: Callable[..., Any] | None = None, *, assume_yes: bool = False
     ) -> None:
         self._server = AnalyticsServer(settings, upstream)
-        self.console = Console()
+        self.console = Terminal()
         self._assume_yes = assume_yes
         self._interrupted = False
 

@@ -169,15 +169,13 @@ def _tool(settings: Settings, name: str, arguments: dict[str, Any], *, assume_ye
 
 
 def _export(settings: Settings, options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from ..surface.kept import listed, purge, unreadable
     from ..surface.text import plural
-    from .console import show
+    from .console import Terminal, show
 
     configure_log(settings.model_copy(update={"log_level": "ERROR"}))
     if options.action == "list":
-        show(Console(), listed(settings))
+        show(Terminal(), listed(settings))
         return 0
     count = purge(settings, options.id, options.instance)
     print(f"{plural(count, 'export')} deleted, every copy.{unreadable(settings)}")  # noqa: T201

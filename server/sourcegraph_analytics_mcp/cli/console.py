@@ -7,6 +7,14 @@ from rich.markdown import Markdown, TableElement
 from rich.table import Table
 
 _WIDE = 10_000  # columns where nobody looks at them, so that nothing is broken or cut
+_NARROW = 60  # columns; with fewer a table of ids has no room for anything else
+
+
+class Terminal(Console):
+    """Standard output; rich would end the process where nobody reads it."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 class _WholeTable(TableElement):
@@ -27,8 +35,8 @@ class _Whole(Markdown):
 
 
 def show(console: Console, markdown: str) -> None:
-    """Show Markdown as a terminal can, or as plain lines of any length where there is none."""
-    if console.is_terminal:
+    """Show Markdown as a terminal can, or as plain lines of any length where there is none, or a narrow one."""
+    if console.is_terminal and console.width >= _NARROW:
         console.print(_Whole(markdown))
         return
     plain = Console(file=io.StringIO(), width=_WIDE)

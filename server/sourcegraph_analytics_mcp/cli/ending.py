@@ -29,8 +29,6 @@ def status_of(error: BaseException) -> int | None:
         error = error.exceptions[0]
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    if isinstance(error, SystemExit):  # rich, where nobody reads
-        return _UNREAD
     if not isinstance(error, BrokenPipeError) and not (isinstance(error, OSError) and error.errno in _UNWRITTEN):
         return None
     nothing = os.open(os.devnull, os.O_WRONLY)

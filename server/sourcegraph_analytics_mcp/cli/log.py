@@ -6,12 +6,12 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from logging.handlers import QueueHandler
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from typing import Any
 
 from ..errors import origin
@@ -20,6 +20,8 @@ from ..settings import Settings
 
 _SESSION = re.compile(r"(?<=\bsession )([0-9a-f]{8})[0-9a-f]{24}\b", re.IGNORECASE)  # whole, it is as good as a key
 _MOST_WAITING = 1000  # lines
+_GATHERED_FOR = 0.02  # seconds; a thread that is woken for each line costs a call as much as all else that we do for it
+_AT_ONCE = 4096  # bytes, which a pipe takes whole though others write to it
 _LAST_LINES_WITHIN = 0.5  # seconds for a log that nobody reads
 # Who may say anything below WARNING; other libraries log addresses, headers and whole answers.
 _HEARD = ("sourcegraph_analytics_mcp", "uvicorn.error")
@@ -58,6 +60,7 @@ class _Aside(QueueHandler):
         super().__init__(self._lines)
         self._write = write
         self._dropped = 0
+        self._hurry = threading.Event()
         threading.Thread(target=self._work, name="log", daemon=True).start()
 
     def enqueue(self, record: logging.LogRecord) -> None:
@@ -74,16 +77,39 @@ class _Aside(QueueHandler):
     def flush(self) -> None:
         """Wait until everything is written, but not for long."""
         lines = self._lines
+        self._hurry.set()
         with lines.all_tasks_done:
             lines.all_tasks_done.wait_for(lambda: not lines.unfinished_tasks, _LAST_LINES_WITHIN)
 
     def _work(self) -> None:
         while True:
-            line = f"{self._lines.get()}\n".encode()
-            with suppress(OSError):  # where nobody is there any more
-                while line:
-                    line = line[self._write(line) :]
+            first = self._lines.get()
+            self._hurry.wait(_GATHERED_FOR)
+            self._hurry.clear()
+            self._put([first, *self._there()])
+
+    def _there(self) -> Iterator[str]:
+        """The lines that wait by now."""
+        with suppress(Empty):
+            while True:
+                yield self._lines.get_nowait()
+
+    def _put(self, lines: list[str]) -> None:
+        """Write lines, in as few pieces as a pipe takes whole."""
+        piece = b""
+        for line in (f"{line}\n".encode() for line in lines):
+            if len(piece) + len(line) > _AT_ONCE:
+                self._written(piece)
+                piece = b""
+            piece += line
+        self._written(piece)
+        for _ in lines:
             self._lines.task_done()
+
+    def _written(self, piece: bytes) -> None:
+        with suppress(OSError):  # where nobody is there any more
+            while piece:
+                piece = piece[self._write(piece) :]
 
 
 def configure_log(settings: Settings, write: Callable[[bytes], int] = _to_stderr) -> None:

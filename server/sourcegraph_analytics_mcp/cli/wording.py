@@ -11,7 +11,8 @@ _COMMANDS = {
     "list_tokens": "token list",
     "revoke_token": "token revoke",
 }
-_TOOL = re.compile(rf"(\b[Cc]all )?\b({'|'.join(_COMMANDS)})\b")
+_ALONE = r"(?<![\w/])(?:{})(?![\w/])"  # a path may hold any word
+_TOOL = re.compile(rf"(\b[Cc]all )?({_ALONE.format('|'.join(_COMMANDS))})")
 _SENTENCE = re.compile(r"^(?!\|).+", re.MULTILINE)  # what begins otherwise is a row of a table, which holds data
 
 
@@ -23,7 +24,7 @@ def for_a_person(text: str, flags: Mapping[str, str], *, tables: bool = False) -
         flags: what stands at the command line for an argument of the tool.
         tables: whether its tables hold sentences of ours, and no data.
     """
-    named = re.compile(rf'"?\b({"|".join(map(re.escape, flags))})\b"?') if flags else None
+    named = re.compile(rf'"?({_ALONE.format("|".join(map(re.escape, flags)))})"?') if flags else None
 
     def typed(sentence: re.Match[str]) -> str:
         said = _TOOL.sub(_command, sentence[0])

@@ -107,11 +107,12 @@ def credits_of(company: Company) -> list[dict[str, Any]]:
     chats, buckets = _chats_by_quarter(company.activities), []
     quarter, first = _quarter(company.today), _quarter(company.activities[0].day)
     while quarter >= first:
+        next_one = _quarter(quarter + timedelta(days=100))
         buckets.append(
             {
                 "name": "Included credits",
                 "activeFrom": quarter.isoformat(),
-                "activeUntil": (quarter + timedelta(days=91)).isoformat(),
+                "activeUntil": (next_one - timedelta(days=1)).isoformat(),
                 "allocated": 50_000,
                 "consumed": chats[quarter],
             }

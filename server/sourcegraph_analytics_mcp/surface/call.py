@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
 
 _MODERN = "2026-07-28"  # asks by an input_required result; before, by a request of the server's own
+_LINKS_SINCE = "2025-06-18"  # whose schema has resource_link
 _ASKS_SINCE = "2025-06-18"  # older clients that declare elicitation still refuse the request
 _KEY = "confirmation"
 _PROGRESS_EVERY = 0.5  # seconds
@@ -50,6 +51,11 @@ class Call:
     @property
     def modern(self) -> bool:
         return (self._context.protocol_version or "") >= _MODERN  # revisions are dates
+
+    @property
+    def takes_links(self) -> bool:
+        """Whether the revision that is spoken has `resource_link` blocks."""
+        return (self._context.protocol_version or "") >= _LINKS_SINCE
 
     def left_of(self, seconds: float) -> float:
         """What this call has left of so many seconds since it began, none at least."""

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LARGEST_DOCUMENT = 1 << 20  # bytes
 _READ = 1 << 18  # bytes
+_CALLED = "sourcegraph-analytics-mcp"  # what it tells every server that it asks
 _FIRST_BYTE = 30.0  # seconds without a byte that anything but a report is given, as somebody waits for it
 
 
@@ -198,7 +199,7 @@ class Http:
                 headers={
                     "Accept-Encoding": "gzip",
                     "Connection": "close",  # used once: what is left behind an answer would answer the next request
-                    "User-Agent": "sourcegraph-analytics-mcp",
+                    "User-Agent": _CALLED,
                 },
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # nothing upstream sets is ever sent back
                 limits=httpx.Limits(max_connections=16, max_keepalive_connections=0),
@@ -278,6 +279,7 @@ async def fetch_document(settings: Settings, address: str) -> bytes:
     """
     import httpx
 
+    headers = {"Accept-Encoding": "identity", "User-Agent": _CALLED}
     trust = _trust() if address.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     gone = AnalyticsError("upstream_unavailable", "The document cannot be read.", "Check its address.", retryable=True)
     try:
@@ -289,7 +291,7 @@ async def fetch_document(settings: Settings, address: str) -> bytes:
             proxy=proxy_for(address),
         ) as client:
             with anyio.fail_after(settings.connect_timeout):
-                async with client.stream("GET", address, headers={"Accept-Encoding": "identity"}) as response:
+                async with client.stream("GET", address, headers=headers) as response:
                     body = bytearray()
                     async for piece in response.aiter_raw():
                         body += piece

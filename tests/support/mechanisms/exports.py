@@ -455,6 +455,10 @@ EXPORTS = (
     Switch("formulas are defused", "surface/resources.py", "formula_safe(safe(text))",
            "safe(text)",
            f"{_EXPORTS}test_the_csv_resource_is_safe_for_spreadsheets"),
-    Switch("links can be left out", "surface/tools/exports.py", "if app.settings.resource_links:", "if True:",
+    Switch("links can be left out", "surface/tools/exports.py",
+           "if linked and app.settings.resource_links:", "if linked:",
            f"{_EXPORTS}test_links_can_be_left_out_for_clients_that_choke_on_them"),
+    Switch("links are for revisions that have them", "surface/tools/exports.py",
+           "if linked and app.settings.resource_links:", "if app.settings.resource_links:",
+           f"{_EXPORTS}test_links_are_for_revisions_that_have_them"),
 )  # fmt: skip

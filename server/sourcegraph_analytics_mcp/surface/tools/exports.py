@@ -53,7 +53,7 @@ async def export_csv(app: App, arguments: ExportArguments, call: Call) -> Reply:
             app.wishes.keep(wish)
             return _running(app, download)
     app.wishes.answered([request], [export])
-    return _complete(app, export, reused=reused)
+    return _complete(app, export, reused=reused, linked=call.takes_links)
 
 
 def _request(app: App, arguments: ExportArguments) -> ReportRequest:
@@ -72,7 +72,7 @@ def check_order(start: date | None, end: date | None) -> None:
         raise invalid("start_date is after end_date.", "Swap them.")
 
 
-def _complete(app: App, export: Export, *, reused: bool) -> Reply:
+def _complete(app: App, export: Export, *, reused: bool, linked: bool) -> Reply:
     entry = exports_text.complete(export, reused=reused, with_path=app.shows_paths, masked=app.masked)
     kept = " Kept from an earlier call in this hour." if reused else ""
     facts = [("export_id", entry.id), ("summary", entry.summary_uri), ("csv", entry.csv_uri)]
@@ -81,7 +81,7 @@ def _complete(app: App, export: Export, *, reused: bool) -> Reply:
     head = f"{exports_text.sentence(export, masked=app.masked)}{kept} {exports_text.coverage(export)}"
     text = f"{head}\n\n{table(('', ''), facts, widest=1000)}"
     links: list[ContentBlock] = []
-    if app.settings.resource_links:
+    if linked and app.settings.resource_links:
         links = [
             ResourceLink(uri=exports_text.uri(export.id), name=f"{export.id}-summary", title=f"Summary: {export.title}",
                          mime_type="text/markdown"),
