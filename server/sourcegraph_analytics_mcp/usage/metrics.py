@@ -92,8 +92,9 @@ _USER_DAYS = f"count(DISTINCT CASE WHEN {_USER} IS NOT NULL AND {_DAY} IS NOT NU
 
 METRICS: tuple[Metric, ...] = (
     Metric("active_users", "Active users", "people",
-           "Distinct people with any activity in the range. People of several groups count in each, once in the "
-           "whole.", (_USER,), f"count(DISTINCT {_USER})"),
+           "Distinct people with any activity in the range, service accounts included (list_inactive_users leaves "
+           "them out). People of several groups count in each, once in the whole.",
+           (_USER,), f"count(DISTINCT {_USER})"),
     Metric("billable_users", "Billable users", "people",
            "Distinct people with activity that is flagged as billable (Active Sourcegraph User).",
            (_USER, "active_sourcegraph_user"), f"count(DISTINCT {_USER}) FILTER (active_sourcegraph_user)"),
