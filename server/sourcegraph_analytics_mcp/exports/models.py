@@ -64,11 +64,15 @@ class Export(BaseModel):
         """The names of its columns."""
         return frozenset(field.name for field in self.fields)
 
-    def exceeds(self, start: date | None, end: date | None) -> bool:
-        """Whether it holds days outside of these; a month belongs to its days."""
-        first = start.replace(day=1) if start and self.granularity == "by_user_month" else start
-        early = first is not None and self.first_day is not None and self.first_day < first
-        return early or (end is not None and self.last_day is not None and self.last_day > end)
+    def outside(self, start: date | None, end: date | None) -> str:
+        """When the rows are that lie outside of these days; empty where none do. A month belongs to its days."""
+        said = []
+        first = str(start)[: len("2026-11")] if self.granularity == "by_user_month" else str(start)
+        if start and self.first_day and str(self.first_day) < first:
+            said.append(f"before {first}")
+        if end and self.last_day and self.last_day > end:
+            said.append(f"after {end}")
+        return " or ".join(said)
 
     @property
     def csv(self) -> Path:

@@ -174,7 +174,7 @@ class Answers:
 def _holds_just(export: Export, days: Range) -> bool:
     """Whether an export was made for these days and upstream sent no others, so that its own figures tell them."""
     asked = (export.start_date, export.end_date) == (days.start, days.end)
-    return asked and not export.exceeds(days.start, days.end)
+    return asked and not export.outside(days.start, days.end)
 
 
 def _shaped(

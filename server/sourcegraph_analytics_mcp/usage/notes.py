@@ -58,7 +58,7 @@ def of_data(export: Export, columns: Collection[str] = ()) -> Iterator[str]:
 
 def _scope(question: Question, export: Export) -> str:
     """What a count in a warning is of, where the export holds other rows than those that are asked about."""
-    other_days = export.exceeds(question.ranges[0].start, question.ranges[-1].end)
+    other_days = export.outside(question.ranges[0].start, question.ranges[-1].end)
     if not other_days and not question.narrowed:
         return ""
     asked = "what is asked about" if question.narrowed else "these days"
@@ -67,7 +67,7 @@ def _scope(question: Question, export: Export) -> str:
 
 def left_out(exports: Sequence[Export], today: date) -> Iterator[str]:
     """Say where figures that end today leave something out."""
-    if any(export.exceeds(None, today) for export in exports):
+    if any(export.outside(None, today) for export in exports):
         yield "What upstream dates after today is left out."
 
 

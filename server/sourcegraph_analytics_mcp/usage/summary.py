@@ -55,9 +55,7 @@ def calendar_days(export: Export) -> int:
 def left_out(export: Export) -> str:
     """When the rows are that upstream sent though they lie outside of these days; empty where none do."""
     days = days_of(export)
-    start = f"{days.start:%Y-%m}" if days.start and export.granularity == "by_user_month" else days.start
-    before = [f"before {start}"] if export.exceeds(days.start, None) else []
-    return " or ".join(before + ([f"after {days.end}"] if export.exceeds(None, days.end) else []))
+    return export.outside(days.start, days.end)
 
 
 class Summaries:
