@@ -355,30 +355,49 @@ async def test_teams_of_data_that_name_nobody_are_said_to_be_unknown(
 
 @pytest.mark.parametrize("masked", ["names", "pseudonyms"])
 @pytest.mark.parametrize(
-    ("columns", "listed", "said"),
+    ("blank", "listed", "said"),
     [
-        ("User Email", "ann,Data", "no column username "),
-        ("Username", "ann@x.com,Data", "no column user_email "),
-        ("User Email", "ann@x.com,Data", ""),
-        ("Username", "ann,Data", ""),
-        ("User Email,Username", "cy,Data", ""),
+        ({"Username": ""}, ["ann"], ["has nobody's username"]),
+        ({"User Email": ""}, ["ann@x.com"], ["has nobody's e-mail"]),
+        ({"User Email": "ann"}, ["ann@x.com", "bo@x.com"], ["lacks the e-mail of some people"]),
+        ({"Username": "cy"}, ["bo", "cy@x.com", "idle@x.com"], []),  # whoever is in no team has a username
+        ({"User Email": "ann", "Username": "bo"}, ["idle", "idle@x.com"],
+         ["lacks the e-mail of some people", "lacks the username of some people"]),
+        ({"Username": ""}, ["Ann@x.com"], []),
+        ({"Username": ""}, ["ann@x.com", "idle@x.com"], []),
+        ({"User Email": ""}, ["Ann"], []),
+        ({"User Email": "ann"}, ["idle@x.com", "ann", "bo", "cy"], []),  # nobody is in no team
+        ({}, ["idle", "idle@x.com"], []),
     ],
-)
+)  # fmt: skip
+@pytest.mark.parametrize("absent", [True, False])
 async def test_teams_of_data_that_lack_the_name_that_the_file_has_are_said_to_be_unknown(
-    columns: str, listed: str, said: str, masked: str, make_settings: Make, tmp_path: Path
-) -> None:
-    async def answer(exchange: Exchange) -> None:
-        called = [columns.replace("User Email", f"{n}@x.com").replace("Username", n) for n in ("ann", "bo")]
-        lines = [f"{n},{name},{TODAY - DAY},5" for n, name in enumerate(called)]
-        await exchange.answer("\n".join([f"User ID,{columns},Date,Searches", *lines, ""]).encode())
+    blank: dict[str, str], listed: list[str], said: list[str], masked: str, absent: bool,
+    make_settings: Make, tmp_path: Path,
+) -> None:  # fmt: skip
+    """A column may be absent, blank for all, or blank for one: what counts is who is in no team for want of a name.
 
-    (tmp_path / "teams.csv").write_text(f"{listed}\n")
+    Args:
+        blank: whose name is blank by column; empty where everybody's is.
+    """
+
+    async def answer(exchange: Exchange) -> None:
+        there = [column for column in ("User Email", "Username") if blank.get(column) != "" or not absent]
+        lines = [",".join(["User ID", *there, "Date", "Searches"])]
+        for name in ("ann", "bo", "cy"):
+            called = {"User Email": f"{name}@x.com", "Username": name}
+            cells = ["" if blank.get(column) in ("", name) else called[column] for column in there]
+            lines.append(",".join([f"{name}-id", *cells, str(TODAY - DAY), "5"]))
+        await exchange.answer("\n".join([*lines, ""]).encode())
+
+    (tmp_path / "teams.csv").write_text("".join(f"{person},Data\n" for person in listed))
     settings = {"teams_file": tmp_path / "teams.csv", "identities": masked}
+    so = "so who is listed by that in SRC_ANALYTICS_TEAMS_FILE may count as in no team."
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
         for asked in ({"group_by": ["team"]}, {"teams": ["Data"]}):
             found = await call(client, "query_usage", metrics=["searches"], **asked)
             notes = [note for note in found["notes"] if "SRC_ANALYTICS_TEAMS_FILE" in note]
-            assert [said in note for note in notes] == ([True] if said else [])
+            assert notes == [f"This data {what}, {so}" for what in said]
 
 
 async def test_days_with_data_are_told_of_short_ranges_whatever_is_kept(settings: Settings, upstream: Served) -> None:
@@ -1112,7 +1131,8 @@ async def test_who_did_nothing_comes_first_where_the_least_is_asked_for(make_set
 async def test_a_filter_means_the_same_whatever_is_kept(
     kept: dict[str, str], make_settings: Make, tmp_path: Path
 ) -> None:
-    world = world_of(did(ANN, TODAY - 10 * DAY, "VSCode.cody", searches=1), did(BO, TODAY - DAY, searches=2))
+    dan = Person("4", "dan@example.com", "dan", None)
+    world = world_of(did(ANN, TODAY - 10 * DAY, "VSCode.cody", searches=1), did(dan, TODAY - DAY, searches=2))
     asked = {"metrics": ["searches"], "period": "last_7_days"}
     async with served(world, make_settings, tmp_path) as (client, _):
         if kept:
@@ -1258,6 +1278,55 @@ async def test_downloads_for_questions_keep_to_the_size_of_the_store(make_settin
             await call(client, "query_usage", metrics=["searches"], group_by=["client"], refresh=True, **days)
         left = (await call(client, "list_exports"))["exports"]
     assert [export["start_date"] for export in left] == [days["start_date"]]
+
+
+_OTHERWISE = "they did nothing in it, or are called otherwise"
+
+
+@pytest.mark.parametrize(
+    ("names", "users", "why", "works"),
+    [
+        ("", ["ann"], "it has nobody's username, and no such user id", "user id"),
+        ("", ["ann@x.com"], "it has nobody's e-mail", "user id"),
+        ("", ["ann", "ann@x.com"], "it has nobody's e-mail or username, and no such user id", "user id"),
+        ("Username", ["ann@x.com"], "it has nobody's e-mail", "user id or username"),
+        ("Username", ["cy", "ann@x.com"], f"it has nobody's e-mail; the others: {_OTHERWISE}", "user id or username"),
+        ("Username", ["cy"], _OTHERWISE, "user id or username"),
+        ("User Email", ["ann"], "it has nobody's username, and no such user id", "user id or e-mail"),
+        ("User Email,Username", ["cy", "cy@x.com"], _OTHERWISE, "user id, e-mail or username"),
+    ],
+)
+@pytest.mark.parametrize("absent", [True, False])
+async def test_users_named_by_what_nobody_is_called_by_hear_what_works(
+    names: str, users: list[str], why: str, works: str, absent: bool, make_settings: Make
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        there = [column for column in ("User Email", "Username") if column in names or not absent]
+        lines = [",".join(["User ID", *there, "Date", "Searches"])]
+        for name in ("ann", "bo"):
+            called = {"User Email": f"{name}@x.com", "Username": name}
+            cells = [called[column] if column in names else "" for column in there]
+            lines.append(",".join([f"{name}-id", *cells, str(TODAY - DAY), "5"]))
+        await exchange.answer("\n".join([*lines, ""]).encode())
+
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        ask = partial(refused, client, "query_usage", metrics=["searches"])
+        error, among = await ask(users=users), await ask(users=["bo-id", *users])
+        found = await call(client, "query_usage", metrics=["searches"], users=["Ann-ID"])
+    assert found["totals"] == [5]
+    for refusal, named in ((error, len(users)), (among, len(users) + 1)):
+        start = f"{len(users)} of the {named} users named are not in the data of this range"
+        assert refusal["message"] == f"{start}: {why}."
+        assert refusal["next_step"] == f"Name them by {works}; group_by user shows who is there."
+
+
+async def test_users_hidden_by_pseudonyms_hear_nothing_of_names(make_settings: Make, tmp_path: Path) -> None:
+    world = world_of(did(BO, TODAY - DAY, searches=2))
+    async with served(world, partial(make_settings, identities="pseudonyms"), tmp_path) as (client, _):
+        for named in ("ann", "ann@example.com"):
+            error = await refused(client, "query_usage", metrics=["searches"], users=[named])
+            assert error["message"].endswith(f"not in the data of this range: {_OTHERWISE}.")
+            assert error["next_step"].startswith("Name them by their pseudonyms (person-…);")
 
 
 @pytest.mark.parametrize("name", ["Team", "user_label", "g_team", "Meant"])

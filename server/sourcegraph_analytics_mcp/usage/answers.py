@@ -126,13 +126,9 @@ class Answers:
         return _shaped(question, found, exports, seen, said, today)
 
     async def _terms(self, question: Question, made: date) -> Terms:
-        listed = self._teams.of if self._teams and question.about_teams else {}
-        folded = await self._questions.folded(list(listed)) if listed else {}
-        team_of = {folded[person]: team for person, team in listed.items()}
-        pseudonyms = self._questions.pseudonyms
-        if pseudonyms:
-            team_of = {pseudonyms.of(person): team for person, team in (team_of | listed).items()}
-        return Terms(self._minutes, tuple(team_of), tuple(team_of.values()), made)
+        team_of = self._teams.of if self._teams and question.about_teams else {}
+        written = await self._questions.written(list(team_of))
+        return Terms(self._minutes, written, {key: team_of[name] for name in written for key in written[name]}, made)
 
     async def _exports(self, question: Question, fetch: Fetch, today: date, *, refresh: bool) -> list[Export]:
         """What a question rests on."""

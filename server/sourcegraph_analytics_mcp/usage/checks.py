@@ -8,17 +8,16 @@ from typing import Any
 
 from ..errors import AnalyticsError, invalid
 from ..exports.engine.questions import Questions
-from ..exports.identities import NAMES, PERSON
+from ..exports.identities import PERSON
 from ..exports.models import Export
 from .metrics import Minutes
-from .names import called
+from .names import KINDS, called, in_no_team, kind, spelled
 from .people import BLANK, NO_TEAM, Teams
 from .question import Question
 from .source import Source, Terms, asked_about
 from .sql import build
 
 Tables = Mapping[str, Sequence[Path]]
-_NAMES = (PERSON, "email", "handle")  # of a person in a row
 _MOST_LISTED = 15
 _COUNTS = {
     "searches", "code_navigation_events", "code_insight_views", "chat_events", "command_events",
@@ -91,58 +90,44 @@ class Checks:
 
     async def _users(self, question: Question, sources: Sequence[Source], tables: Tables) -> tuple[str, ...]:
         """The users named, as names are compared."""
-        rows = asked_about(question, sources, called)
-        any_row = f"SELECT 1 AS one FROM {rows}"
-        any_of = " OR ".join(f"list_contains(?, folded({column}))" for column in _NAMES)
-        named = ", ".join(f"folded({column})" for column in _NAMES)
         users = [*(await self._questions.folded(question.users)).values()]
-        sql = f"SELECT DISTINCT unnest([{named}]) AS v FROM {rows} WHERE {any_of}"
-        there = {row["v"] for row in await self._questions.ask(tables, sql, [users] * len(_NAMES))}
-        if BLANK in users and await self._questions.ask(tables, f"{any_row} WHERE {PERSON} IS NULL LIMIT 1"):
-            there.add(BLANK)
-        missing = sum(user not in there for user in users)
-        if missing and await self._questions.ask(tables, f"{any_row} LIMIT 1"):
-            names = "their pseudonyms (person-…)" if self._questions.pseudonyms else "user id, e-mail or username"
-            raise invalid(
-                f"{missing} of the {len(users)} users named are not in the data of this range: "
-                "they did nothing in it, or are called otherwise.",
-                f"Name them by {names}; group_by user shows who is there.",
-            )
+        sql = f"SELECT DISTINCT name FROM {spelled(question, sources)} WHERE list_contains(?, name)"
+        there = {row["name"] for row in await self._questions.ask(tables, sql, [users])}
+        missing = [user for user in users if user not in there]
+        if missing:
+            named = ", ".join(f"count({k}) > 0 AS {k}" for k in KINDS)
+            sql = f"SELECT count(*) AS rows, count({PERSON}) AS whose, {named} FROM "
+            (data,) = await self._questions.ask(tables, sql + asked_about(question, sources, called))
+            if data["rows"] > data["whose"]:
+                missing = [user for user in missing if user != BLANK]
+            if missing and data["rows"]:
+                raise self._absent(missing, len(users), data)
         return tuple(users)
 
-    async def teams(self, question: Question, sources: Sequence[Source], tables: Tables, terms: Terms) -> Sequence[str]:
+    def _absent(self, missing: Sequence[str], named: int, data: Mapping[str, Any]) -> AnalyticsError:
+        """What is said of users that are not in the data, which may have nobody's name of a kind."""
+        why, names = "they did nothing in it, or are called otherwise", "their pseudonyms (person-…)"
+        if self._questions.pseudonyms is None:
+            kinds = set(map(kind, missing))
+            if lacking := [k for k in KINDS if k in kinds and not data[k]]:
+                others = f"; the others: {why}" if kinds.difference(lacking) else ""
+                no_id = ", and no such user id" if "handle" in lacking else ""
+                why = f"it has nobody's {_any_of([KINDS[k] for k in lacking])}{no_id}{others}"
+            names = _any_of(["user id", *(KINDS[k] for k in KINDS if data[k])])
+        return invalid(
+            f"{len(missing)} of the {named} users named are not in the data of this range: {why}.",
+            f"Name them by {names}; group_by user shows who is there.",
+        )
+
+    async def teams(
+        self, question: Question, sources: Sequence[Source], tables: Tables, terms: Terms
+    ) -> tuple[str, ...]:
         """Say it where teams cannot be told, as the data lack the names that the operator's file has."""
         if not question.about_teams:
             return ()
-        rows, keys = asked_about(question, sources, called), list(terms.team_keys)
-        named = "count_if(email IS NOT NULL OR handle IS NOT NULL)"
-        listed = " OR ".join(f"coalesce(list_contains(?, folded({column})), false)" for column in _NAMES)
-        sql = f"SELECT {named} AS named, count_if(NOT ({listed})) AS unlisted FROM {rows}"
-        found = (await self._questions.ask(tables, sql, [keys] * len(_NAMES)))[0]
-        if not found["unlisted"]:
-            return ()
-        if not found["named"]:
-            return (
-                "Nobody in this data has an e-mail or username, so people are put into teams by user id alone; who is "
-                "not listed by it in SRC_ANALYTICS_TEAMS_FILE is in no team.",
-            )
-        lacking = [name for name in NAMES if any(name not in source.columns for source in sources)]
-        if not lacking or not await self._may_be_lost(lacking, keys, rows, tables):
-            return ()
-        names = " and ".join(lacking)
-        return (
-            f"This data has no column {names} in whole or in part, so who is listed by that in "
-            "SRC_ANALYTICS_TEAMS_FILE may count as in no team.",
-        )
-
-    async def _may_be_lost(self, lacking: Sequence[str], keys: Sequence[str], rows: str, tables: Tables) -> bool:
-        """Whether the operator's file lists somebody who is not in these rows by a name that they may lack."""
-        names = ", ".join(f"folded({column})" for column in _NAMES)
-        sql = f"SELECT DISTINCT v FROM (SELECT unnest([{names}]) AS v FROM {rows}) WHERE list_contains(?, v)"
-        missing = set(keys) - {row["v"] for row in await self._questions.ask(tables, sql, [keys])}
-        if self._questions.pseudonyms or len(lacking) == len(NAMES):
-            return bool(missing)
-        return any(("@" in key) == (lacking[0] == "user_email") for key in missing)
+        statement = in_no_team(question, sources, terms)
+        (found,) = await self._questions.ask(tables, statement.sql, statement.parameters)
+        return tuple(_lost(found)) if found["people"] else ()
 
     def by_language(self, question: Question) -> tuple[str, ...]:
         """The columns of which it must be known how much comes without a language."""
@@ -157,6 +142,28 @@ class Checks:
         whole = replace(question, languages=(), order_by=None, limit=1)  # of the same days, so of the same people
         statement = build(whole, sources, terms, names)
         return (await self._questions.ask(tables, statement.sql, statement.parameters))[0]
+
+
+def _any_of(words: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _lost(found: Mapping[str, Any]) -> Iterator[str]:
+    """Why some may be in no team though they are listed; from `in_no_team`."""
+    if not any(found[f"any_{k}"] for k in KINDS):
+        yield (
+            "Nobody in this data has an e-mail or username, so people are put into teams by user id alone; who is "
+            "not listed by it in SRC_ANALYTICS_TEAMS_FILE is in no team."
+        )
+        return
+    for k, word in KINDS.items():
+        if found[f"without_{k}"] and found[f"lost_{k}"]:
+            whose = "lacks the {} of some people" if found[f"any_{k}"] else "has nobody's {}"
+            yield (
+                f"This data {whose.format(word)}, so who is listed by that in SRC_ANALYTICS_TEAMS_FILE may count as "
+                "in no team."
+            )
 
 
 def languages(question: Question, names: Sequence[str], sums: Mapping[str, Any], minutes: Minutes) -> Iterator[str]:

@@ -140,12 +140,9 @@ def _first_whole_month(window: Range) -> date:
 
 
 async def _held(seats: Sequence[str], questions: Questions) -> dict[str, set[str]]:
-    """How each seat may be written in the data, by how it is shown: a pseudonym depends on the case of an id."""
-    folded = await questions.folded(seats) if seats else {}
-    if questions.pseudonyms is None:
-        return {seat: {folded[seat]} for seat in seats}
-    of = questions.pseudonyms.of
-    return {of(folded[seat]): {of(folded[seat]), of(seat)} for seat in seats}
+    """How each seat may be written in the data, by how it is shown."""
+    written = await questions.written(seats)
+    return {ways[0] if questions.pseudonyms else seat: set(ways) for seat, ways in written.items()}
 
 
 def _seats(held: dict[str, set[str]], ever_seen: Sequence[_Row], gone: Sequence[_Row]) -> Seats:

@@ -10,6 +10,8 @@ from .periods import Range
 from .question import Question
 from .source import Source, Statement, Terms, asked_about
 
+KINDS = {"email": "e-mail", "handle": "username"}  # of names besides the user id, which everybody has
+_CALLED = (*KINDS, PERSON)  # in a row of `called`, the first that is in a team counts
 _NO_DAY = "DATE '0001-01-01'"  # before any that an export may hold
 
 
@@ -49,18 +51,53 @@ def people(question: Question, sources: Sequence[Source], terms: Terms, statemen
         return ""
     team, meant, lookup, join = "", "", "", ""
     if question.about_teams:
-        statement.parameters += [list(terms.team_keys), list(terms.team_names)]
+        statement.parameters += [list(terms.team_of), list(terms.team_of.values())]
         lookup = "team_of AS (SELECT unnest(?::VARCHAR[]) AS person, unnest(?::VARCHAR[]) AS team), "
-        columns = ("email", "handle", PERSON)
-        join = "".join(f" LEFT JOIN team_of AS by_{c} ON by_{c}.person = folded(k.{c})" for c in columns)
-        team = f", {latest('coalesce(' + ', '.join(f'by_{c}.team' for c in columns) + ')', 'k.seen')} AS team"
+        join = "".join(f" LEFT JOIN team_of AS by_{c} ON by_{c}.person = folded(k.{c})" for c in _CALLED)
+        team = f", {latest('coalesce(' + ', '.join(f'by_{c}.team' for c in _CALLED) + ')', 'k.seen')} AS team"
     if question.users:
-        statement.parameters += [list(question.users)] * 3
-        tested = " OR ".join(f"list_contains(?, folded(k.{c}))" for c in (PERSON, "email", "handle"))
+        statement.parameters += [list(question.users)] * len(_CALLED)
+        tested = " OR ".join(f"list_contains(?, folded(k.{c}))" for c in _CALLED)
         meant = f", bool_or(coalesce({tested}, false)) AS meant"
     return (
         f"{lookup}people AS (SELECT k.{PERSON}, {_label(sources[-1])} AS user_label{meant}{team} "
         f"FROM {_known(question, sources)} AS k{join} GROUP BY 1), "
+    )
+
+
+def kind(name: str) -> str:
+    """Which of `KINDS` a name is, unless it is a user id; upstream has no @ in usernames."""
+    return "email" if "@" in name else "handle"
+
+
+def spelled(question: Question, sources: Sequence[Source]) -> str:
+    """Every `name` of each person in the days asked about, as names are compared, as a table of SQL."""
+    names = ", ".join(f"folded({column})" for column in _CALLED)
+    return f"(SELECT DISTINCT {PERSON}, unnest([{names}]) AS name FROM {_known(question, sources)})"
+
+
+def in_no_team(question: Question, sources: Sequence[Source], terms: Terms) -> Statement:
+    """What may be why people are in no team, in one row.
+
+    `people` are in none. For each of `KINDS`: whether the data have any (`any_…`), how many of these people have none
+    (`without_…`), and how many are listed by such a name, or by user id, but not found by it (`lost_…`).
+    """
+    listed = [(key, n, kind(name)) for n, (name, keys) in enumerate(terms.written.items()) for key in keys]
+    counted = ", ".join(
+        f"coalesce(sum({k}), 0) > 0 AS any_{k}, count_if({k} = 0 AND NOT member) AS without_{k}, "
+        f"(SELECT count(*) FROM lost WHERE kind = '{k}') AS lost_{k}"
+        for k in KINDS
+    )
+    return Statement(
+        "WITH listed AS (SELECT unnest(?::VARCHAR[]) AS name, unnest(?::INTEGER[]) AS entry, "
+        f"unnest(?::VARCHAR[]) AS kind), spelled AS MATERIALIZED {spelled(question, sources)}, "
+        f"members AS (SELECT DISTINCT {PERSON} FROM spelled SEMI JOIN listed USING (name)), "
+        "found AS (SELECT DISTINCT entry FROM listed SEMI JOIN spelled USING (name)), "
+        "lost AS (SELECT DISTINCT entry, kind FROM listed ANTI JOIN found USING (entry)), "
+        f"people AS (SELECT {PERSON}, {', '.join(f'count({k}) AS {k}' for k in KINDS)}, "
+        f"{PERSON} IN (FROM members) AS member FROM {_known(question, sources)} WHERE {PERSON} IS NOT NULL GROUP BY 1) "
+        f"SELECT count_if(NOT member) AS people, {counted} FROM people",
+        [[row[column] for row in listed] for column in range(3)],
     )
 
 

@@ -1,6 +1,6 @@
 """What a statement is made from: the rows of each range, and what is assumed of people and minutes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -45,11 +45,18 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a statement is built with besides the question: assumptions, teams, and the day its data was made."""
+    """What a statement is built with besides the question.
+
+    Args:
+        minutes: assumptions of hours saved.
+        written: how each who is listed in teams may stand in the data, by name as the operator spells it.
+        team_of: the team of each of these ways.
+        made: the day that the data was made.
+    """
 
     minutes: Minutes
-    team_keys: tuple[str, ...]
-    team_names: tuple[str, ...]
+    written: Mapping[str, tuple[str, ...]]
+    team_of: Mapping[str, str]
     made: date
 
 

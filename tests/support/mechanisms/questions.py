@@ -21,6 +21,8 @@ _SEAT_SPELLED = "test_inactive.py::test_people_files_name_people_in_any_spelling
 _EXACT = f"{_USAGE}test_figures_as_data_are_as_exact_as_the_text"
 _AFTER = f"{_USAGE}test_what_is_dated_after_today_is_left_out_whatever_is_kept"
 _SUMMARY = f"{_USAGE}test_a_summary_and_a_question_about_the_same_days_agree"
+_LOST = f"{_USAGE}test_teams_of_data_that_lack_the_name_that_the_file_has_are_said_to_be_unknown"
+_NOBODYS = f"{_USAGE}test_users_named_by_what_nobody_is_called_by_hear_what_works"
 _SHARE = f"{_USAGE}test_the_share_without_a_language_is_never_rounded_to_all_or_nothing"
 _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_lapsed"
 _WARNED = "test_inactive.py::test_what_the_reports_warn_of_is_said_of_who_lapsed"
@@ -421,14 +423,26 @@ QUESTIONS = (
     Switch("and is little more", "usage/question.py", "near = until <= ", "near = 0 <= ",
            f"{_USAGE}test_what_is_downloaded_is_little_more_than_what_is_asked_for"),
     Switch("teams that cannot be told are no teams", "usage/checks.py",
-           'if not found["named"]:', "if False:",
+           'if not any(found[f"any_{k}"] for k in KINDS):', "if False:",
            f"{_USAGE}test_teams_of_data_that_name_nobody_are_said_to_be_unknown"),
     Switch("nor are those of which the name is lacking", "usage/checks.py",
-           "if not lacking or not await", "if True or await",
-           f"{_USAGE}test_teams_of_data_that_lack_the_name_that_the_file_has_are_said_to_be_unknown"),
+           'if found[f"without_{k}"] and found[f"lost_{k}"]:', "if False:", _LOST),
     Switch("where all who are listed are there nothing is lost", "usage/checks.py",
-           "return bool(missing)", "return True",
-           f"{_USAGE}test_teams_of_data_that_lack_the_name_that_the_file_has_are_said_to_be_unknown"),
+           ' and found[f"lost_{k}"]:', ":", _LOST),
+    Switch("nor where whoever is in no team has a name of that kind", "usage/checks.py",
+           'if found[f"without_{k}"] and', "if", _LOST),
+    Switch("who is in a team needs no name", "usage/names.py", "{k} = 0 AND NOT member", "{k} = 0", _LOST),
+    Switch("who is found in one spelling is found", "usage/names.py", "listed ANTI JOIN found USING (entry)",
+           "listed ANTI JOIN spelled USING (name)", _LOST),
+    Switch("what kind of name is lacking tells whom it loses", "usage/names.py", "FROM lost WHERE kind = '{k}'",
+           "FROM lost", _LOST),
+    Switch("a column of which all is blank is as good as none", "usage/checks.py", "and not data[k]]:",
+           "and False]:", _NOBODYS),
+    Switch("names of another kind are not said to be nobody's", "usage/checks.py", "k in kinds and not", "not",
+           _NOBODYS),
+    Switch("nor is it recommended", "usage/checks.py", "for k in KINDS if data[k])", "for k in KINDS)", _NOBODYS),
+    Switch("of pseudonyms it is not said", "usage/checks.py", "if self._questions.pseudonyms is None:", "if True:",
+           f"{_USAGE}test_users_hidden_by_pseudonyms_hear_nothing_of_names"),
     Switch("seats that cannot be told are not unused", "usage/inactive.py",
            'not any(row["called"] or not holders.isdisjoint(_names(row)) for row in ever_seen) or not held',
            "not held",

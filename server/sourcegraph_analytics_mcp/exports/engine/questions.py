@@ -69,6 +69,20 @@ class Questions:
         sql = "SELECT name, folded(name) AS folded FROM (SELECT unnest(?::VARCHAR[]) AS name)"
         return {row["name"]: row["folded"] for row in await self.ask({}, sql, [list(names)])}
 
+    async def written(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """How each name that the operator gives may stand in the tables when it is compared, the way it is shown first.
+
+        Several by pseudonym: that of a user id depends on its case.
+
+        Raises:
+            AnalyticsError: as `ask`.
+        """
+        folded = await self.folded(names) if names else {}
+        if self.pseudonyms is None:
+            return {name: (folded[name],) for name in names}
+        of = self.pseudonyms.of
+        return {name: (of(folded[name]), of(name)) for name in names}
+
     def name(self, file: Path) -> str:
         """What a statement calls a file in the data directory."""
         return str(file.absolute().relative_to(self._home))
