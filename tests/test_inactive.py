@@ -125,7 +125,7 @@ async def test_how_many_people_have_no_seat_by_name_is_said(
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, seats_file=seats)) as client:
         result = await client.call_tool("list_inactive_users", {})
     assert frees in text(result)
-    said = "1 of the 2 people ever seen have no seat by name"
+    said = "1 of the 2 people ever seen has no seat by name"
     assert (f"{said}: seats never seen may be theirs." in text(result)) == ("could" in frees)
     assert (said in text(result)) == ("b" not in listed)
 
@@ -429,7 +429,44 @@ async def test_the_lapsed_without_a_seat_free_none(make_settings: Make, tmp_path
     seats.write_text("1\n")
     found = await told(make_settings, "", "404 Not Found", seats_file=seats)
     assert (found["inactive"], found["seats_freed"]) == (1, 0)
-    assert "1 of the lapsed are not on the seat list." in str(found["notes"])
+    assert "1 of the lapsed is not on the seat list." in str(found["notes"])
+
+
+@pytest.mark.parametrize("masked", ["names", "pseudonyms"])
+@pytest.mark.parametrize("listed", ["", "\n", "Email\n"])
+async def test_a_seat_list_of_nobody_is_said_to_be_empty(
+    make_settings: Make, tmp_path: Path, listed: str, masked: str
+) -> None:
+    seats = tmp_path / "seats.csv"
+    seats.write_text(listed)
+    rows = [("1", "ann@example.com", TODAY), ("2", "bo@example.com", TODAY - timedelta(days=200))]
+    settings = {"seats_file": seats, "identities": masked}
+    async with scripted_upstream(reports(rows)) as fake, connected(make_settings(fake.url, **settings)) as client:
+        result = await client.call_tool("list_inactive_users", {})
+    found = result.structured_content
+    assert found is not None
+    assert (found["inactive"], found["never_seen"], found["seats_freed"]) == (1, None, 1)
+    assert [note for note in found["notes"] if "seat" in note] == ["The seat list is empty."]
+    assert "That could free up to 1 seat." in text(result)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "1 seat of the seat list was never seen"), (2, "2 seats of the seat list were never seen")]
+)
+async def test_one_seat_is_told_of_as_one(make_settings: Make, tmp_path: Path, count: int, said: str) -> None:
+    seats = tmp_path / "seats.csv"
+    seats.write_text("ann@example.com\n" + "".join(f"never{n}@example.com\n" for n in range(count)))
+    old = TODAY - timedelta(days=200)
+    rows = [("0", "ann@example.com", TODAY), *((f"{n}", f"gone{n}@example.com", old) for n in range(1, count + 1))]
+    async with (
+        scripted_upstream(reports(rows)) as fake,
+        connected(make_settings(fake.url, seats_file=seats)) as client,
+    ):
+        result = await client.call_tool("list_inactive_users", {})
+    have, are = ("has", "is") if count == 1 else ("have", "are")
+    assert f"; {said}. That" in text(result)
+    assert f"{count} of the {count + 1} people ever seen {have} no seat by name: " in text(result)
+    assert f"{count} of the lapsed {are} not on the seat list." in text(result)
 
 
 async def test_a_seat_of_an_active_service_account_is_not_free(make_settings: Make, tmp_path: Path) -> None:
@@ -520,7 +557,7 @@ async def test_a_seat_of_several_ids_is_freed_once_and_only_when_all_lapsed(
     assert found is not None
     assert (found["inactive"], found["seen"], found["never_seen"], found["seats_freed"]) == (4, 5, 1, 2)
     assert "That frees 2 seats." in text(result)
-    assert "1 of the lapsed hold a seat that is in use under another user id: not freed." in found["notes"]
+    assert "1 of the lapsed holds a seat that is in use under another user id: not freed." in found["notes"]
     assert "Some of the lapsed are user ids of the same seat, which is freed once." in found["notes"]
 
 

@@ -53,13 +53,15 @@ class Seats:
     """What the lapsed and the operator's list say of seats.
 
     Args:
-        never_seen: seats that no activity belongs to; None without a list, and where that cannot be told.
+        listed: how many seats the list has; None without one.
+        never_seen: seats that no activity belongs to; None without any listed, and where that cannot be told.
         freed: seats never seen or held by lapsed people alone; where seats cannot be told, as many as lapsed.
         without: how many of the lapsed are called like no seat; 0 where seats cannot be told.
         in_use: how many of the lapsed hold seats that others use, too.
         joint: whether several of the lapsed hold one seat.
     """
 
+    listed: int | None
     never_seen: tuple[str, ...] | None
     freed: int
     without: int = 0
@@ -115,7 +117,7 @@ async def find_inactive(
         start=window.start or today,
         end=today,
         lapsed=tuple((label(row), row["id"], row["last"]) for row in gone),
-        seats=_seats(held, ever_seen, gone),
+        seats=_seats(None if seats is None else held, ever_seen, gone),
         seen=len(everybody),
         unmatched=None if seats is None else sum(holders.isdisjoint(_names(row)) for row in everybody),
         service_accounts=None if services is None else len(ever_seen) - len(everybody),
@@ -145,12 +147,14 @@ async def _held(seats: Sequence[str], questions: Questions) -> dict[str, set[str
     return {ways[0] if questions.pseudonyms else seat: set(ways) for seat, ways in written.items()}
 
 
-def _seats(held: dict[str, set[str]], ever_seen: Sequence[_Row], gone: Sequence[_Row]) -> Seats:
+def _seats(held: dict[str, set[str]] | None, ever_seen: Sequence[_Row], gone: Sequence[_Row]) -> Seats:
     """What becomes of the seats of a list; a seat is in use as long as one who holds it did not lapse."""
+    if not held:
+        return Seats(None if held is None else 0, None, len(gone))
     holders = _all(held.values())
     # Seats that nobody can be found by are not unused, but unknown.
-    if not any(row["called"] or not holders.isdisjoint(_names(row)) for row in ever_seen) or not held:
-        return Seats(None, len(gone))
+    if not any(row["called"] or not holders.isdisjoint(_names(row)) for row in ever_seen):
+        return Seats(len(held), None, len(gone))
     lapsed = {row["id"] for row in gone}
     seen_as = _all(map(_names, ever_seen))
     used = _all(_names(row) for row in ever_seen if row["id"] not in lapsed)
@@ -160,6 +164,7 @@ def _seats(held: dict[str, set[str]], ever_seen: Sequence[_Row], gone: Sequence[
     without = sum(holders.isdisjoint(_names(row)) for row in gone)
     leaving = sum(not in_free.isdisjoint(_names(row)) for row in gone)
     return Seats(
+        listed=len(held),
         never_seen=tuple(unused),
         freed=len(free),
         without=without,

@@ -103,7 +103,8 @@ def _text(found: Inactive, answer: InactiveAnswer, days: int) -> str:
     head = f"{people} of {found.seen:,} ever seen had no activity {when}"
     never_seen = found.seats.never_seen
     if never_seen:
-        head += f"; {plural(len(never_seen), 'seat')} of the seat list were never seen"
+        listed = "of the seat list"
+        head += f"; {plural(len(never_seen), f'seat {listed} was never seen', f'seats {listed} were never seen')}"
     sure = never_seen is not None and not (never_seen and found.unmatched) and not found.undated
     frees = "That frees" if sure else "That could free up to"
     parts = [f"{head}. {frees} {plural(answer.seats_freed, 'seat')}. As of {answer.as_of[:16].replace('T', ' ')} UTC."]
@@ -141,16 +142,21 @@ def _notes(found: Inactive) -> list[str]:
 
 def _seats_notes(found: Inactive) -> Iterator[str]:
     """How far the seat list and the data tell of the same people."""
-    if found.unmatched is not None and found.seats.never_seen is None:
+    seats = found.seats
+    if seats.listed == 0:
+        yield "The seat list is empty."
+    elif seats.listed and seats.never_seen is None:
         yield "The data name nobody who is on the seat list, so which seats were never seen cannot be told."
     elif found.unmatched:
-        theirs = ": seats never seen may be theirs" if found.seats.never_seen else ""
-        yield f"{found.unmatched:,} of the {found.seen:,} people ever seen have no seat by name{theirs}."
-    if found.seats.without:
-        yield f"{found.seats.without} of the lapsed are not on the seat list."
-    if found.seats.in_use:
-        yield f"{found.seats.in_use} of the lapsed hold a seat that is in use under another user id: not freed."
-    if found.seats.joint:
+        theirs = ": seats never seen may be theirs" if seats.never_seen else ""
+        people = f"of the {plural(found.seen, 'person', 'people')} ever seen"
+        yield f"{plural(found.unmatched, f'{people} has', f'{people} have')} no seat by name{theirs}."
+    if seats.without:
+        yield f"{plural(seats.without, 'of the lapsed is', 'of the lapsed are')} not on the seat list."
+    if seats.in_use:
+        hold = plural(seats.in_use, "of the lapsed holds", "of the lapsed hold")
+        yield f"{hold} a seat that is in use under another user id: not freed."
+    if seats.joint:
         yield "Some of the lapsed are user ids of the same seat, which is freed once."
 
 
