@@ -366,6 +366,9 @@ async def test_teams_of_data_that_name_nobody_are_said_to_be_unknown(
         ({"Username": ""}, ["Ann@x.com"], []),
         ({"Username": ""}, ["ann@x.com", "idle@x.com"], []),
         ({"User Email": ""}, ["Ann"], []),
+        ({"User Email": "ann"}, ["Bo@x.com"], []),
+        ({"Username": "ann"}, ["Bo"], []),
+        ({"User Email": "ann"}, ["idle@x.com", "ann"], []),  # whoever has no e-mail is in a team
         ({"User Email": "ann"}, ["idle@x.com", "ann", "bo", "cy"], []),  # nobody is in no team
         ({}, ["idle", "idle@x.com"], []),
     ],
@@ -398,6 +401,21 @@ async def test_teams_of_data_that_lack_the_name_that_the_file_has_are_said_to_be
             found = await call(client, "query_usage", metrics=["searches"], **asked)
             notes = [note for note in found["notes"] if "SRC_ANALYTICS_TEAMS_FILE" in note]
             assert notes == [f"This data {what}, {so}" for what in said]
+
+
+async def test_rows_of_nobody_hide_nobody_who_is_in_no_team(make_settings: Make, tmp_path: Path) -> None:
+    async def answer(exchange: Exchange) -> None:
+        rows = [f",ann@x.com,ann,{TODAY - DAY},1", f"bo-id,,bo,{TODAY - DAY},2", ""]
+        await exchange.answer("\n".join(["User ID,User Email,Username,Date,Searches", *rows]).encode())
+
+    (tmp_path / "teams.csv").write_text("ann@x.com,Data\nbo@x.com,Data\n")
+    settings = {"teams_file": tmp_path / "teams.csv"}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
+        found = await call(client, "query_usage", metrics=["searches"], group_by=["team"])
+    assert found["rows"] == [["(no team)", 3]]
+    assert [note for note in found["notes"] if "SRC_ANALYTICS_TEAMS_FILE" in note] == [
+        "This data has nobody's e-mail, so who is listed by that in SRC_ANALYTICS_TEAMS_FILE may count as in no team."
+    ]
 
 
 async def test_days_with_data_are_told_of_short_ranges_whatever_is_kept(settings: Settings, upstream: Served) -> None:

@@ -90,7 +90,8 @@ def in_no_team(question: Question, sources: Sequence[Source], terms: Terms) -> S
     )
     return Statement(
         "WITH listed AS (SELECT unnest(?::VARCHAR[]) AS name, unnest(?::INTEGER[]) AS entry, "
-        f"unnest(?::VARCHAR[]) AS kind), spelled AS MATERIALIZED {spelled(question, sources)}, "
+        f"unnest(?::VARCHAR[]) AS kind), "
+        f"spelled AS MATERIALIZED (FROM {spelled(question, sources)} WHERE {PERSON} IS NOT NULL), "
         f"members AS (SELECT DISTINCT {PERSON} FROM spelled SEMI JOIN listed USING (name)), "
         "found AS (SELECT DISTINCT entry FROM listed SEMI JOIN spelled USING (name)), "
         "lost AS (SELECT DISTINCT entry, kind FROM listed ANTI JOIN found USING (entry)), "

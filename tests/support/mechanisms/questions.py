@@ -432,6 +432,8 @@ QUESTIONS = (
     Switch("nor where whoever is in no team has a name of that kind", "usage/checks.py",
            'if found[f"without_{k}"] and', "if", _LOST),
     Switch("who is in a team needs no name", "usage/names.py", "{k} = 0 AND NOT member", "{k} = 0", _LOST),
+    Switch("rows of nobody hide nobody", "usage/names.py", "{spelled(question, sources)} WHERE {PERSON} IS NOT NULL), ",
+           "{spelled(question, sources)}), ", f"{_USAGE}test_rows_of_nobody_hide_nobody_who_is_in_no_team"),
     Switch("who is found in one spelling is found", "usage/names.py", "listed ANTI JOIN found USING (entry)",
            "listed ANTI JOIN spelled USING (name)", _LOST),
     Switch("what kind of name is lacking tells whom it loses", "usage/names.py", "FROM lost WHERE kind = '{k}'",
