@@ -689,6 +689,27 @@ async def test_columns_of_several_metrics_can_be_told_apart(settings: Settings) 
     assert "| Searches, change | Searches, change % | Chats | Chats, before | Chats, change |" in text(result)
 
 
+async def test_a_relative_change_is_a_ratio_as_data_and_percent_in_the_text(
+    make_settings: Make, tmp_path: Path
+) -> None:
+    world = world_of(did(ANN, TODAY - 8 * DAY, searches=4, chats=1), did(ANN, TODAY - DAY, searches=5, chats=1))
+    asked = {"period": "last_7_days", "compare_to_previous": True}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        for metrics, title, heading in (
+            (["searches"], "Relative change", "Change %"),
+            (["searches", "chat_events"], "Searches, relative change", "Searches, change %"),
+        ):
+            for grouped in ([], ["user"]):
+                result = await client.call_tool("query_usage", asked | {"metrics": metrics, "group_by": grouped})
+                answer = result.structured_content or {}
+                at = [column["name"] for column in answer["columns"]].index("relative_change_searches")
+                assert answer["columns"][at] == {"name": "relative_change_searches", "title": title, "unit": "ratio"}
+                assert answer["rows"][0][at] == 0.25
+                assert f"{heading}: 25.0%" in text(result)
+                assert title not in text(result)
+                assert (f" | {heading} |" in text(result)) is bool(grouped)
+
+
 async def test_an_end_alone_has_nothing_before_it(settings: Settings) -> None:
     async with connected(settings) as client:
         asked = {"metrics": ["searches"], "end_date": str(TODAY), "compare_to_previous": True}

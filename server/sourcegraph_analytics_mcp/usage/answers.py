@@ -34,12 +34,23 @@ _TITLES: dict[Dimension, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of an answer; `metric` is what it shows, None for a group."""
+    """A column of an answer.
+
+    Args:
+        metric: what it shows, None for a group.
+        in_percent: its title where a text shows its figures in percent, though they are ratios.
+    """
 
     name: str
     title: str
     unit: str
     metric: Metric | None = None
+    in_percent: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Its title in a text."""
+        return self.in_percent or self.title
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +241,9 @@ def _figure_columns(question: Question) -> Iterator[Column]:
     for metric in question.metrics:
         yield Column(metric.name, metric.title, metric.unit, metric)
         if question.compare:
-            change = f"{metric.title}, change" if several else "Change"
+            change, relative = "Change", "Relative change"
+            if several:
+                change, relative = (f"{metric.title}, {kind.lower()}" for kind in (change, relative))
             yield Column(f"previous_{metric.name}", f"{metric.title}, before", metric.unit, metric)
             yield Column(f"change_{metric.name}", change, metric.unit, metric)
-            yield Column(f"relative_change_{metric.name}", f"{change} %", "ratio", metric)
+            yield Column(f"relative_change_{metric.name}", relative, "ratio", metric, in_percent=f"{change} %")

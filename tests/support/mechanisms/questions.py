@@ -24,6 +24,7 @@ _SUMMARY = f"{_USAGE}test_a_summary_and_a_question_about_the_same_days_agree"
 _LOST = f"{_USAGE}test_teams_of_data_that_lack_the_name_that_the_file_has_are_said_to_be_unknown"
 _NOBODYS = f"{_USAGE}test_users_named_by_what_nobody_is_called_by_hear_what_works"
 _SHARE = f"{_USAGE}test_the_share_without_a_language_is_never_rounded_to_all_or_nothing"
+_RELATIVE = f"{_USAGE}test_a_relative_change_is_a_ratio_as_data_and_percent_in_the_text"
 _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_lapsed"
 _WARNED = "test_inactive.py::test_what_the_reports_warn_of_is_said_of_who_lapsed"
 _FIRST_TEAM = "test_inactive.py::test_a_first_line_of_teams_that_may_be_a_header_or_a_person_is_neither"
@@ -488,6 +489,10 @@ QUESTIONS = (
            f"{_USAGE}test_what_has_no_language_is_told_of_the_people_of_the_days_asked_about"),
     Switch("each report has columns of its own", "usage/names.py", "if name in source.columns else", "if name else",
            f"{_USAGE}test_reports_that_are_compared_may_have_other_names_in_them"),
+    Switch("a ratio is not called one of percent", "usage/answers.py", '"Change", "Relative change"',
+           '"Change", "Change %"', _RELATIVE),
+    Switch("nor is percent called a ratio", "usage/answers.py", "return self.in_percent or self.title",
+           "return self.title", _RELATIVE),
     Switch("nor how much of it has come", "surface/tools/usage.py",
            'held = "" if app.masked else', "held =", _GUESS),
     Switch("nor what the store holds", "surface/tools/account.py", 'held = "" if app.masked else', "held =", _GUESS),

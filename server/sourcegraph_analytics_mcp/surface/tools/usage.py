@@ -224,7 +224,7 @@ def _latest(asked: Question) -> bool:
 def _headline(found: Found) -> str:
     figures = [column for column in found.columns if column.metric is not None]
     spoken = [
-        f"{column.title}: {_spoken(value, column)}"
+        f"{column.heading}: {_spoken(value, column)}"
         for column, value in zip(figures, found.totals, strict=True)
         if not found.question.buckets_compared or column.name in BY_NAME
     ]
@@ -255,7 +255,7 @@ def _in_time(found: Found) -> bool:
 
 def _table(found: Found) -> str:
     shown = [index for index, column in enumerate(found.columns) if column.name != "user_id"]
-    headers = [found.columns[index].title for index in shown]
+    headers = [found.columns[index].heading for index in shown]
     groups = {index for index, column in enumerate(found.columns) if column.metric is None}
     rows = [
         [
