@@ -1217,6 +1217,44 @@ async def test_where_the_data_begin_within_what_is_compared_is_said(make_setting
     assert any("one that the range cuts off is not compared" in note for note in after["notes"])
 
 
+@pytest.mark.parametrize("kept", [{}, {"granularity": "by_user_day"}])
+async def test_buckets_of_all_time_are_compared_from_the_second_on(
+    kept: dict[str, str], make_settings: Make, tmp_path: Path
+) -> None:
+    year = TODAY.year - 2
+    first, second, sixth = date(year, 3, 9), date(year, 4, 2), date(year, 6, 30)
+    world = world_of(
+        did(ANN, first, searches=8),
+        did(ANN, second, searches=6),
+        did(BO, sixth, searches=5),
+        did(BO, TODAY, searches=1),
+    )
+    asked = {"metrics": ["searches", "active_users"], "group_by": ["month"], "compare_to_previous": True}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        if kept:
+            await call(client, "export_csv", **kept)
+        found = await call(client, "query_usage", period="all_time", **asked)
+        until = await call(client, "query_usage", end_date=f"{year}-06-15", **asked)
+        bos = await call(client, "query_usage", end_date=f"{year}-06-30", users=["2"], **asked)
+        whole = await refused(client, "query_usage", metrics=["searches"], period="all_time", compare_to_previous=True)
+    blank = [None, None, None]
+    begun = [
+        [f"{year}-03", 8, *blank, 1, *blank],
+        [f"{year}-04", 6, 8, -2, -0.25, 1, 1, 0, 0],
+    ]
+    later = [f"{year}-06", 5, None, 5, None, 1, 0, 1, None]  # nothing is recorded of the month before, but earlier is
+    today = [f"{TODAY:%Y-%m}", 1, None, None, None, 1, 0, None, None]
+    assert found["rows"] == [*begun, later, today]
+    assert found["totals"] == [20, *blank, 2, *blank]
+    assert until["rows"] == begun
+    assert bos["rows"] == [later]
+    when = f"on {first}" if kept else f"in {year}-03"
+    said = f"The data begin {when}, so the first month is compared with nothing; what grows from there may only begin"
+    assert f"{said} there." in found["notes"]
+    assert f"The last month is only counted until {year}-06-15." in until["notes"]
+    assert whole["next_step"] == "Send start_date, or another period."
+
+
 async def test_rows_whose_day_cannot_be_read_are_said_with_every_figure(make_settings: Make) -> None:
     async def answer(exchange: Exchange) -> None:
         rows = [f"1,{TODAY - DAY},10,true", f"2,{TODAY - DAY:%m/%d/%Y},10,true", "3,,10,true"]

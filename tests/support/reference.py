@@ -126,7 +126,7 @@ def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str],
             found.groups[k] = [figure(m, members, length) for m in asked.metrics]
         found.totals = [figure(m, now, (asked.end - start).days + 1) for m in asked.metrics]
         return found
-    first, last = before(asked, time)
+    first, last = before(asked, time) if asked.start else (start, asked.end)
     if time is None:
         old = [row for row in meant if first <= row.day <= last]
         was, lengths = _grouped(old, key), ((last - first).days + 1, (asked.end - start).days + 1)
@@ -139,12 +139,14 @@ def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str],
     for k, members in groups.items():
         bucket = k[place]
         previous = bucket_start(time, bucket - DAY)
-        whole = bucket >= start and (bucket_end(time, bucket) <= asked.end) and bucket_end(time, bucket) < asked.today
+        begun = asked.start is not None or bucket > start  # nothing comes before all data
+        whole = begun and bucket >= start
+        whole = whole and (bucket_end(time, bucket) <= asked.end) and bucket_end(time, bucket) < asked.today
         lengths = (
             (bucket_end(time, previous) - max(previous, first)).days + 1,
             _bucket_days(asked, k, start, asked.end),
         )
-        found.groups[k] = _compared(asked, members, was.get(k, []), lengths, fair=whole)
+        found.groups[k] = _compared(asked, members, was.get(k, []), lengths, fair=whole, known=begun)
     found.totals = [figure(m, now, (asked.end - start).days + 1) for m in asked.metrics]
     return found
 
@@ -262,12 +264,18 @@ def _bucket_days(asked: Asked, key: tuple[Any, ...], start: date, end: date) -> 
 
 
 def _compared(
-    asked: Asked, now: Sequence[Activity], old: Sequence[Activity], days: tuple[int, int], *, fair: bool
+    asked: Asked,
+    now: Sequence[Activity],
+    old: Sequence[Activity],
+    days: tuple[int, int],
+    *,
+    fair: bool,
+    known: bool = True,
 ) -> list[Any]:
-    """Each metric, what it was, the change and the relative change."""
+    """Each metric, what it was (where that is known), the change and the relative change."""
     cells: list[Any] = []
     for metric in asked.metrics:
-        was, is_ = figure(metric, old, days[0]), figure(metric, now, days[1])
+        was, is_ = figure(metric, old, days[0]) if known else None, figure(metric, now, days[1])
         change = ratio = None
         if fair and metric not in DATES:
             adds_up = metric in SUMS or metric == "hours_saved"

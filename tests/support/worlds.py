@@ -265,7 +265,7 @@ def _period(arguments: dict[str, Any], rng: random.Random) -> tuple[date | None,
 def refusal(world: World, asked: Asked) -> set[str]:
     """The codes with which the question must be refused; none if it must be answered."""
     times = [d for d in asked.group_by if d in reference.TIME]
-    if asked.compare and (len(times) > 1 or asked.start is None):
+    if asked.compare and (len(times) > 1 or (asked.start is None and not times)):
         return {"invalid_argument"}
     codes: set[str] = set()
     if not set(asked.teams) <= {*world.team_of.values(), "(no team)"}:

@@ -87,12 +87,10 @@ def _comparison(
     question: Question, covered: tuple[Coverage | None, Coverage | None], rows: int, made: datetime
 ) -> Iterator[str]:
     earlier = question.earlier
-    if earlier is None:
-        return
     if question.buckets_compared:
         yield f"Each {question.time} is compared with the one before it; one that the range cuts off is not compared."
         yield from _beginning(question, covered)
-    else:
+    elif earlier is not None:
         yield f"Compared with {earlier.start} to {earlier.end}{_days_before(covered[0], rows)}."
         if not question.range.over_by(made.date()):
             is_not = "was not" if question.range.over else "is not"
@@ -101,10 +99,16 @@ def _comparison(
 
 def _beginning(question: Question, covered: Sequence[Coverage | None]) -> Iterator[str]:
     """Say where the data begin within what is compared: growth from days without data may be no growth."""
-    first = next((seen.first for seen in covered if seen is not None and seen.first is not None), None)
+    seen = next((seen for seen in covered if seen is not None and seen.first is not None), None)
     earlier = question.earlier
-    if first is not None and earlier is not None and earlier.start is not None and first > earlier.start:
-        yield f"Nothing is recorded from {earlier.start} until {first}; what grows from there may only begin there."
+    if seen is None or seen.first is None:
+        return
+    begin = "what grows from there may only begin there"
+    if earlier is None:
+        when = f"in {seen.first:%Y-%m}" if seen.unit == "month" else f"on {seen.first}"
+        yield f"The data begin {when}, so the first {question.time} is compared with nothing; {begin}."
+    elif earlier.start is not None and seen.first > earlier.start:
+        yield f"Nothing is recorded from {earlier.start} until {seen.first}; {begin}."
 
 
 def _days_before(seen: Coverage | None, rows: int) -> str:
@@ -120,10 +124,9 @@ def _days_before(seen: Coverage | None, rows: int) -> str:
 
 def _partial_buckets(question: Question, today: date) -> Iterator[str]:
     unit, days = question.time, question.range
-    if unit is None or unit == "day" or days.start is None or days.end is None:
+    if unit is None or unit == "day":
         return
-    first, last = bucket_start(unit, days.start), bucket_start(unit, days.end)
-    if first < days.start:
+    if days.start is not None and bucket_start(unit, days.start) < days.start:
         yield f"The first {unit} is only counted from {days.start}."
-    if days.over and bucket_end(unit, last) > days.end:
+    if days.end is not None and days.over and bucket_end(unit, bucket_start(unit, days.end)) > days.end:
         yield f"The last {unit} is only counted until {days.end}."

@@ -70,9 +70,7 @@ class Range:
             AnalyticsError: `invalid_argument` when the start is open.
         """
         if self.start is None or self.end is None:
-            raise invalid(
-                "Without a start there is no period before.", "Give start_date and end_date, or another period."
-            )
+            raise invalid("Without a start there is no period before.", "Send start_date, or another period.")
         if self.months is not None:
             return Range(add_months(self.start, -self.months), self.start - _DAY, over=True, months=self.months)
         length = self.length or (self.end - self.start).days + 1

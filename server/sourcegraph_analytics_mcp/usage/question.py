@@ -63,10 +63,8 @@ class Question:
             raise invalid("A metric or a group is named twice.", "Name each once.")
         if self.compare and sum(d in TIME for d in self.group_by) > 1:
             raise invalid("Two time groups cannot be compared with what came before.", "Group by one of them.")
-        if self.compare and (self.range.start is None or self.range.end is None):
-            self.range.before()  # says what to do instead
         try:
-            self.earlier  # noqa: B018 - raises where there is none
+            self.earlier  # noqa: B018 - raises where there should be some and are none
         except OverflowError:
             raise invalid("There are no days before that start_date to compare with.", "Send a later one.") from None
         return self
@@ -104,14 +102,21 @@ class Question:
 
     @property
     def earlier(self) -> Range | None:
-        """The days that are compared with, None without a comparison."""
+        """The days before the range that are compared with; None without a comparison, or where it has all before it.
+
+        Raises:
+            AnalyticsError: `invalid_argument` where the whole of an open range would be compared.
+            OverflowError: where there are no such days.
+        """
         if not self.compare:
             return None
         if self.time is None:
             return self.range.before()
-        first = bucket_start(self.time, self.range.start or date.min)
+        if self.range.start is None:
+            return None
+        first = bucket_start(self.time, self.range.start)
         before = bucket_start(self.time, first - timedelta(days=1))
-        return Range(before, (self.range.start or date.min) - timedelta(days=1), over=True)
+        return Range(before, self.range.start - timedelta(days=1), over=True)
 
     @property
     def ranges(self) -> tuple[Range, ...]:

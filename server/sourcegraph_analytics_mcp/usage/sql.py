@@ -38,12 +38,13 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
     now, before = sources[-1], sources[0] if question.compare else None
     ctes = people(question, sources, terms, statement)
     ctes += _aggregate("n", question, now, question.range, terms, statement, split=split)
-    earlier = question.earlier
-    if before is not None and earlier is not None:
-        days = earlier if not question.buckets_compared else Range(earlier.start, question.range.end, over=True)
+    days = question.earlier
+    if question.buckets_compared:
+        days = Range(days.start if days else None, question.range.end, over=True)
+    if before is not None and days is not None:
         ctes += ", " + _aggregate("b", question, before, days, terms, statement, shifted=question.buckets_compared)
     groups = [_key(d) for d in question.group_by]
-    columns = ", ".join(_columns(question, terms, compared=before is not None))
+    columns = ", ".join(_columns(question, now, terms, compared=before is not None))
     joined = "FROM n"
     if before is not None:
         same = " AND ".join(f"n.{g} IS NOT DISTINCT FROM b.{g}" for g in ("total", *groups))
@@ -159,16 +160,16 @@ def _days(question: Question, source: Source, days: Range, terms: Terms, shifted
     return f"CASE WHEN grouping({_key(times[0])}) = 1 THEN {whole} ELSE {part} END"
 
 
-def _columns(question: Question, terms: Terms, *, compared: bool) -> list[str]:
+def _columns(question: Question, source: Source, terms: Terms, *, compared: bool) -> list[str]:
     """Each metric, and with a comparison its previous value, change and relative change."""
     if not compared:
         return [f"n.{m.name}" for m in question.metrics]
     columns: list[str] = []
     for metric in question.metrics:
         now, before = _value("n", metric), _value("b", metric)
-        fair = _fair(question, terms)
+        fair = _fair(question, source, terms)
         if question.buckets_compared:
-            before = f"CASE WHEN n.total = 0 THEN {before} END"
+            before = f"CASE WHEN {_begun(question, source, terms)} THEN {before} END"
         columns += [f"{now} AS {metric.name}", f"{before} AS previous_{metric.name}"]
         if metric.unit == "date":
             columns += [f"NULL AS change_{metric.name}", f"NULL AS relative_change_{metric.name}"]
@@ -189,13 +190,21 @@ def _base(side: str, metric: Metric) -> str:
     return f"coalesce({side}.{metric.name}, 0)" if metric.additive else _value(side, metric)
 
 
-def _fair(question: Question, terms: Terms) -> str:
+def _begun(question: Question, source: Source, terms: Terms) -> str:
+    """Whether the data begin before a time bucket; the totals are of none."""
+    if question.range.start is not None or question.time is None:
+        return "n.total = 0"
+    return f"n.{_key(question.time)} > DATE '{source.first_day or terms.made}'"
+
+
+def _fair(question: Question, source: Source, terms: Terms) -> str:
     """Whether a comparison means anything: both sides are whole, and over for the question and its data."""
     if not question.buckets_compared or question.time is None:
         return "true" if question.range.over_by(terms.made) else "false"
     start, over = question.range.start, question.range.over_until(terms.made)
     key, step = f"n.{_key(question.time)}", _STEP[question.time]
-    return f"({key} >= DATE '{start}' AND CAST({key} + {step} AS DATE) - 1 <= DATE '{over}')"
+    begun = f"{key} >= DATE '{start}'" if start else _begun(question, source, terms)
+    return f"({begun} AND CAST({key} + {step} AS DATE) - 1 <= DATE '{over}')"
 
 
 def _order(question: Question, groups: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ _LOST = f"{_USAGE}test_teams_of_data_that_lack_the_name_that_the_file_has_are_sa
 _NOBODYS = f"{_USAGE}test_users_named_by_what_nobody_is_called_by_hear_what_works"
 _SHARE = f"{_USAGE}test_the_share_without_a_language_is_never_rounded_to_all_or_nothing"
 _RELATIVE = f"{_USAGE}test_a_relative_change_is_a_ratio_as_data_and_percent_in_the_text"
+_ALL_TIME = f"{_USAGE}test_buckets_of_all_time_are_compared_from_the_second_on"
 _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_lapsed"
 _WARNED = "test_inactive.py::test_what_the_reports_warn_of_is_said_of_who_lapsed"
 _FIRST_TEAM = "test_inactive.py::test_a_first_line_of_teams_that_may_be_a_header_or_a_person_is_neither"
@@ -493,6 +494,18 @@ QUESTIONS = (
            '"Change", "Change %"', _RELATIVE),
     Switch("nor is percent called a ratio", "usage/answers.py", "return self.in_percent or self.title",
            "return self.title", _RELATIVE),
+    Switch("buckets of all time are compared", "usage/question.py",
+           "        if self.range.start is None:\n            return None\n",
+           "        if self.range.start is None:\n            return self.range.before()\n", _ALL_TIME),
+    Switch("the first of them is not", "usage/sql.py", "if question.range.start is not None or question.time is None:",
+           "if True:", _ALL_TIME),
+    Switch("nor are its changes told", "usage/sql.py", "else _begun(question, source, terms)", 'else "true"',
+           _ALL_TIME),
+    Switch("where all data begin is said", "usage/notes.py", "    if earlier is None:\n        when",
+           "    if earlier is None and False:\n        when", _ALL_TIME),
+    Switch("a last month that is cut off is said wherever the range begins", "usage/notes.py",
+           "if days.end is not None and days.over and", "if days.start and days.end is not None and days.over and",
+           _ALL_TIME),
     Switch("nor how much of it has come", "surface/tools/usage.py",
            'held = "" if app.masked else', "held =", _GUESS),
     Switch("nor what the store holds", "surface/tools/account.py", 'held = "" if app.masked else', "held =", _GUESS),
