@@ -466,7 +466,7 @@ async def test_what_has_no_language_is_told_of_what_is_asked_about_alone(make_se
             ({"clients": ["VSCode.cody"]}, None),
         ):
             notes = " ".join((await call(client, "query_usage", **asked, **filters))["notes"])
-            told = f"{share} of completion_suggestions has no language recorded." if share else "Days with data"
+            told = f"{share} of completion_suggestions has no language recorded." if share else "Days with any data"
             assert (told in notes, "no language" in notes) == (True, share is not None)
         nothing = await refused(client, "query_usage", users=["2"], clients=["JetBrains.cody"], **asked)
     assert "There is no language 'Go'" not in nothing["message"]
@@ -722,6 +722,111 @@ async def test_days_with_data_are_told(make_settings: Make, tmp_path: Path) -> N
     async with served(world, make_settings, tmp_path) as (client, _):
         answer = await call(client, "query_usage", metrics=["active_days"], period="last_7_days")
     assert f"Days with data: 2 of 7, {TODAY - 3 * DAY} to {TODAY - 2 * DAY}." in answer["notes"]
+
+
+def without_a_row(answer: dict[str, Any]) -> list[str]:
+    """What an answer says of time buckets without a row."""
+    return [note for note in answer["notes"] if note.startswith("Without a row")]
+
+
+async def test_days_without_what_is_asked_are_said(make_settings: Make, tmp_path: Path) -> None:
+    days = [TODAY - n * DAY for n in range(7, 0, -1)]
+    rows = [*(did(ANN, day, searches=1) for day in (*days, TODAY)), *(did(BO, day, searches=1) for day in days[1:3])]
+    teams = {"ann@example.com": "Data", "2": "Web", "somebody@example.com": "Away"}
+    by_day = {"metrics": ["active_users", "searches"], "group_by": ["day"], "period": "last_7_days"}
+    zero = "People and days are 0 there, other figures none recorded"
+    of = f"is there: 5 days, of 7 with data. {zero}; an average over days"
+    async with served(world_of(*rows, team_of=teams), make_settings, tmp_path) as (client, _):
+        result = await client.call_tool("query_usage", by_day | {"teams": ["Web"]})
+        bos = result.structured_content or {}
+        assert [row[0] for row in bos["rows"]] == [str(day) for day in days[1:3]]
+        assert f"Days with any data, not only of what is asked: 7 of 7, {days[0]} to {days[-1]}." == bos["notes"][0]
+        (said,) = without_a_row(bos)
+        assert said == f"Without a row, as nothing of what is asked {of} must take in those without a row."
+        assert f"- {said}\n" in text(result)
+        for more, told in (
+            ({"users": ["2"], "group_by": ["day", "client"]}, [said]),
+            ({"users": ["2"], "compare_to_previous": True}, [f"{said} A fall to nothing there is in no row."]),
+            ({"clients": ["server.web"], "users": ["2"]}, [said]),
+            ({"teams": ["Away"]}, [said.replace("5 days", "7 days")]),
+            ({"teams": ["Data", "Web"]}, []),
+            ({"users": ["2"], "group_by": ["user"]}, []),
+            ({}, []),
+            ({"group_by": ["day", "user"]}, []),
+        ):
+            answer = await call(client, "query_usage", **(by_day | more))
+            assert without_a_row(answer) == told, more
+            assert ("any data" in answer["notes"][0]) is any(name in more for name in ("users", "teams")), more
+        compared = await call(
+            client, "query_usage", metrics=["searches"], users=["2"], start_date=str(days[2]), end_date=str(days[3]),
+            compare_to_previous=True,
+        )  # fmt: skip
+    assert any(f"{days[1]}, days with any data: 2, {days[0]} to {days[1]}." in note for note in compared["notes"])
+
+
+async def test_weeks_and_months_without_what_is_asked_are_those_that_have_any_data(
+    make_settings: Make, tmp_path: Path
+) -> None:
+    first = date.fromisocalendar(
+        TODAY.year - 1, 10, 1
+    )  # nothing is recorded in this week, nor until the next Wednesday
+    world = world_of(
+        *(did(ANN, first + n * DAY, searches=1) for n in (9, 15, 23, 24, 31)),
+        *(did(BO, first + n * DAY, searches=1) for n in (16, 30)),
+    )
+    asked = {"metrics": ["searches"], "users": ["2"], "start_date": str(first), "end_date": str(first + 34 * DAY)}
+    months = {**asked, "start_date": f"{first.year}-01-01", "end_date": f"{first.year}-12-31", "users": ["1"]}
+    more = world_of(*world.company.activities, did(BO, date(first.year, 7, 1), searches=1))
+    async with served(more, make_settings, tmp_path) as (client, _):
+        weekly = await call(client, "query_usage", **asked, group_by=["week"])
+        both = await call(client, "query_usage", **asked, group_by=["month", "week"])
+        monthly = await call(client, "query_usage", **months, group_by=["month"])
+        quarterly = await call(client, "query_usage", **months, group_by=["quarter"])
+    assert [row[0] for row in weekly["rows"]] == [str(first + n * DAY) for n in (14, 28)]
+    assert "is there: 2 weeks, of 4 with data." in without_a_row(weekly)[0]
+    split = len({(row.day.month, row.day.isocalendar().week) for row in world.company.activities})
+    assert f"is there: 2 combinations of month and week, of {split} with data." in without_a_row(both)[0]
+    counted = len({row.day.month for row in more.company.activities})
+    assert f"is there: 1 month, of {counted} with data." in without_a_row(monthly)[0]
+    assert "1 quarter, of" in without_a_row(quarterly)[0]
+    assert monthly["notes"][0].startswith("Months with any data, not only of what is asked: ")
+    assert not any("not over" in note for note in (*without_a_row(weekly), *without_a_row(monthly)))
+
+
+async def test_a_bucket_without_what_is_asked_may_not_be_over(make_settings: Make, tmp_path: Path) -> None:
+    before = TODAY.replace(day=1) - 40 * DAY
+    monday = before - before.weekday() * DAY
+    world = world_of(
+        *(did(ANN, day) for day in (before, monday, TODAY)),
+        did(BO, before),
+        did(CY, monday - DAY),
+        did(CY, before + DAY),
+    )
+    asked = {"metrics": ["active_users"], "users": ["2"]}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        for group in ("day", "week", "month"):
+            running = await call(client, "query_usage", **asked, group_by=[group], start_date=str(before))
+            assert without_a_row(running)[0].endswith(" The last is not over."), group
+        cut_off = {"start_date": str(monday - DAY), "end_date": str(monday), "users": ["3"]}
+        anns = await call(client, "query_usage", **(asked | {"users": ["1"]}), group_by=["day"], start_date=str(before))
+        over = await call(client, "query_usage", **(asked | cut_off), group_by=["week"])
+    for found in (anns, over):
+        assert without_a_row(found)[0].endswith(" must take in those without a row.")
+
+
+async def test_rows_without_a_day_are_of_no_bucket_without_a_row(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        head = "Instance user ID,Client Name,Timestamp Date,Language,Searches"
+        rows = [f"1,a,{TODAY - DAY},,1", "2,a,,,1", f"2,a,{TODAY - DAY},,1", f"2,a,{TODAY - 2 * DAY},,1"]
+        await exchange.answer("\n".join([head, *rows, ""]).encode())
+
+    asked = {"metrics": ["searches"], "group_by": ["day"], "period": "all_time"}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        first = await call(client, "query_usage", **asked, users=["1"])
+        second = await call(client, "query_usage", **asked, users=["2"])
+    assert "is there: 1 day, of 2 with data." in without_a_row(first)[0]
+    assert [row[-1] for row in second["rows"]] == [1, 1, 1]
+    assert without_a_row(second) == []
 
 
 async def test_every_team_and_nobodys_team_make_the_whole(

@@ -62,10 +62,12 @@ class Asked:
 
 @dataclass
 class Expected:
-    """Every group's figures by its key, and the totals."""
+    """Every group's figures by its key, and the totals; of the time buckets with data how many have no group."""
 
     groups: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)
     totals: list[Any] = field(default_factory=list)
+    silent: int = 0
+    recorded: int = 0
 
 
 Shown = Callable[[Person], tuple[str, str]]  # the e-mail and the username that upstream shows, blank if none
@@ -119,7 +121,10 @@ def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str],
         return tuple(_part(d, row, known, shift) for d in asked.group_by)
 
     groups = _grouped(now, key)
-    found = Expected()
+    buckets = {
+        _buckets(asked, row) for row in rows if (not asked.start or row.day >= asked.start) and row.day <= asked.end
+    }
+    found = Expected(silent=len(buckets - {_buckets(asked, row) for row in now}), recorded=len(buckets))
     if not asked.compare:
         for k, members in groups.items():
             length = _bucket_days(asked, k, start, asked.end) if time else (asked.end - start).days + 1
@@ -248,6 +253,10 @@ def _part(dimension: str, row: Activity, known: Names, shift: bool) -> Any:
         "client": row.client or None,
         "language": row.language or None,
     }[dimension]
+
+
+def _buckets(asked: Asked, row: Activity) -> tuple[date, ...]:
+    return tuple(bucket_start(d, row.day) for d in asked.group_by if d in TIME)
 
 
 def _grouped(rows: Iterable[Activity], key: Callable[[Activity], tuple[Any, ...]]) -> dict[tuple[Any, ...], list[Any]]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -322,9 +323,20 @@ def judge(world: World, arguments: dict[str, Any], asked: Asked, result: Any) ->
     wanted = reference.expected(asked, world.company.activities, world.team_of, world.shown)
     answer = result.structured_content
     _same_row(wanted.totals, _totals(answer, asked), arguments, "totals")
+    _same_silence(arguments, wanted, answer["notes"])
     if asked.group_by:
         _same_groups(asked, arguments, wanted, answer)
     return True
+
+
+def _same_silence(arguments: dict[str, Any], wanted: reference.Expected, notes: Sequence[str]) -> None:
+    """It is said how many time buckets of those with data have no row, and only where there are any."""
+    said = [
+        re.search(r"is there: ([\d,]+) .*, of ([\d,]+) with data\.", n) for n in notes if n.startswith("Without a row")
+    ]
+    counts = [tuple(int(count.replace(",", "")) for count in found.groups()) for found in said if found]
+    if len(said) != len(counts) or counts != ([(wanted.silent, wanted.recorded)] if wanted.silent else []):
+        raise Disagreement(f"{notes} instead of {wanted.silent} buckets of {wanted.recorded}: {arguments}")
 
 
 def _totals(answer: dict[str, Any], asked: Asked) -> list[Any]:

@@ -16,7 +16,7 @@ from ..exports.store import Store
 from ..exports.wishes import Wish, Wishes
 from ..upstream.models import ReportRequest
 from .checks import Checks, check_columns, languages
-from .coverage import Coverage, covered
+from .coverage import Coverage, Silence, covered
 from .metrics import Metric, Minutes
 from .notes import notes
 from .people import Teams
@@ -133,7 +133,8 @@ class Answers:
         seen = await self._coverage(question.range, exports[-1], now, tables)
         earlier = question.earlier
         seen_before = await self._coverage(earlier, exports[0], before, tables) if before and earlier else None
-        said = (*notes(question, exports, (seen_before, seen), today, self._minutes), *partly, *teams)
+        silence = Silence.of(question, found[0])
+        said = (*notes(question, exports, (seen_before, seen), today, self._minutes, silence), *partly, *teams)
         return _shaped(question, found, exports, seen, said, today)
 
     async def _terms(self, question: Question, made: date) -> Terms:

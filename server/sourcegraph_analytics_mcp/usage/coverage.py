@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from ..exports.engine.questions import Questions
 from .periods import Range
+from .question import Question, bucket_end
 from .source import Source, within
 
 
@@ -18,6 +20,29 @@ class Coverage:
     last: date | None
     count: int
     unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Time buckets that have data, but nothing of what is asked, so that no row tells of them.
+
+    Args:
+        count: how many they are.
+        recorded: how many have data at all.
+        last: the last day of the last of them.
+    """
+
+    count: int
+    recorded: int
+    last: date
+
+    @classmethod
+    def of(cls, question: Question, totals: Mapping[str, Any]) -> "Silence | None":
+        """What the row of totals of an answer says of them; None where every bucket with data has a row."""
+        if question.time is None or not totals.get("silent"):
+            return None
+        last = bucket_end(question.time, date.fromisoformat(totals["last_silent"]))
+        return cls(totals["silent"], totals["recorded"], last)
 
 
 async def covered(

@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 
 from ..exports import remarks
 from ..exports.models import Export, range_words
-from .coverage import Coverage
+from .coverage import Coverage, Silence
 from .metrics import Minutes
 from .question import Question, bucket_end, bucket_start
 
@@ -18,15 +18,19 @@ def notes(
     covered: tuple[Coverage | None, Coverage | None],
     today: date,
     minutes: Minutes,
+    silence: Silence | None = None,
 ) -> Iterator[str]:
     """Sentences about one answer.
 
     Args:
         exports: what it rests on; with a comparison of figures without days, the earlier one first.
         covered: days with data in the range compared with, and in the one asked about.
+        silence: time buckets without a row in the answer, though they have data.
     """
     days, made = question.range, exports[-1].created_at
     yield _covered(question, covered[1], exports[-1].row_count)
+    if silence is not None:
+        yield _silent(question, silence, made.date())
     if days.clamped_from:
         yield f"The end {days.clamped_from} lies in the future; the range ends today, {today} (UTC)."
     if not days.over:
@@ -77,10 +81,27 @@ def _covered(question: Question, seen: Coverage | None, rows: int) -> str:
         return f"{NO_DAYS}; group_by month tells the months."
     if seen is None or seen.first is None:
         return "No activity is recorded in this range; that says nothing about days outside it."
+    data = "any data, not only of what is asked" if question.narrowed else "data"
     if seen.unit == "month":
-        return f"Months with data: {seen.count}, {seen.first:%Y-%m} to {seen.last:%Y-%m}."
+        return f"Months with {data}: {seen.count}, {seen.first:%Y-%m} to {seen.last:%Y-%m}."
     of = f" of {asked}" if asked else ""
-    return f"Days with data: {seen.count}{of}, {seen.first} to {seen.last}."
+    return f"Days with {data}: {seen.count}{of}, {seen.first} to {seen.last}."
+
+
+def _silent(question: Question, silence: Silence, made: date) -> str:
+    """What rows that are not there stand for, so that nobody takes the rows for all there is."""
+    unit, of = str(question.time), ""
+    if len(question.times) > 1:
+        unit, of = "combination", f" of {' and '.join(question.times)}"
+    count = f"{silence.count:,} {unit}{'' if silence.count == 1 else 's'}{of}"
+    fall = " A fall to nothing there is in no row." if question.compare else ""
+    end = min(silence.last, question.range.end or made)
+    unfinished = " The last is not over." if end > question.range.over_until(made) else ""
+    return (
+        f"Without a row, as nothing of what is asked is there: {count}, of {silence.recorded:,} with data. "
+        "People and days are 0 there, other figures none recorded; "
+        f"an average over {unit}s{of} must take in those without a row.{fall}{unfinished}"
+    )
 
 
 def _comparison(
@@ -91,7 +112,7 @@ def _comparison(
         yield f"Each {question.time} is compared with the one before it; one that the range cuts off is not compared."
         yield from _beginning(question, covered)
     elif earlier is not None:
-        yield f"Compared with {earlier.start} to {earlier.end}{_days_before(covered[0], rows)}."
+        yield f"Compared with {earlier.start} to {earlier.end}{_days_before(question, covered[0], rows)}."
         if not question.range.over_by(made.date()):
             is_not = "was not" if question.range.over else "is not"
             yield f"The range {is_not} over, so changes are not comparable and left blank."
@@ -111,15 +132,16 @@ def _beginning(question: Question, covered: Sequence[Coverage | None]) -> Iterat
         yield f"Nothing is recorded from {earlier.start} until {seen.first}; {begin}."
 
 
-def _days_before(seen: Coverage | None, rows: int) -> str:
+def _days_before(question: Question, seen: Coverage | None, rows: int) -> str:
     """What the base of a comparison rests on: growth from days without data may be no growth."""
     if (seen is None and not rows) or (seen is not None and seen.first is None):
         return ", where no activity is recorded; the data may begin later"
     if seen is None:
         return ""
+    data = "any data" if question.narrowed else "data"
     if seen.unit == "month":
-        return f", months with data: {seen.count}"
-    return f", days with data: {seen.count}, {seen.first} to {seen.last}"
+        return f", months with {data}: {seen.count}"
+    return f", days with {data}: {seen.count}, {seen.first} to {seen.last}"
 
 
 def _partial_buckets(question: Question, today: date) -> Iterator[str]:

@@ -49,6 +49,11 @@ class Question:
         return next((dimension for dimension in TIME if dimension in self.group_by), None)
 
     @property
+    def times(self) -> tuple[Dimension, ...]:
+        """All of them, in the order asked for."""
+        return tuple(dimension for dimension in self.group_by if dimension in TIME)
+
+    @property
     def buckets_compared(self) -> bool:
         """Whether each time bucket is compared with the one before it, rather than the whole with the period before."""
         return self.compare and self.time is not None
@@ -61,7 +66,7 @@ class Question:
         """
         if len(set(self.group_by)) < len(self.group_by) or len(set(self.metrics)) < len(self.metrics):
             raise invalid("A metric or a group is named twice.", "Name each once.")
-        if self.compare and sum(d in TIME for d in self.group_by) > 1:
+        if self.compare and len(self.times) > 1:
             raise invalid("Two time groups cannot be compared with what came before.", "Group by one of them.")
         try:
             self.earlier  # noqa: B018 - raises where there should be some and are none
@@ -218,7 +223,7 @@ def bucket_start(dimension: Dimension, day: date) -> date:
 
 
 def bucket_end(dimension: Dimension, start: date) -> date:
-    """The last day of the ISO week, month or quarter that begins on a day."""
-    if dimension == "week":
-        return start + timedelta(days=6)
+    """The last day of the day, ISO week, month or quarter that begins on a day."""
+    if dimension in ("day", "week"):
+        return start + timedelta(days=6 if dimension == "week" else 0)
     return add_months(start, 1 if dimension == "month" else 3) - timedelta(days=1)

@@ -52,13 +52,29 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
         joined = f"FROM n {kind} JOIN b ON {same}"
     extra = "".join(f", n.all_{name}, n.blank_{name}" for name in split)
     keys = "".join(f", {_either(g, before)} AS {g}" for g in (*groups, *labels(question)))
+    beside = ""
+    if question.narrowed and question.time is not None:
+        ctes, beside = f"{ctes}, silence AS ({_silence(question, now, question.time)})", ", silence"
     order = f"ORDER BY total DESC, {_order(question, groups)}"
     statement.sql = (
         f"WITH {ctes}, answer AS (SELECT {_either('total', before)} AS total{keys}, {columns}{extra} {joined}), "
-        f"page AS (SELECT *, count(*) OVER () AS matched FROM answer {order} LIMIT {question.limit + 1}) "
+        f"page AS (SELECT *, count(*) OVER () AS matched FROM answer{beside} {order} LIMIT {question.limit + 1}) "
         f"{labelled(question, now) if labelled_late(question) else 'SELECT * FROM page'} {order}"
     )
     return statement
+
+
+def _silence(question: Question, source: Source, finest: Dimension) -> str:
+    """How many time buckets have data, and how many of them, the last of which, have nothing of what is asked."""
+    keys = ", ".join(map(_key, question.times))
+    buckets = ", ".join(f"{_expression(d, source, shifted=False)} AS {_key(d)}" for d in question.times)
+    days = f"{within(source, question.range)} AND {source.time} IS NOT NULL"
+    return (
+        f"SELECT count(*) AS recorded, count(*) - count(told) AS silent, "
+        f"max({_key(finest)}) FILTER (told IS NULL) AS last_silent "
+        f"FROM (SELECT DISTINCT {buckets} FROM {source.table} WHERE {days}) "
+        f"LEFT JOIN (SELECT DISTINCT {keys}, true AS told FROM n) USING ({keys})"
+    )
 
 
 def blanks(columns: Sequence[str]) -> list[str]:
@@ -107,7 +123,7 @@ def _few_rows(
     question: Question, source: Source, terms: Terms, where: str, split: Sequence[str], *, shifted: bool
 ) -> str:
     """The rows of a range; where no figure asks for days, summed up by group and person, which leaves few of them."""
-    keys = [f"{_expression(d, source, shifted)} AS {_key(d)}" for d in question.group_by if d != "team"]
+    keys = [f"{_expression(d, source, shifted=shifted)} AS {_key(d)}" for d in question.group_by if d != "team"]
     needed = {column for metric in question.metrics for column in metric.columns(terms.minutes)} | set(split)
     keys += ["language"] if split else []
     if source.time is None or "timestamp_date" in needed:  # column by column, as others may be called what is ours
@@ -117,7 +133,7 @@ def _few_rows(
     return f"SELECT {', '.join([*keys, *sums])} FROM {source.table} WHERE {where} GROUP BY ALL"
 
 
-def _expression(dimension: Dimension, source: Source, shifted: bool) -> str:
+def _expression(dimension: Dimension, source: Source, *, shifted: bool) -> str:
     if dimension not in TIME:
         return _COLUMN[dimension]
     bucket = _BUCKET[dimension].format(t=source.time)
@@ -151,7 +167,7 @@ def _days(question: Question, source: Source, days: Range, terms: Terms, shifted
     start = days.start or source.first_day or terms.made
     end = min(days.end or terms.made, terms.made)
     whole = f"{max((end - start).days + 1, 0)}"
-    times = [dimension for dimension in question.group_by if dimension in TIME]
+    times = question.times
     if not times:
         return whole
     begins = [f"CAST({_key(d)} - {_STEP[d]} AS DATE)" if shifted else _key(d) for d in times]

@@ -26,6 +26,9 @@ _NOBODYS = f"{_USAGE}test_users_named_by_what_nobody_is_called_by_hear_what_work
 _SHARE = f"{_USAGE}test_the_share_without_a_language_is_never_rounded_to_all_or_nothing"
 _RELATIVE = f"{_USAGE}test_a_relative_change_is_a_ratio_as_data_and_percent_in_the_text"
 _ALL_TIME = f"{_USAGE}test_buckets_of_all_time_are_compared_from_the_second_on"
+_SILENT = f"{_USAGE}test_days_without_what_is_asked_are_said"
+_SILENT_WEEKS = f"{_USAGE}test_weeks_and_months_without_what_is_asked_are_those_that_have_any_data"
+_UNFINISHED = f"{_USAGE}test_a_bucket_without_what_is_asked_may_not_be_over"
 _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_lapsed"
 _WARNED = "test_inactive.py::test_what_the_reports_warn_of_is_said_of_who_lapsed"
 _FIRST_TEAM = "test_inactive.py::test_a_first_line_of_teams_that_may_be_a_header_or_a_person_is_neither"
@@ -506,6 +509,25 @@ QUESTIONS = (
     Switch("a last month that is cut off is said wherever the range begins", "usage/notes.py",
            "if days.end is not None and days.over and", "if days.start and days.end is not None and days.over and",
            _ALL_TIME),
+    Switch("days of all data are called so", "usage/notes.py", '"any data, not only of what is asked" if', '"data" if',
+           _SILENT),
+    Switch("so are those compared with", "usage/notes.py", '"any data" if', '"data" if', _SILENT),
+    Switch("time buckets without a row are said", "usage/notes.py", "    if silence is not None:", "    if False:",
+           f"{_SILENT} {_SILENT_WEEKS}"),
+    Switch("they are those with data", "usage/sql.py", "FILTER (told IS NULL) AS last_silent \"\n"
+           '        f"FROM (SELECT DISTINCT {buckets} FROM {source.table} WHERE {days})',
+           "FILTER (told IS NULL) AS last_silent \"\n"
+           '        f"FROM (SELECT DISTINCT {buckets} FROM {source.table} WHERE {source.time} IS NOT NULL)', _SILENT),
+    Switch("rows without a day are of none", "usage/sql.py", " AND {source.time} IS NOT NULL\"", '"',
+           f"{_USAGE}test_rows_without_a_day_are_of_no_bucket_without_a_row"),
+    Switch("a fall to nothing is said", "usage/notes.py", 'row." if question.compare else', 'row." if False else',
+           _SILENT),
+    Switch("a bucket without a row may not be over", "usage/notes.py", 'over." if end >', 'over." if end <',
+           _UNFINISHED),
+    Switch("one that the range cuts off is over", "usage/notes.py", "min(silence.last, question.range.end or made)",
+           "silence.last", _UNFINISHED),
+    Switch("a day ends with itself", "usage/question.py", 'days=6 if dimension == "week" else 0', "days=6",
+           _UNFINISHED),
     Switch("nor how much of it has come", "surface/tools/usage.py",
            'held = "" if app.masked else', "held =", _GUESS),
     Switch("nor what the store holds", "surface/tools/account.py", 'held = "" if app.masked else', "held =", _GUESS),
