@@ -141,6 +141,77 @@ async def test_results_are_bounded_and_say_so(queried: tuple[Client, str, Path])
     assert len(json.dumps(wide)) < 60_000
 
 
+async def _both(queried: tuple[Client, str, Path], sql: str, limit: int = 200) -> tuple[str, dict[str, Any]]:
+    """What a query answers as text and as data."""
+    client, export_id, _ = queried
+    result = await client.call_tool("query_export", {"export_id": export_id, "sql": sql, "limit": limit})
+    assert not result.is_error, text(result)
+    assert result.structured_content is not None
+    return text(result), result.structured_content
+
+
+@pytest.mark.parametrize(
+    ("value", "begins"),
+    [
+        ("list_transform(range(99), lambda i: 'Name ' || i)", '["Name 0", "Name 1", '),
+        ("{'a': list_transform(range(99), lambda i: 'Name ' || i), 'b': 1}", '{"a": ["Name 0", '),
+        ("MAP {'k': range(300)}", '{"k": [0, 1, 2, '),
+        ("repeat(chr(8238), 100)", "\\u{202E}\\u{202E}"),
+        ("[repeat(chr(8238), 80)]", '["\\u{202E}\\u{202E}'),
+        ("repeat('x', 501)", "xxx"),
+    ],
+)
+async def test_a_cell_that_is_cut_is_cut_alike_in_text_and_data_and_said(
+    queried: tuple[Client, str, Path], value: str, begins: str
+) -> None:
+    said, data = await _both(queried, f"SELECT {value} AS v")
+    ((shown,),) = data["rows"]
+    assert shown.startswith(begins)
+    assert shown.endswith("…")
+    assert 490 < len(shown) <= 500
+    assert said.splitlines()[-1].replace("\\[", "[").replace("\\]", "]").replace("\\\\", "\\") == f"| {shown} |"
+    assert data["notes"] == ["1 cell was cut to 500 characters."]
+    assert data["notes"][0] in said
+
+
+async def test_cells_that_just_fit_are_whole_and_several_are_counted(queried: tuple[Client, str, Path]) -> None:
+    _, whole = await _both(queried, "SELECT repeat('x', 500), [repeat('x', 496)], repeat(chr(8238), 62)")
+    _, cut = await _both(queried, "SELECT repeat('x', 501), [repeat('x', 497)], 'x'")
+    assert whole["notes"] == []
+    assert whole["rows"] == [["x" * 500, ["x" * 496], "\\u{202E}" * 62]]
+    assert cut["notes"] == ["2 cells were cut to 500 characters."]
+
+
+async def test_why_there_are_more_rows_is_said(queried: tuple[Client, str, Path]) -> None:
+    few, _ = await _both(queried, "FROM range(5000)", limit=20)
+    most, _ = await _both(queried, "FROM range(5000)", limit=1000)
+    long, long_data = await _both(queried, "SELECT repeat('x', 499) FROM range(1000)", limit=1000)
+    wide, wide_data = await _both(queried, "SELECT " + ", ".join(["repeat('x', 450)"] * 95))
+    every, _ = await _both(queried, "FROM range(20)", limit=20)
+    assert "UTC. There are more; raise limit (up to 1,000) or aggregate.\n" in few
+    assert "UTC. There are more; filter or aggregate.\n" in most
+    assert long_data["notes"] == ["Rows beyond 40,000 characters were left out; select fewer columns or aggregate."]
+    assert f"UTC. There are more.\n- {long_data['notes'][0]}\n" in long
+    assert wide_data["notes"] == ["The first row alone is longer than 40,000 characters; select fewer columns."]
+    assert f"UTC. There are more.\n- {wide_data['notes'][0]}\n" in wide
+    assert (wide_data["rows"], wide_data["truncated"]) == ([], True)
+    assert "more" not in every.split("\n\n")[0]
+
+
+async def test_text_has_every_value_as_data_have_it(queried: tuple[Client, str, Path]) -> None:
+    said, data = await _both(
+        queried,
+        "SELECT 2026 AS y, 202648 AS w, 99.996::DOUBLE AS p, 1.0049::DOUBLE AS r, 1234567.891::DOUBLE AS d, "
+        "0.000012345678::DOUBLE AS s, true AS b, NULL AS n, [0, NULL, 1.5, 'nan'::DOUBLE] AS l, "
+        "{'a': true, 'b': chr(8238)} AS o, MAP {true: 1} AS m, MAP {'a'::BLOB: DATE '2026-01-31'} AS k",
+    )
+    cells = [cell.replace("\\\\", "\\") for cell in re.split(r"(?<!\\) ?\| ?", said.splitlines()[-1])[1:-1]]
+    shown = [json.loads(cell.replace("\\[", "[").replace("\\]", "]")) if cell else None for cell in cells]
+    assert shown == data["rows"][0]
+    assert cells[:6] == ["2026", "202648", "99.996", "1.0049", "1234567.891", "1.2345678e-05"]
+    assert shown[8:] == [[0, None, 1.5, None], {"a": True, "b": "\\u{202E}"}, {"true": 1}, {"YQ==": "2026-01-31"}]
+
+
 async def test_columns_are_bounded_and_their_names_count(queried: tuple[Client, str, Path]) -> None:
     client, export_id, _ = queried
     stars = {"export_id": export_id, "sql": f"SELECT {', '.join(['*'] * 20)} FROM usage", "limit": 300}
@@ -253,6 +324,8 @@ async def test_every_type_becomes_strict_json(queried: tuple[Client, str, Path])
     assert row["h"] == "170141183460469231731687303715884105727"
     assert (row["a"], row["a_2"], row["s"]) == (1, 2, {"a": 1})
     assert answer["notes"] == ["2 values that are no finite numbers (NaN or infinity) are shown as blank."]
+    one = await call(client, "query_export", export_id=export_id, sql="SELECT 'nan'::DOUBLE AS n")
+    assert one["notes"] == ["1 value that is no finite number (NaN or infinity) is shown as blank."]
     nested = "SELECT [1.0, 'inf'::DOUBLE] AS l, {'a': 'nan'::DOUBLE, 'b': '-inf'::DOUBLE} AS s"
     inside = await call(client, "query_export", export_id=export_id, sql=nested)
     assert inside["notes"][0].startswith("3 values")

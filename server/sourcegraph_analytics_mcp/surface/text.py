@@ -6,6 +6,7 @@ Nothing is deleted, so that two different names never become equal; what cannot 
 import json
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from math import floor, log10
 from typing import Any
@@ -53,6 +54,11 @@ def safe_data(value: Any, spell: Callable[[str], str] = safe) -> Any:
     return value
 
 
+def told(value: object) -> str:
+    """One value as text in which everything can be seen; lists and objects as JSON, as data has them."""
+    return json.dumps(safe_data(value), ensure_ascii=False) if isinstance(value, list | dict) else safe(str(value))
+
+
 def cell(value: object, widest: int = MAX_CELL) -> str:
     """One value as a Markdown table cell: cut to a length, nothing in it is markup or a link."""
     if value is None:
@@ -63,7 +69,7 @@ def cell(value: object, widest: int = MAX_CELL) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.2f}".rstrip("0").rstrip(".") if abs(value) >= 1 else f"{value:.4g}"
-    text = safe(str(value))
+    text = told(value)
     if len(text) > widest:
         text = f"{text[: widest - 1]}…"
     return _MARKDOWN.sub(r"\\\1", text)
@@ -102,6 +108,15 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], widest: int 
     lines = [f"| {' | '.join(cell(header, widest) for header in headers)} |", f"|{'|'.join('---' for _ in headers)}|"]
     lines += [f"| {' | '.join(cell(value, widest) for value in row)} |" for row in rows]
     return "\n".join(lines)
+
+
+def narrow(value: Any, widest: int) -> Any:
+    """A value that text and data can both hold; one that is longer than a cell may be is text, and cut."""
+    if len(told(value)) <= widest:
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    fits = bisect_right(range(min(len(text), widest)), widest - 1, key=lambda count: len(safe(text[:count])))
+    return f"{text[: fits - 1]}…"
 
 
 def short(value: Any) -> Any:

@@ -46,8 +46,15 @@ class Sandbox:
         self._places = anyio.CapacityLimiter(self._AT_ONCE)
         self._shared = shared or anyio.CapacityLimiter(self._AT_ONCE)
 
-    async def run(self, files: Sequence[Path], columns: Sequence[str], sql: str, limit: int) -> dict[str, Any]:
+    async def run(
+        self, files: Sequence[Path], columns: Sequence[str], sql: str, limit: int, widest: int
+    ) -> dict[str, Any]:
         """Run one query over the rows in some Parquet files, visible as the table `usage`.
+
+        Args:
+            columns: those that may be seen.
+            limit: rows.
+            widest: characters of a cell; of a longer one come that many and one more.
 
         Raises:
             AnalyticsError: `sql_rejected`, `sql_timeout`, `sql_memory`, `sql_failed`, `busy`, or `not_found` when the
@@ -64,7 +71,7 @@ class Sandbox:
                 raise disk_error(error) from None
             try:
                 names = await self._copied(place.folder, files, columns)
-                return await self._answer(place.folder, names, columns, sql, limit)
+                return await self._answer(place.folder, names, columns, sql, limit, widest)
             finally:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(place.close)
@@ -84,7 +91,7 @@ class Sandbox:
         return ["masked.parquet"]
 
     async def _answer(
-        self, folder: Path, names: Sequence[str], columns: Sequence[str], sql: str, limit: int
+        self, folder: Path, names: Sequence[str], columns: Sequence[str], sql: str, limit: int, widest: int
     ) -> dict[str, Any]:
         request = {
             "do": "sandbox",
@@ -93,6 +100,7 @@ class Sandbox:
             "columns": list(columns),
             "sql": sql,
             "limit": limit,
+            "widest": widest,
             "memory_mb": self._memory_mb,
         }
         child = await start_child()

@@ -1,6 +1,7 @@
 """Run one query that nobody vouches for, on a throwaway copy, and hand back what JSON can hold (in a child process)."""
 
 import base64
+import json
 import math
 import re
 import resource
@@ -13,8 +14,7 @@ from .limits import lower
 from .native import duckdb, identifier, rows_in, text
 from .opened import connection
 
-MAX_CELL = 500  # characters
-MAX_ANSWER = 40_000  # characters
+_MOST = 40_000  # characters of a result
 _MAX_COLUMNS = 100
 _MAX_TYPE = 100  # characters
 _HEADROOM = 1 << 30  # bytes of address space beyond what is in use once the engine is ready
@@ -24,10 +24,11 @@ _Column = tuple[str, str]
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Answer `{"sql", "files", "limit", "memory_mb", "columns"}`.
+    """Answer `{"sql", "files", "limit", "widest", "memory_mb", "columns"}`.
 
     Returns:
-        Columns, rows, whether rows or cells were left out, and what else to say; or an error by code.
+        The first columns and rows, how many columns there are, whether rows were left out, and how many numbers that
+        are not finite each row has; of a cell that is longer than `widest` characters, one more; or an error by code.
     """
     sql, limit = request["sql"], request["limit"]
     try:
@@ -44,7 +45,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"failed": "sql_memory", "message": "the query needs more memory than it may have"}
     except (duckdb.Error, ValueError, OverflowError) as error:
         return {"failed": "sql_failed", "message": cleaned(str(error), sql, request["columns"])}
-    return _bounded(columns, rows, limit)
+    return _bounded(columns, rows, limit, request["widest"])
 
 
 def _found(connection: duckdb.DuckDBPyConnection, sql: str, most: int) -> tuple[list[_Column], list[tuple[Any, ...]]]:
@@ -121,36 +122,37 @@ def _limit() -> None:
     lower(resource.RLIMIT_FSIZE, 0)
 
 
-def _bounded(columns: list[_Column], rows: list[tuple[Any, ...]], limit: int) -> dict[str, Any]:
-    """As much of the result as an answer may hold, and a word on what was left out."""
+def _bounded(columns: list[_Column], rows: list[tuple[Any, ...]], limit: int, widest: int) -> dict[str, Any]:
+    """As much of the result as an answer may hold, and what must be known of it."""
     kept: list[list[Any]] = []
-    notes: list[str] = []
-    if len(columns) > _MAX_COLUMNS:
-        notes.append(f"Only the first {_MAX_COLUMNS} of {len(columns):,} columns are here; name those you need.")
-        columns, rows = columns[:_MAX_COLUMNS], [row[:_MAX_COLUMNS] for row in rows]
-    names = unique([name for name, _ in columns])
-    length = sum(len(name) + len(kind) for name, (_, kind) in zip(names, columns, strict=True))
-    cut = odd = 0
+    endless: list[int] = []
+    names = unique([name for name, _ in columns[:_MAX_COLUMNS]])
+    kinds = [kind for _, kind in columns[:_MAX_COLUMNS]]
+    length = sum(len(name) + len(kind) for name, kind in zip(names, kinds, strict=True))
     for row in rows[:limit]:
-        cells = [plain(value) for value in row]
-        cut += sum(isinstance(cell, str) and len(cell) > MAX_CELL for cell in cells)
-        cells = [f"{c[: MAX_CELL - 1]}…" if isinstance(c, str) and len(c) > MAX_CELL else c for c in cells]
-        length += sum(len(str(cell)) + 3 for cell in cells)
-        if length > MAX_ANSWER:
-            notes.append(f"Rows beyond {MAX_ANSWER:,} characters were left out; select fewer columns or aggregate.")
+        cells = [_held(plain(value), widest) for value in row[:_MAX_COLUMNS]]
+        length += sum(len(_text(cell)) + 3 for cell in cells)
+        if length > _MOST:
             break
         kept.append(cells)
-        odd += sum(map(_endless, row))
-    if odd:
-        notes.append(f"{odd:,} values that are no finite numbers (NaN or infinity) are shown as blank.")
-    if cut:
-        notes.append(f"{cut:,} cells were cut to {MAX_CELL} characters.")
+        endless.append(sum(map(_endless, row[:_MAX_COLUMNS])))
     return {
-        "columns": [{"name": name, "type": kind} for name, (_, kind) in zip(names, columns, strict=True)],
+        "columns": [{"name": name, "type": kind} for name, kind in zip(names, kinds, strict=True)],
         "rows": kept,
+        "width": len(columns),
         "truncated": len(kept) < len(rows),
-        "notes": notes,
+        "endless": endless,
     }
+
+
+def _held(cell: Any, widest: int) -> Any:
+    """A cell; of one that is longer than may be shown, the beginning of its text, long enough to tell."""
+    text = _text(cell)
+    return text[: widest + 1] if len(text) > widest else cell
+
+
+def _text(cell: Any) -> str:
+    return cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
 
 
 def unique(names: list[str]) -> list[str]:
@@ -192,11 +194,22 @@ def plain(value: Any) -> Any:
         case bytes() | bytearray() | memoryview():
             return base64.b64encode(bytes(value)).decode()
         case dict():
-            return {str(key): plain(item) for key, item in value.items()}
+            return {_key(key): plain(item) for key, item in value.items()}
         case list() | tuple() | set():
             return [plain(item) for item in value]
         case _:
             return str(value)
+
+
+def _key(key: Any) -> str:
+    """A key of a map as text, not as Python spells it."""
+    match key:
+        case bool():
+            return str(key).lower()
+        case bytes():
+            return base64.b64encode(key).decode()
+        case _:
+            return str(plain(str(key)))
 
 
 def cleaned(message: str, sql: str, columns: list[str]) -> str:
