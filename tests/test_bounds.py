@@ -102,6 +102,8 @@ async def test_absurd_headers_do_not_fill_an_answer(make_settings: Make) -> None
         export = (await bounded(client, "export_csv", granularity="by_user"))["export"]
         assert len(export["columns"]) == 501
         assert "and 480 more" in export["warnings"][1]
+        page = await read(client, f"{export['summary_uri']}/rows")
+        assert ": rows 1 to 1 of 1; 500 cells are cut to 200 characters, data.csv has them whole." in page
         assert (await bounded(client, "list_exports"))["exports"][0]["id"] == export["id"]
 
 

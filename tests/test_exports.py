@@ -30,6 +30,7 @@ from sourcegraph_analytics_mcp.exports.engine.questions import Questions
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.exports.wishes import Wish, Wishes
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface import resources
 from sourcegraph_analytics_mcp.surface.app import open_app
 from sourcegraph_analytics_mcp.surface.call import Call
 from sourcegraph_analytics_mcp.surface.notices import Notices
@@ -263,11 +264,48 @@ async def test_rows_come_as_they_were_sent_in_pages(settings: Settings, company:
             with pytest.raises(MCPError) as error:
                 await read(client, f"{export['summary_uri']}/rows?{query}")
             assert error.value.error.code == -32602
+        assert await read(client, f"{export['summary_uri']}/rows?") == first
+        for query in ("page=2", "limit=5&Offset=1", "offset=1&offset=2", "limit=5&%6Fffset=1", "=1", "rows?limit=5"):
+            with pytest.raises(MCPError, match="takes offset and limit, each once, and nothing else") as error:
+                await read(client, f"{export['summary_uri']}/rows?{query}")
+            assert error.value.error.code == -32602
 
     assert len(first.splitlines()) == 4 + 50
     assert "offset=50" in first
     assert last.splitlines()[-1] == "| " + " | ".join(rows[-1].values()) + " |"
     assert past.endswith(f"has {len(rows):,} rows; none from row {len(rows) + 1:,} on.")
+
+
+@pytest.mark.parametrize("identities", ["names", "pseudonyms"])
+async def test_a_page_of_rows_says_what_is_cut_in_it_and_where_it_is_whole(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, identities: str
+) -> None:
+    cells = {1: ["x" * 201], 2: ["x" * 300, "\u202e" * 26], 3: ["x" * 200, "\u202e" * 25]}
+
+    async def answer(exchange: Exchange) -> None:
+        lines = [f"{n},{client},2026-01-05,,3" for n, clients in cells.items() for client in clients]
+        await exchange.answer(
+            "\n".join(["Instance user ID,Client Name,Timestamp Date,Language,Searches", *lines, ""]).encode()
+        )
+
+    async with (
+        scripted_upstream(answer) as fake,
+        connected(make_settings(fake.url, identities=identities)) as client,
+    ):
+        export = (await call(client, "export_csv"))["export"]
+        uri = f"{export['summary_uri']}/rows"
+        one, both, none = [await read(client, f"{uri}?{q}") for q in ("limit=1", "limit=4", "offset=3&limit=2")]
+        whole = await read(client, export["csv_uri"])
+        monkeypatch.setattr(resources, "_MOST_CSV", 100)
+        large = await read(client, f"{uri}?limit=1")
+    masked = identities == "pseudonyms"
+    people = ", people by pseudonym" if masked else ""
+    assert f": rows 1 to 1 of 5{people}; 1 cell is cut to 200 characters, data.csv has it whole. Next: " in one
+    assert f": rows 1 to 4 of 5{people}; 3 cells are cut to 200 characters, data.csv has them whole. Next: " in both
+    assert f": rows 4 to 5 of 5{people or ', as they came'}.\n" in none
+    assert all(f'"{cell}"'.replace("\u202e", "\\u{202E}") in whole for row in cells.values() for cell in row)
+    elsewhere = "" if masked else ", the file that export_csv names has it whole"
+    assert f": rows 1 to 1 of 5{people}; 1 cell is cut to 200 characters{elsewhere}. Next: " in large
 
 
 async def test_the_csv_resource_is_safe_for_spreadsheets(make_settings: Callable[..., Settings]) -> None:

@@ -34,7 +34,6 @@ class Shown:
         self._fields = fields
         self.headers = [fields[i].header for i in self._places]
         self.numeric = [fields[i].kind in ("count", "ratio") for i in self._places]
-        self.words = "as they came" if pseudonyms is None else "people by pseudonym"
 
     def row(self, cells: Sequence[str]) -> list[str]:
         if self._pseudonyms is None:

@@ -12,18 +12,20 @@ from mcp_types import Annotations, Resource
 from ..errors import AnalyticsError, invalid
 from ..exports.columns import DOCUMENTED, SQL_TYPES, expected
 from ..exports.identities import NAMES, PERSON, hidden
+from ..exports.models import Export
 from ..exports.rows import Shown, guarded, page
 from ..upstream.models import GRANULARITIES
 from ..usage.metrics import METRICS, Minutes
 from . import exports_text
 from .app import App, assumed
 from .notices import EXPORTS_URI
-from .text import fitting, formula_safe, plural, safe, size, table
+from .text import MAX_CELL, fitting, formula_safe, plural, safe, size, table, told
 
 METRICS_URI = "analytics://metrics"
 COLUMNS_URI = "analytics://columns"
 _ONE = EXPORTS_URI + "/{export_id}"
-_ROWS, _CSV = _ONE + "/rows{?offset,limit}", _ONE + "/data.csv"
+_PARAMETERS = ("offset", "limit")
+_ROWS, _CSV = f"{_ONE}/rows{{?{','.join(_PARAMETERS)}}}", _ONE + "/data.csv"
 _OF_AN_EXPORT = ("export_csv", "query_export")
 GIVEN_BY: dict[str, tuple[str, ...]] = {  # by URI or template, the tools that give the same data; none where it is ours
     EXPORTS_URI: ("list_exports",),
@@ -149,8 +151,21 @@ async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:
         if after < export.row_count
         else ""
     )
-    head = f"{export.title}: rows {offset + 1:,} to {after:,} of {export.row_count:,}, {shown.words}.{more}"
-    return f"{head}\n\n{table(shown.headers, rows)}"
+    head = f"{export.title}: rows {offset + 1:,} to {after:,} of {export.row_count:,}"
+    changed = _changed(app, export, [shown.headers, *rows])
+    return f"{head}{changed}.{more}\n\n{table(shown.headers, rows)}"
+
+
+def _changed(app: App, export: Export, lines: list[list[str]]) -> str:
+    """What is not in a page, headers and rows, as it is in the file."""
+    people = ", people by pseudonym" if app.masked else ""
+    cut = sum(len(told(value)) > MAX_CELL for line in lines for value in line)
+    if not cut:
+        return people or ", as they came"
+    has = "data.csv" if export.byte_count <= _MOST_CSV else "the file that export_csv names" if app.shows_paths else ""
+    cells, them = ("1 cell is", "it") if cut == 1 else (f"{cut:,} cells are", "them")
+    where = f", {has} has {them} whole" if has else ""
+    return f"{people}; {cells} cut to {MAX_CELL} characters{where}"
 
 
 async def csv_of(app: App, export_id: str) -> str:
@@ -168,6 +183,18 @@ async def csv_of(app: App, export_id: str) -> str:
         return text
     masked = app.redactor.text  # before a cell is quoted, which doubles the quotes in it
     return await anyio.to_thread.run_sync(guarded, export, shown, lambda text: formula_safe(safe(masked(text))))
+
+
+def check_parameters(uri: str) -> None:
+    """Refuse what a page of rows knows nothing of, or would know twice: the SDK leaves it out.
+
+    Raises:
+        AnalyticsError: `invalid_argument`.
+    """
+    path, _, query = uri.partition("#")[0].partition("?")
+    names = [pair.partition("=")[0] for pair in query.split("&") if pair]
+    if path.endswith("/rows") and not (set(names) <= {*_PARAMETERS} and len(set(names)) == len(names)):
+        raise invalid(f"A page of rows takes {' and '.join(_PARAMETERS)}, each once, and nothing else.")
 
 
 def known(uri: str) -> str:

@@ -48,7 +48,7 @@ from .leaving import Leaving
 from .notices import Notices
 from .permits import Permits
 from .prompts import Prompt, find, without_tools
-from .resources import add_resources, known, listed
+from .resources import add_resources, check_parameters, known, listed
 from .text import safe
 from .tool import Outcome, Tool, failed
 from .tools import TOOLS
@@ -241,8 +241,9 @@ class AnalyticsServer(MCPServer[App]):
         if context is not None:
             self._remember(context)
         try:
+            check_parameters(str(uri))
             return await super().read_resource(uri, context)
-        except ResourceError as error:
+        except (AnalyticsError, ResourceError) as error:
             told = _told(error)
             code = _CODES.get(told.code, INTERNAL_ERROR)
             raise MCPError(code=code, message=told.text, data={"uri": str(uri)}) from None
@@ -302,7 +303,7 @@ def _signing(settings: Settings) -> RequestStateSecurity | None:
     return None if key is None else RequestStateSecurity(keys=[key.get_secret_value().encode()])
 
 
-def _told(error: ResourceError) -> AnalyticsError:
+def _told(error: AnalyticsError | ResourceError) -> AnalyticsError:
     """What to say of a resource that could not be read."""
     if isinstance(error, ResourceNotFoundError):
         return AnalyticsError("not_found", "There is no such resource.", "resources/list shows those that there are.")
