@@ -32,6 +32,14 @@ PEOPLE = tuple(
 GONE = PEOPLE[3]
 PLANTED = [word.lower() for p in PEOPLE for word in (p.id, p.email, p.username)] + ["seatholder", "planted"]
 
+OURS = "sourcegraph-analytics-mcp"
+TOKENS = [
+    {"id": f"token-{n}", "displayName": name, "createdAt": "2026-01-01T00:00:00Z", "isExpired": False}
+    for n, name in enumerate(
+        (None, OURS, f"{OURS} on Planted1-MacBook", f"{OURS}, planted.name 1", "planted0@corp.example laptop")
+    )
+]
+
 
 def company() -> Company:
     counts = tuple(3 if name in ("searches", "suggestions") else None for name in COUNTS)
@@ -47,6 +55,8 @@ async def upstream(exchange: Exchange) -> None:
     """Reports with an extra column that names people once more, a registry, and credits that name an owner."""
     if "user-registry" in exchange.target:
         await exchange.answer(b"Instance user ID,Service Account,Site Admin\nUid-2-qzX,true,false\n")
+    elif "token" in exchange.target:
+        await exchange.answer(json.dumps({"tokens": TOKENS}).encode(), content_type="application/json")
     elif "credits" in exchange.target:
         await exchange.answer(b'{"owner": "planted0@corp.example", "left": 5}', content_type="application/json")
     else:
@@ -80,6 +90,9 @@ async def everything(client: Client) -> tuple[list[str], dict[str, Any]]:
         ("sql", "query_export", {"export_id": export["id"], "sql": sql}),
         ("credits", "get_credits", {}),
         ("check", "check_connection", {}),
+        ("tokens", "list_tokens", {}),
+        ("revoke", "revoke_token", {"token_id": "token-4"}),
+        ("no token", "revoke_token", {"token_id": "token-9", "confirm": True}),
         ("no column", "query_export", {"export_id": export["id"], "sql": "SELECT user_email FROM usage"}),
         ("no person", "query_usage", {"metrics": ["searches"], "users": ["somebody"]}),
     ):
@@ -119,10 +132,40 @@ async def test_nobody_is_named_anywhere(
         assert found["inactive"][figure] == plain["inactive"][figure]
     assert found["inactive"]["inactive"] == 1
     assert {"user_email", "username"}.isdisjoint(c["name"] for c in found["sql"]["columns"])
+    assert [token["display_name"] for token in found["tokens"]["tokens"]] == [
+        None, OURS, f"{OURS} on (hidden)", "(hidden)", "(hidden)",
+    ]  # fmt: skip
+    assert [token["id"] for token in found["tokens"]["tokens"]] == [token["id"] for token in TOKENS]
+    assert sum("IDENTITIES=pseudonyms" in note for note in found["tokens"]["notes"]) == 1
+    assert [token["display_name"] for token in plain["tokens"]["tokens"]] == [token["displayName"] for token in TOKENS]
+    assert not any("IDENTITIES" in note for note in plain["tokens"]["notes"])
     export = found["export"]["export"]
     assert export["path"] is None
     assert "Columns that are not documented: 1; they are hidden here" in " ".join(export["warnings"])
     assert export["columns"] == plain["export"]["export"]["columns"][:-1]
+
+
+@pytest.mark.parametrize(("given", "shown"), [("ci of mine", "ci of mine"), ("planted boss", "(hidden)")])
+async def test_a_new_token_has_the_name_that_came_with_the_call_and_no_other(
+    make_settings: Make, given: str, shown: str
+) -> None:
+    """Whatever upstream calls it."""
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            await exchange.answer(b'{"tokens": []}', content_type="application/json")
+        elif exchange.method == "POST":
+            made = TOKENS[0] | {"id": "new", "displayName": given, "secret": "sams_at_abcDEF0123.456-xyz_789"}
+            await exchange.answer(json.dumps(made).encode(), "201 Created", "application/json")
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url, identities="pseudonyms", instance="")
+        async with connected(settings) as client:
+            result = await client.call_tool("create_token", {"display_name": "ci of mine"})
+    data = result.structured_content or {}
+    assert data["token"]["display_name"] == shown, text(result)
+    assert f"| name | {shown} |" in text(result)
+    assert [note.startswith("Names of tokens are hidden") for note in data["notes"]] == [True] * (shown == "(hidden)")
 
 
 async def test_a_guess_of_a_name_can_be_proved_by_no_hash_and_no_length_of_an_export(make_settings: Make) -> None:

@@ -446,6 +446,12 @@ def test_a_cookie_that_is_piped_in_is_taken_without_a_word(tmp_path: Path, upstr
     done = as_a_shell_would(f"echo {DEMO_COOKIE} | $IT login", tmp_path, **more)
     assert (done.returncode, done.stderr) == (0, "")
     assert "The token was created" in done.stdout
+    assert f"sourcegraph-analytics-mcp on {os.uname().nodename}" in done.stdout
+    more |= {"SRC_ANALYTICS_CAS_COOKIE": DEMO_COOKIE, "SRC_ANALYTICS_IDENTITIES": "pseudonyms"}
+    listed = as_a_shell_would("COLUMNS=200 $IT token list", tmp_path, **more)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "sourcegraph-analytics-mcp on (hidden)" in listed.stdout
+    assert os.uname().nodename not in listed.stdout
 
 
 def interrupted(command: list[str], asked: bytes, environment: dict[str, str], wait: Callable[[], object]) -> int:

@@ -533,7 +533,8 @@ async def test_a_token_that_has_gone_from_the_list_meanwhile_is_not_listed(
     assert error["code"] == code
 
 
-async def test_nothing_is_concluded_from_a_part_of_the_list(make_settings: Make) -> None:
+@pytest.mark.parametrize("identities", ["names", "pseudonyms"])
+async def test_nothing_is_concluded_from_a_part_of_the_list(make_settings: Make, identities: str) -> None:
     async def answer(exchange: Exchange) -> None:
         if exchange.method == "GET":
             await exchange.answer(b'{"tokens": [], "nextPage": "2"}', content_type="application/json")
@@ -541,15 +542,17 @@ async def test_nothing_is_concluded_from_a_part_of_the_list(make_settings: Make)
             await _lose(exchange, "302")
 
     async with scripted_upstream(answer) as fake:
-        settings = make_settings(fake.url)
+        settings = make_settings(fake.url, identities=identities)
         async with connected(settings) as client:
             lost = await refused(client, "create_token", display_name="job")
             aged(settings)
             note, part = await told(client)
             checks = (await call(client, "check_connection"))["checks"]
             gone = await refused(client, "revoke_token", token_id=ACTIVE, confirm=True)
+    named = " named 'job'" if identities == "names" else ""  # which somebody gave a token in another call
     assert lost["code"] == "ambiguous"
-    assert "not known whether it left a token named 'job'" in note
+    assert f"Look with list_tokens for a token{named} created at about " in lost["next_step"]
+    assert f"not known whether it left a token{named}; look" in note
     assert "only a part of the tokens" in part
     assert "at least 0 tokens" in next(check["detail"] for check in checks if check["name"] == "session cookie")
     assert (gone["code"], "only a part" in gone["message"]) == ("not_found", True)

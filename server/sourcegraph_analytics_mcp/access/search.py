@@ -92,13 +92,27 @@ def _may_be_its(token: Token, entry: Unsettled) -> bool:
     return token.id not in entry.before and token.display_name == entry.display_name and not token.is_expired
 
 
-def told(look: Look, entry: Unsettled) -> str:
-    """What is known of a create without a certain orphan; empty where it seems to have left nothing."""
+def called(entry: Unsettled, *, named: bool) -> str:
+    """How a create's token is called, behind the word for it.
+
+    Args:
+        named: whether names of tokens may be shown.
+    """
+    if not named:
+        return ""
+    return f" named {entry.display_name!r}" if entry.display_name else " without a name"
+
+
+def told(look: Look, entry: Unsettled, *, named: bool) -> str:
+    """What is known of a create without a certain orphan; empty where it seems to have left nothing.
+
+    Args:
+        named: whether names of tokens may be shown.
+    """
     if look.lost:
         return f"this may be its, with a secret nobody has: {ids_of(look.lost)}"
     if not look.sure:
-        name = f"named {entry.display_name!r}" if entry.display_name else "without a name"
-        return f"it is not known whether it left a token {name}; look on the page /access-tokens"
+        return f"it is not known whether it left a token{called(entry, named=named)}; look on the page /access-tokens"
     return f"token {ids_of(look.kept)} of its name was made since, and its secret is kept here" if look.kept else ""
 
 

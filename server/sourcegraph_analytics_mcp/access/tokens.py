@@ -27,7 +27,7 @@ from ..upstream.models import NewToken, Token, TokenList, TokenRequest
 from ..upstream.policy import Failed, Outcome
 from .credentials import Configured
 from .journal import Journal, Unsettled
-from .search import Search, ids_of, told
+from .search import Search, called, ids_of, told
 from .secret_store import Place, SecretStore, StoredToken
 
 _log = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ class TokenDesk:
         self._longest = timedelta(seconds=settings.deadline)
         self._answered = timedelta(seconds=settings.read_timeout)  # by then a create has its answer, or never
         self._read_only = settings.read_only
+        self._named = settings.identities == "names"  # else nothing says what somebody has called a token
         self._asked: deque[tuple[float, str | None]] = deque(maxlen=_MOST_CREATES)  # when (monotonic), which name
 
     async def listed(self) -> TokenList:
@@ -237,8 +238,8 @@ class TokenDesk:
         due = entry.asked_at + self._answered + _LIST_LAG
         if datetime.now(UTC) > due and look.alone:
             entry.settle()
-            return f"{when}; {told(look, entry) or 'it left no token'}."
-        known = told(look, entry) or "no token of its is listed yet"
+            return f"{when}; {told(look, entry, named=self._named) or 'it left no token'}."
+        known = told(look, entry, named=self._named) or "no token of its is listed yet"
         return f"{when}; {known}. Lists may lag: it is looked up again by the first call after {due:%H:%M:%S} UTC."
 
     async def _reconcile(self, entry: Unsettled, error: AnalyticsError, *, declined: bool = False) -> NoReturn:
@@ -263,14 +264,13 @@ class TokenDesk:
         raise self._ambiguous(entry, error, look.lost)
 
     def _ambiguous(self, entry: Unsettled, error: AnalyticsError, found: tuple[Token, ...]) -> AnalyticsError:
-        name = f"named {entry.display_name!r}" if entry.display_name else "without a name"
         ids = f" (perhaps {ids_of(found)})" if found else ""
         return AnalyticsError(
             "ambiguous",
             f"The answer to the create was lost ({error.code}), so it is not known whether a token was made.",
-            f"Look with list_tokens for a token {name} created at about {entry.asked_at:%Y-%m-%d %H:%M} UTC{ids}, and "
-            f"revoke it if nobody uses it; create_token can be called again in {self._wait(entry.display_name)} "
-            "seconds.",
+            f"Look with list_tokens for a token{called(entry, named=self._named)} created at about "
+            f"{entry.asked_at:%Y-%m-%d %H:%M} UTC{ids}, and revoke it if nobody uses it; create_token can be called "
+            f"again in {self._wait(entry.display_name)} seconds.",
         )
 
     async def _revoke_and_verify(self, token_id: str) -> Left | None:

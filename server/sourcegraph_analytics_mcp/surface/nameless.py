@@ -1,4 +1,4 @@
-"""What may be shown of a document that nobody documented, where people are shown by pseudonym: what can name nobody."""
+"""What may be shown of what people or upstream have written, where people are shown by pseudonym: what names nobody."""
 
 import re
 from typing import Any
@@ -39,6 +39,19 @@ _FIGURES = frozenset({
     "purchased", "quota", "rate", "ratio", "remaining", "seat", "seats", "spent", "sum", "total", "totals", "usage",
     "used",
 })  # fmt: skip
+
+_OURS = "sourcegraph-analytics-mcp"  # which a token is called by default, by `login` with the machine's name behind it
+
+
+def nameless_token(name: str | None, sent: str | None = None) -> str | None:
+    """The display name of a token as far as it may be shown; a machine's name may be that of its owner.
+
+    Args:
+        sent: the name that came with the call, which says nothing new.
+    """
+    if not name or name in (sent, _OURS):
+        return name
+    return f"{_OURS} on {HIDDEN}" if name.startswith(f"{_OURS} on ") else HIDDEN
 
 
 def nameless(value: Any) -> Any:

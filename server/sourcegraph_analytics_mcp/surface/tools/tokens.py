@@ -12,6 +12,7 @@ from ...errors import AnalyticsError, invalid
 from ...upstream.models import Token
 from ..app import App
 from ..call import Call
+from ..nameless import nameless_token
 from ..text import fitting, plural, safe, short, table
 from ..tool import Answer, Arguments, Hints, Reply, tool
 
@@ -23,6 +24,9 @@ _LEFT = {
     "secret": " Its secret, which no longer works, may still be where this server kept it: the place could not be "
     "changed (a keyring that is locked, or SRC_ANALYTICS_DATA_DIR that is not writable).",
 }
+_HIDDEN_NAMES = (
+    "Names of tokens are hidden, as they may name people (SRC_ANALYTICS_IDENTITIES=pseudonyms); ids tell them apart."
+)
 _WARNINGS = {
     True: " It is the one that exports here use.",
     None: " It may be the one that exports here use: that was set by the operator, and which it is, is not known.",
@@ -75,9 +79,12 @@ async def create_token(app: App, arguments: CreateTokenArguments, call: Call) ->
     notes = await app.tokens.settled()
     created = await app.tokens.create(arguments.display_name, _expiry(arguments))
     token = created.token
+    name = _name(app, token.display_name, arguments.display_name)
+    if name != token.display_name:
+        notes = [*notes, _HIDDEN_NAMES]
     entry = TokenEntry(
         id=token.id,
-        display_name=token.display_name,
+        display_name=name,
         created_at=_time(token.created_at),
         expires_at=_time(token.expires_at) if token.expires_at else None,
         is_expired=False,
@@ -92,6 +99,10 @@ async def create_token(app: App, arguments: CreateTokenArguments, call: Call) ->
     )
     told = await _told(app, answer, created) + _noted(notes)
     return Reply(told, answer, reveals=token.secret if reveal else None)
+
+
+def _name(app: App, name: str | None, sent: str | None = None) -> str | None:
+    return nameless_token(name, sent) if app.masked else name
 
 
 def _expiry(arguments: CreateTokenArguments) -> datetime | None:
@@ -147,7 +158,9 @@ async def list_tokens(app: App, arguments: ListTokensArguments, call: Call) -> R
     expired = sum(token.is_expired for token in every)
     shown = [token for token in every if arguments.include_expired or not token.is_expired]
     in_use = await app.credentials.in_use(*(token.id for token in shown))
-    entries = [_entry(token, in_use=in_use[token.id]) for token in shown]
+    entries = [_entry(token, _name(app, token.display_name), in_use=in_use[token.id]) for token in shown]
+    if any(_name(app, token.display_name) != token.display_name for token in shown):
+        notes = [*notes, _HIDDEN_NAMES]
     if any(entry.in_use is None for entry in entries):
         notes = [*notes, await _unknown(app)]
     count = fitting(list(entry.model_dump().values()) for entry in entries)
@@ -175,10 +188,10 @@ async def _unknown(app: App) -> str:
     )
 
 
-def _entry(token: Token, *, in_use: bool | None) -> ListedToken:
+def _entry(token: Token, name: str | None, *, in_use: bool | None) -> ListedToken:
     return ListedToken(
         id=token.id,
-        display_name=short(token.display_name),
+        display_name=short(name),
         created_at=_time(token.created_at),
         expires_at=_time(token.expires_at) if token.expires_at else None,
         is_expired=token.is_expired,
