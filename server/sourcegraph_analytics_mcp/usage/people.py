@@ -1,12 +1,15 @@
 """The operator's two files about people: who is in which team, and who holds a seat."""
 
-import csv
+import re
 import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..settings import Settings, SettingsError
-from .headers import UnclearError, column_of_people, says_mail
+from .headers import Columns, columns_of, is_mail
+from .listed import APART, ListError, Row, read_rows
 
 NO_TEAM = "(no team)"
 BLANK = "(blank)"  # what is shown, and taken as a filter, for rows without a language, client or user
@@ -48,83 +51,74 @@ def read_people(settings: Settings) -> People:
 
 
 def read_teams(path: Path) -> Teams:
-    """Read `SRC_ANALYTICS_TEAMS_FILE`: two columns, a person and a team, with or without a header.
+    """Read `SRC_ANALYTICS_TEAMS_FILE`: a person and a team in each line, with or without a header.
 
     Raises:
         SettingsError: with the line that is wrong.
     """
     teams, listed = Teams({}), dict[str, str]()
-    for line, person, others in _listed(path, "TEAMS_FILE"):
-        if len(others) != 1 or not others[0]:
-            raise _wrong("TEAMS_FILE", line, "it needs a person and a team")
-        if listed.setdefault(_spelled(person), others[0]) != others[0]:
-            raise _wrong("TEAMS_FILE", line, "this person is in another team already")
-        teams.of[person] = others[0]
+    with _naming("TEAMS_FILE"):
+        rows = read_rows(path)
+        if not rows:
+            return teams
+        columns = columns_of(rows)
+        group = columns.group()
+        for row, person in _people(rows, columns):
+            team = row.cell(group)
+            if not team or len(row.cells) > columns.width:
+                raise ListError("it needs a person and a team", row.line)
+            if listed.setdefault(_spelled(person), team) != team:
+                raise ListError("this person is in another team already", row.line)
+            teams.of[person] = team
     return teams
 
 
 def read_seats(path: Path) -> tuple[str, ...]:
-    """Read `SRC_ANALYTICS_SEATS_FILE`: licensed e-mails or usernames in the first column, or in that of the header.
+    """Read `SRC_ANALYTICS_SEATS_FILE`: a licensed e-mail, username or user id in each line, with or without a header.
 
     Raises:
         SettingsError: with the line that is wrong.
     """
     found: dict[str, str] = {}
-    for line, seat, _ in _listed(path, "SEATS_FILE"):
-        if _spelled(seat) in found:
-            raise _wrong("SEATS_FILE", line, "this seat is listed twice")
-        found[_spelled(seat)] = seat
+    with _naming("SEATS_FILE"):
+        rows = read_rows(path)
+        for row, seat in _people(rows, columns_of(rows)) if rows else ():
+            if _spelled(seat) in found:
+                raise ListError("this seat is listed twice", row.line)
+            found[_spelled(seat)] = seat
     return tuple(found.values())
 
 
-def _listed(path: Path, setting: str) -> list[tuple[int, str, list[str]]]:
-    """Of each row below the header its line, the person, and what else stands there.
+def _people(rows: Sequence[Row], columns: Columns) -> Iterator[tuple[Row, str]]:
+    """Each row below the header, and wherever that does not come again, with its person."""
+    for row in rows:
+        if not columns.kinds or row.cells != columns.first.cells:
+            yield row, _person(row, columns)
 
-    Raises:
-        SettingsError: where the first line is not clear, or one has no person.
-    """
-    rows = _rows(path, setting)
-    if not rows:
-        return []
-    (first_line, first), *below = rows
+
+def _person(row: Row, columns: Columns) -> str:
+    """Who is in a row: the e-mail, else the username, else the user id, as far as the header names their columns."""
+    column = next((column for column in columns.people if row.cell(column)), None)
+    if column is None:
+        raise ListError("it has no e-mail, username or user id in the column of people", row.line)
+    person = row.cell(column)
+    if APART.search(person):
+        raise ListError("its columns are not separated by commas: save it as CSV with commas", row.line)
+    if column == columns.mail and not is_mail(person):
+        raise ListError("it has no e-mail in the column of e-mails; one of usernames, too, is called user", row.line)
+    if re.search("[<>]", person) or not person.isprintable():
+        raise ListError("it needs the e-mail, username or user id alone, without signs that none of them has", row.line)
+    return person
+
+
+@contextmanager
+def _naming(setting: str) -> Iterator[None]:
     try:
-        column = column_of_people(first, [row for _, row in below], teams=setting == "TEAMS_FILE")
-    except UnclearError as unclear:
-        raise _wrong(setting, first_line, str(unclear)) from None
-    at = column or 0
-    people = []
-    for line, row in rows if column is None else below:
-        person = row[at] if at < len(row) else ""
-        if not person or (at and says_mail(first[at]) and "@" not in person):
-            raise _wrong(setting, line, "it has no e-mail or username in the column that the first line calls so")
-        people.append((line, person, row[:at] + row[at + 1 :]))
-    return people
-
-
-def _rows(path: Path, setting: str) -> list[tuple[int, list[str]]]:
-    """The rows of a file that are not blank, each with its line, without blanks around their cells."""
-    rows = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            for row in reader:
-                cells = [cell.strip() for cell in row]
-                if not any(cells):
-                    continue
-                if not cells[0]:
-                    raise _wrong(setting, reader.line_num, "its first cell is blank")
-                rows.append((reader.line_num, cells))
-    except (OSError, UnicodeDecodeError):
-        raise SettingsError(f"SRC_ANALYTICS_{setting} cannot be read: {path}.") from None
-    except csv.Error:
-        raise _wrong(setting, reader.line_num, "its quotes do not match") from None
-    return rows
+        yield
+    except ListError as error:
+        raise SettingsError(f"SRC_ANALYTICS_{setting}{error}") from None
 
 
 def _spelled(name: str) -> str:
-    """One key for all spellings that may be compared as one; the engine, which does that, is not started yet."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _wrong(setting: str, line: int, reason: str) -> SettingsError:
-    return SettingsError(f"SRC_ANALYTICS_{setting}, line {line}: {reason}.")
+    """One key for all spellings that are compared as one, as `folded` in the engine, which is not started yet."""
+    return unicodedata.normalize("NFC", name).lower().replace("ς", "σ")
