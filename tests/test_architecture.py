@@ -11,7 +11,7 @@ FLOOR = {"errors", "settings", "files", "disk", "loading", "redaction"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
-    "disk": set(),
+    "disk": {"errors"},
     "redaction": set(),
     "loading": set(),
     "settings": {"errors", "redaction"},
@@ -78,6 +78,11 @@ def test_each_library_has_its_place() -> None:
         if (top := target.split(".")[0]) in ONLY_IN and not any(name.startswith(place) for place in ONLY_IN[top])
     ]
     assert wrong == []
+
+
+def test_threads_are_had_where_it_is_known_what_a_system_without_them_means() -> None:
+    had = {name for name, tree in modules() if any("to_thread" in target for target in imported(name, tree))}
+    assert {name for name in had if not name.startswith("access/")} == {"disk.py"}
 
 
 def test_every_mechanism_is_where_its_switch_says_and_names_tests_that_there_are() -> None:

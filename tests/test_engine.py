@@ -213,6 +213,90 @@ async def test_where_the_system_forks_no_more_it_is_busy(
     assert "cannot be started" in error["message"]
 
 
+@pytest.mark.parametrize(("tool", "asked"), [
+    ("export_csv", {"granularity": "by_user_month"}),
+    ("query_usage", {"metrics": ["searches"], "period": "all_time"}),
+])  # fmt: skip
+async def test_where_an_engine_can_start_no_thread_it_is_busy(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tool: str, asked: dict[str, Any]
+) -> None:
+    """A thread has as much room as a stack may take, which is more than an engine has."""
+    before = resource.getrlimit(resource.RLIMIT_STACK)
+    own = Forks()
+    monkeypatch.setattr(process, "forks", own)
+    resource.setrlimit(resource.RLIMIT_STACK, (4 << 30, before[1]))
+    try:
+        with own.used():
+            async with connected(settings) as client:
+                error = await refused(client, tool, **asked)
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, before)
+    assert (error["code"], error["retryable"]) == ("busy", True)
+    assert list((settings.home / "staging").iterdir()) == []
+
+
+@ENGINES
+async def test_a_call_for_which_no_file_can_be_opened_is_busy(
+    settings: Settings, tool: str, asked: dict[str, Any]
+) -> None:
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)  # the lowest that is
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        try:
+            given = {"export_id": export} if tool == "query_export" else {}
+            result = await client.call_tool(tool, asked | given)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert result.structured_content is not None
+    error = result.structured_content["error"]
+    assert (error["code"], error["retryable"]) == ("busy", True)
+
+
+async def test_a_query_that_ends_while_there_are_no_threads_leaves_nothing(
+    make_settings: Make, upstream: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings(upstream.url, sql_timeout=1)
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+        while engines():
+            await anyio.lowlevel.checkpoint()
+        async with anyio.create_task_group() as tasks:
+            failed: list[dict[str, Any]] = []
+
+            async def ask() -> None:
+                failed.append(await refused(client, "query_export", export_id=export, sql=BOMBS[0]))
+                released.set()
+
+            tasks.start_soon(ask)
+            released = threading.Event()
+            await an_engine()
+            await all_threads_taken(tasks, released, monkeypatch)
+        assert (failed[0]["code"], engines()) == ("sql_timeout", [])
+        assert list((settings.home / "staging").iterdir()) == []
+
+
+async def all_threads_taken(tasks: Any, released: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no thread started any more, and those that are there wait to be released."""
+    none = anyio.Event()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def take() -> None:
+        try:
+            await anyio.to_thread.run_sync(released.wait, limiter=anyio.CapacityLimiter(1))
+        except RuntimeError:
+            none.set()
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    while not none.is_set():
+        tasks.start_soon(take)
+        await anyio.lowlevel.checkpoint()
+
+
 @ENGINES
 async def test_a_fork_server_that_was_stopped_gives_way_to_another(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tool: str, asked: dict[str, Any]

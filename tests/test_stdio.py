@@ -189,6 +189,65 @@ def test_an_engine_works_where_less_is_allowed_than_it_may_have(tmp_path: Path, 
             assert not raw.ask("tools/call", question)["isError"]
 
 
+_LARGE_STACKS = ("sh", "-c", 'ulimit -S -s 1048576; exec "$@"', "sh", *COMMAND)  # of a gibibyte each
+
+
+def test_where_the_system_has_no_more_threads_calls_are_busy_and_it_goes_on(tmp_path: Path) -> None:
+    with spawned(tmp_path, "--demo") as raw:
+        raw.handshake()
+        made = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
+        export = made["structuredContent"]["export"]["id"]
+        ended(raw)
+    asked = [
+        {"name": "query_export", "arguments": {"export_id": export, "sql": "SELECT count(*) FROM usage"}},
+        {"name": "export_csv", "arguments": {"granularity": "by_user_day"}},
+        {"name": "query_usage", "arguments": {"metrics": ["searches"]}},
+        {"name": "list_tokens", "arguments": {}},
+    ]
+    (tmp_path / "data").rename(tmp_path / "put aside")  # else there would be a thread that has swept it
+    with spawned(tmp_path, "--demo", command=_LARGE_STACKS) as raw:
+        raw.handshake()
+        (tmp_path / "put aside").rename(tmp_path / "data")
+        used = int(Path(f"/proc/{raw.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        _, hard = resource.prlimit(raw.process.pid, resource.RLIMIT_AS, (used + (512 << 20), resource.RLIM_INFINITY))
+        numbers = {raw.send("tools/call", each) for each in asked}
+        answers = [raw.next_answer() for _ in asked]
+        assert {answer["id"] for answer in answers} == numbers
+        errors = [answer["result"]["structuredContent"]["error"] for answer in answers]
+        assert [(error["code"], error["retryable"]) for error in errors] == [("busy", True)] * len(asked)
+        unread = raw.answer(raw.send("resources/read", {"uri": "analytics://exports"}))["error"]
+        assert unread["message"].startswith("[busy] ")
+        raw.write(b'{"jsonrpc":"2.0","id":0,"method":"%s"}\n' % (b"x" * 1_100_000))
+        assert "longer than 1,048,576 bytes" in raw.answer(0)["error"]["message"]
+        resource.prlimit(raw.process.pid, resource.RLIMIT_AS, (hard, hard))
+        assert [raw.ask("tools/call", each)["isError"] for each in asked] == [False] * len(asked)
+
+
+def test_it_ends_with_the_input_where_the_system_has_no_more_threads(tmp_path: Path) -> None:
+    with spawned(tmp_path, "--demo", command=_LARGE_STACKS) as raw:
+        raw.handshake()
+        resource.prlimit(raw.process.pid, resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
+        assert raw.ask("tools/call", {"name": "list_tokens", "arguments": {}})["isError"]
+        assert raw.process.stdin is not None
+        raw.process.stdin.close()
+        assert raw.process.wait(2) == 0
+
+
+def test_a_thread_that_waits_keeps_no_process_alive() -> None:
+    code = (
+        "import anyio, os; from sourcegraph_analytics_mcp.cli.worker import Worker\n"
+        "async def main():\n"
+        "    with anyio.move_on_after(0.01):\n"
+        "        await Worker('read').run(lambda: os.read(0, 1))\n"
+        "anyio.run(main)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
 @pytest.fixture
 def unread() -> Iterator[tuple[BinaryIO, int]]:
     """A pipe that holds a page: the end to read, and the end that the server writes its log to."""

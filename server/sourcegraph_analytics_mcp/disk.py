@@ -1,13 +1,50 @@
-"""Short work on the disk, in the loop while the disk is quick and in a thread once it is not."""
+"""Work that may take long, in a thread; short work on the disk in the loop while the disk is quick."""
 
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import anyio
 import anyio.to_thread
+
+from .errors import used_up
 
 T = TypeVar("T")
 _SLOW = 0.05  # seconds; other calls wait meanwhile
+
+
+async def in_thread(work: Callable[..., T], *arguments: Any, limiter: anyio.CapacityLimiter | None = None) -> T:
+    """Do work in a thread and return what it returns.
+
+    Args:
+        limiter: of threads at once, in place of the usual one.
+
+    Raises:
+        AnalyticsError: `busy` when the system has no more threads; then nothing was done.
+    """
+    try:
+        return await anyio.to_thread.run_sync(work, *arguments, limiter=limiter)
+    except RuntimeError as error:
+        if (busy := used_up(error)) is None:
+            raise
+        raise busy from error
+
+
+async def surely(work: Callable[..., object], *arguments: Any, limiter: anyio.CapacityLimiter | None = None) -> None:
+    """Do what must not be left undone: in a thread, and where there are no more of them in the loop, which waits."""
+    begun = False
+
+    def begin() -> None:
+        nonlocal begun
+        begun = True
+        work(*arguments)
+
+    try:
+        await anyio.to_thread.run_sync(begin, limiter=limiter)
+    except RuntimeError:
+        if begun:
+            raise
+        work(*arguments)
 
 
 class Disk:
@@ -19,7 +56,7 @@ class Disk:
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do the work and return what it returns."""
         if self._slow:
-            return await anyio.to_thread.run_sync(work, *arguments)
+            return await in_thread(work, *arguments)
         begun = time.monotonic()
         try:
             return work(*arguments)

@@ -3,6 +3,8 @@
 There is one class, because callers only ever do one thing with a failure: show it.
 """
 
+import errno
+import logging
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -41,9 +43,12 @@ Code = Literal[
 ]
 CODES: tuple[str, ...] = get_args(Code)
 MAX_TEXT = 2000
+_USED_UP = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # processes, memory, descriptors
+_NO_THREAD = "can't start new thread"  # in the words of the interpreter, which has no number for it
 _FRAMES = 12  # of an exception, the innermost
 # What a bug may raise; signals have handlers of their own, so an exit in a call is nobody's wish.
 UNFORESEEN = (Exception, SystemExit, KeyboardInterrupt)
+_log = logging.getLogger(__name__)
 
 
 class AnalyticsError(Exception):
@@ -94,6 +99,33 @@ class AnalyticsError(Exception):
 def invalid(message: str, next_step: str = "") -> AnalyticsError:
     """An argument that cannot be used as given."""
     return AnalyticsError("invalid_argument", message, next_step)
+
+
+def used_up(error: BaseException) -> AnalyticsError | None:
+    """What to say, and what is logged, where the system has no more of something; None for an error of another kind."""
+    no_thread = isinstance(error, RuntimeError) and str(error) == _NO_THREAD
+    if not no_thread and not (isinstance(error, OSError) and error.errno in _USED_UP):
+        return None
+    _log.warning("The system has no more threads, processes, memory or descriptors: %s", origin(error))
+    return AnalyticsError(
+        "busy",
+        "The system has no more threads, processes, memory or open files for this server.",
+        "Try again; if it stays so, the limits that the server runs under have to be raised.",
+        retryable=True,
+    )
+
+
+def unforeseen(error: BaseException, what: str, message: str) -> AnalyticsError:
+    """What to say of an exception that nobody expected, and what is logged.
+
+    Args:
+        what: the part of this server that failed, for the log.
+        message: what happened, for who asked.
+    """
+    if (busy := used_up(error)) is not None:
+        return busy
+    _log.error("%s failed in a way nobody foresaw", what, exc_info=error)
+    return AnalyticsError("internal", message, "Try again; if it stays so, report it.")
 
 
 def origin(error: BaseException | None) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from .errors import AnalyticsError
+from .errors import AnalyticsError, used_up
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or a file may not grow
 MAKE_ROOM = "Free disk space, or delete exports (delete_export), then call again."
@@ -165,6 +165,8 @@ def no_room(error: BaseException | None) -> bool:
 
 def disk_error(error: OSError) -> AnalyticsError:
     """What an error of the disk means to the user; paths and numbers stay out of it."""
+    if (busy := used_up(error)) is not None:
+        return busy
     _log.warning("The disk refused: errno %s", error.errno)
     if no_room(error):
         return AnalyticsError("store_full", "There is no room left on the disk.", MAKE_ROOM)

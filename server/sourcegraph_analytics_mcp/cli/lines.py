@@ -8,12 +8,13 @@ import json
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO
 
-import anyio
-import anyio.to_thread
 from mcp_types import jsonrpc_message_adapter
 from pydantic import ValidationError
+
+from .worker import Worker
 
 LONGEST = 1 << 20  # bytes of one message
 _ID = rb'"id"\s*:\s*(0|[1-9]\d{0,17}|"[\w.:-]{1,100}")\s*'  # never more than JSON allows, as it is read again
@@ -27,7 +28,7 @@ class Output:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._lock = anyio.Lock()
+        self._writer = Worker("write")
         self._line = ""
 
     async def write(self, text: str) -> None:
@@ -38,8 +39,7 @@ class Output:
         await self.send(line.encode("utf-8", "replace"))
 
     async def send(self, line: bytes) -> None:
-        async with self._lock:
-            await anyio.to_thread.run_sync(self._send, line, abandon_on_cancel=True)
+        await self._writer.run(partial(self._send, line))
 
     def _send(self, line: bytes) -> None:
         self._file.write(line)
@@ -56,6 +56,7 @@ class Input:
 
     def __init__(self, file: BinaryIO, output: Output, on_end: Callable[[], None]) -> None:
         self._file = file
+        self._reader = Worker("read")
         self._output = output
         self._on_end = on_end
 
@@ -64,12 +65,12 @@ class Input:
 
     async def __anext__(self) -> str:
         while True:
-            line = await anyio.to_thread.run_sync(self._read, abandon_on_cancel=True)
+            line = await self._reader.run(self._read)
             if not line:
                 self._on_end()
                 raise StopAsyncIteration
             if len(line) > LONGEST:
-                end = await anyio.to_thread.run_sync(self._skip, line, abandon_on_cancel=True)
+                end = await self._reader.run(partial(self._skip, line))
                 await self._refuse(line, end, f"The message is longer than {LONGEST:,} bytes.")
                 continue
             try:

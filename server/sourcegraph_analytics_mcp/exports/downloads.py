@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from typing import BinaryIO, cast
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from ..disk import Disk
-from ..errors import UNFORESEEN, AnalyticsError
+from ..disk import Disk, in_thread, surely
+from ..errors import UNFORESEEN, AnalyticsError, unforeseen
 from ..files import disk_error
 from ..upstream.analytics import Analytics, Report
 from ..upstream.models import ReportRequest
@@ -131,7 +130,7 @@ class Downloads:
             AnalyticsError: `busy` while it is running, `not_found`, or `store_corrupt` when its files are not whole.
         """
         self._check_ended(export_id)
-        return await anyio.to_thread.run_sync(self._store.get, export_id)
+        return await in_thread(self._store.get, export_id)
 
     async def delete(self, export_id: str) -> None:
         """Remove every copy of an export.
@@ -140,7 +139,7 @@ class Downloads:
             AnalyticsError: `busy` while it is running, `not_found`, or `store_corrupt` when it cannot be removed.
         """
         self._check_ended(export_id)
-        if not await anyio.to_thread.run_sync(self._store.delete, export_id):
+        if not await in_thread(self._store.delete, export_id):
             raise unknown()
 
     def _check_ended(self, export_id: str) -> None:
@@ -200,12 +199,11 @@ class Downloads:
             download.error = error
         except OSError as error:
             download.error = disk_error(error)
-        except UNFORESEEN:  # a bug must not end the server
-            _log.exception("An export failed in a way nobody foresaw")
-            download.error = AnalyticsError("internal", "The export failed.", "Try again; if it stays so, report it.")
+        except UNFORESEEN as error:  # a bug must not end the server
+            download.error = unforeseen(error, "An export", "The export failed.")
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(staging.close)
+                await surely(staging.close)
             self._forget(download)
             download.ended = time.monotonic()
             self._keep_untold(download)
@@ -255,7 +253,7 @@ class Downloads:
                 "stored_bytes": stored,
             }
         )
-        return await anyio.to_thread.run_sync(self._store.commit, staging, export)
+        return await in_thread(self._store.commit, staging, export)
 
 
 def _told_late(error: AnalyticsError, ago: int) -> AnalyticsError:

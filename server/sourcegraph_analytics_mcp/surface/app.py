@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from ..access.credentials import Configured
 from ..access.secret_store import SecretStore
 from ..access.tokens import TokenDesk
+from ..disk import in_thread
 from ..errors import UNFORESEEN, AnalyticsError
 from ..exports.downloads import Downloads
 from ..exports.engine.forks import forks
@@ -191,7 +191,7 @@ def assumed(settings: Settings) -> Minutes:
 async def _sweep(store: Store) -> bool:
     """Remove what is too old or abandoned, and whether exports went; nothing is made where nothing was kept."""
     try:
-        return store.there and await anyio.to_thread.run_sync(store.prepare)
+        return store.there and await in_thread(store.prepare)
     except AnalyticsError:  # logged by then, and said by whatever needs the store
         return False
     except UNFORESEEN:  # a bug, or an odd file, must not end the server, nor the sweep of others

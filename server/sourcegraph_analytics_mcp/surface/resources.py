@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp_types import Annotations, Resource
 
+from ..disk import in_thread
 from ..errors import AnalyticsError, invalid
 from ..exports.columns import DOCUMENTED, SQL_TYPES, expected
 from ..exports.identities import NAMES, PERSON, hidden
@@ -99,7 +99,7 @@ async def listed(app: App, may_read: Callable[[str], bool]) -> list[Resource]:
 
 
 async def recent(app: App) -> str:
-    kept = await anyio.to_thread.run_sync(app.store.exports)
+    kept = await in_thread(app.store.exports)
     entries = [exports_text.running(d, masked=app.masked) for d in app.downloads.running]
     entries += [exports_text.complete(export, masked=app.masked) for export in kept[:_MOST_IN_TABLE]]
     if not entries:
@@ -141,7 +141,7 @@ async def rows_of(app: App, export_id: str, offset: int, limit: int) -> str:
         raise invalid(f"limit must be 1 to {_MOST_ROWS}.")
     export = await app.downloads.export(export_id)
     shown = Shown(export.fields, app.questions.pseudonyms)
-    rows = [shown.row(row) for row in await anyio.to_thread.run_sync(page, export, offset, limit)]
+    rows = [shown.row(row) for row in await in_thread(page, export, offset, limit)]
     rows = rows[: max(fitting(rows), 1)]
     if not rows:
         return f"{export.title} has {plural(export.row_count, 'row')}; none from row {offset + 1:,} on."
@@ -178,11 +178,11 @@ async def csv_of(app: App, export_id: str) -> str:
             f"{file}ead a page of rows, or ask query_usage.",
         )
     shown = Shown(export.fields, app.questions.pseudonyms)
-    text = await anyio.to_thread.run_sync(guarded, export, shown, lambda text: formula_safe(safe(text)))
+    text = await in_thread(guarded, export, shown, lambda text: formula_safe(safe(text)))
     if not app.redactor.suspects(text):
         return text
     masked = app.redactor.text  # before a cell is quoted, which doubles the quotes in it
-    return await anyio.to_thread.run_sync(guarded, export, shown, lambda text: formula_safe(safe(masked(text))))
+    return await in_thread(guarded, export, shown, lambda text: formula_safe(safe(masked(text))))
 
 
 def check_parameters(uri: str) -> None:

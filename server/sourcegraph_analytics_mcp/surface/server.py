@@ -31,7 +31,7 @@ from mcp_types import Resource as ListedResource
 from mcp_types import ResourceTemplate as ListedTemplate
 from mcp_types import Tool as ListedTool
 
-from ..errors import UNFORESEEN, AnalyticsError
+from ..errors import UNFORESEEN, AnalyticsError, unforeseen
 from ..loading import without
 from ..redaction import Redactor
 from ..settings import Settings
@@ -201,11 +201,10 @@ class AnalyticsServer(MCPServer[App]):
         except MCPError:
             event.outcome = "refused"
             raise
-        except UNFORESEEN:  # a bug must not end the server or show its insides
-            event.outcome = "internal"
-            _log.exception("A tool failed in a way nobody foresaw")
-            unforeseen = AnalyticsError("internal", "The call failed.", "Try again; if it stays so, report it.")
-            return failed(unforeseen, self._redactor())
+        except UNFORESEEN as error:  # a bug must not end the server or show its insides
+            told = unforeseen(error, "A tool", "The call failed.")
+            event.outcome = told.code
+            return failed(told, self._redactor())
         finally:
             if leave is not None:
                 leave()

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import anyio
-import anyio.to_thread
 
+from ..disk import in_thread
 from ..errors import AnalyticsError
 from ..exports.downloads import Download
 from ..exports.models import Export
@@ -52,13 +52,13 @@ def _arrived(app: App, download: Download) -> int:
 @asynccontextmanager
 async def reading(app: App) -> AsyncIterator[None]:
     """Lose no export of a call that needs several; when it is done, the store is within its limits again."""
-    leave = await anyio.to_thread.run_sync(app.store.readers.enter)
+    leave = await in_thread(app.store.readers.enter)
     try:
         yield
     finally:
         leave()
         with anyio.CancelScope(shield=True), suppress(AnalyticsError):  # logged by then; the call has its answer
-            if await anyio.to_thread.run_sync(app.store.settle):
+            if await in_thread(app.store.settle):
                 await app.notices.exports_changed()
 
 
@@ -68,5 +68,5 @@ async def prepare(app: App) -> None:
     Raises:
         AnalyticsError: `store_full` or `store_corrupt` when the data directory cannot be used.
     """
-    if await anyio.to_thread.run_sync(app.store.prepare):
+    if await in_thread(app.store.prepare):
         await app.notices.exports_changed()

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
-import anyio.to_thread
-
+from ..disk import in_thread
 from ..errors import AnalyticsError
 from ..exports.engine.questions import Questions
 from ..exports.identities import NAMES
@@ -159,12 +158,12 @@ class Answers:
         Args:
             since: what must not be older; None for this hour.
         """
-        kept = await anyio.to_thread.run_sync(self._store.fresh, self._upstream, wish, since)
+        kept = await in_thread(self._store.fresh, self._upstream, wish, since)
         enough = need.attainable(kept)
         for export in sorted(kept, key=need.lacks):
             if enough.met_by(export, today):
                 with suppress(AnalyticsError):  # one that is damaged is downloaded again
-                    whole = await anyio.to_thread.run_sync(self._store.get, export.id)
+                    whole = await in_thread(self._store.get, export.id)
                     wish.exports.add(whole.id)  # others may have to be waited for until the hour has turned
                     return whole
         return await fetch(need.download(today), wish)

@@ -6,6 +6,7 @@ _ONE_SCALE = "test_exports.py::test_the_progress_of_several_downloads_is_on_one_
 _PROGRESS = "test_exports.py::test_progress_only_rises_and_is_said_twice_a_second_at_most"
 _STDIO = "test_stdio.py::"
 _IDS = "test_store.py::test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut"
+_NO_THREADS = "test_stdio.py::test_where_the_system_has_no_more_threads_calls_are_busy_and_it_goes_on"
 _UNFORESEEN = "test_secrets.py::test_what_python_itself_would_print_is_one_line_that_says_where"
 _ARGUMENTS = "test_surface.py::test_a_bad_argument_gets_a_sentence_that_helps"
 _HIDDEN = "test_text.py::test_what_cannot_be_seen_is_spelled_out"
@@ -81,10 +82,10 @@ SURFACE = (
            "anyio.move_on_after(_REGISTRY_WITHIN)", "anyio.move_on_after(None)",
            "test_inactive.py::test_a_registry_that_never_answers_is_not_waited_for"),
     Switch("a bug shows nothing of itself", "surface/server.py",
-           "return failed(unforeseen, self._redactor())",
+           "return failed(told, self._redactor())",
            "raise", "test_downloads.py::test_a_bug_ends_neither_the_server_nor_the_next_call"),
     Switch("a download's bug ends nothing", "exports/downloads.py",
-           "except UNFORESEEN:", "except ZeroDivisionError:",
+           "except UNFORESEEN as error:", "except ZeroDivisionError as error:",
            "test_downloads.py::test_a_bug_ends_neither_the_server_nor_the_next_call"),
     Switch("the advice of an error is short", "errors.py", "self.next_step[:MAX_TEXT]", "self.next_step",
            "test_query_export.py::test_a_refusal_is_bounded_as_data_too"),
@@ -195,7 +196,23 @@ SURFACE = (
     Switch("a deaf client ends it", "cli/stdio.py", "tasks.start_soon(watch_end)", "",
            f"{_STDIO}test_a_client_that_stops_reading_does_not_keep_it_alive"),
     Switch("the end of input ends it", "cli/lines.py", "self._on_end()\n                raise StopAsyncIteration",
-           "await anyio.sleep_forever()", f"{_STDIO}test_end_of_input_ends_it_while_an_export_runs"),
+           "continue", f"{_STDIO}test_end_of_input_ends_it_while_an_export_runs"),
+    Switch("a thread for reading is there from the start", "cli/lines.py", "await self._reader.run(self._read)",
+           'await __import__("anyio.to_thread").to_thread.run_sync(self._read)', _NO_THREADS),
+    Switch("and one for writing", "cli/lines.py", "await self._writer.run(partial(self._send, line))",
+           'await __import__("anyio.to_thread").to_thread.run_sync(self._send, line)', _NO_THREADS),
+    Switch("they keep no process alive", "cli/worker.py", "daemon=True", "daemon=False",
+           f"{_STDIO}test_a_thread_that_waits_keeps_no_process_alive"),
+    Switch("where no thread can be started it is busy", "errors.py",
+           "isinstance(error, RuntimeError) and str(error) == _NO_THREAD", "False", _NO_THREADS),
+    Switch("also for a resource", "disk.py", "        raise busy from error\n", "        raise\n", _NO_THREADS),
+    Switch("whoever needed the thread", "errors.py", "if (busy := used_up(error)) is not None:",
+           "if (busy := None) is not None:", _NO_THREADS),
+    Switch("what must not be left undone needs no thread", "disk.py",
+           "            raise\n        work(*arguments)\n", "            raise\n",
+           "test_engine.py::test_a_query_that_ends_while_there_are_no_threads_leaves_nothing"),
+    Switch("where no file can be opened it is busy", "files.py", "if (busy := used_up(error)) is not None:",
+           "if (busy := None) is not None:", "test_engine.py::test_a_call_for_which_no_file_can_be_opened_is_busy"),
     Switch("signals clean up", "cli/stdio.py", "tasks.start_soon(watch_signals, tasks.cancel_scope)", "",
            f"{_STDIO}test_a_signal_ends_it_cleanly"),
     Switch("an export with endless headers is listed", "surface/tools/exports.py",

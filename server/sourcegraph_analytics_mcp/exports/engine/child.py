@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from ...errors import AnalyticsError, origin
+from ...errors import AnalyticsError, origin, used_up
 from ...files import disk_error
 from ..identities import masked_columns
 from .ingest import Ingest
@@ -98,14 +98,15 @@ def _say(out: IO[str], message: dict[str, Any]) -> None:
     out.flush()
 
 
-def _as_data(error: Any) -> dict[str, str]:
-    return {"code": error.code, "message": error.message, "next_step": error.next_step}
+def _as_data(error: Any) -> dict[str, Any]:
+    told = {"code": error.code, "message": error.message, "next_step": error.next_step}
+    return told | {"retryable": error.retryable}
 
 
 def _refusal(error: Exception) -> Any:
-    """What to say when it is the disk that refuses."""
+    """What to say when it is the system that has no more of something, or the disk that refuses."""
     refused = error if isinstance(error, OSError) else disk_refusal(error)
-    return None if refused is None else disk_error(refused)
+    return used_up(error) if refused is None else disk_error(refused)
 
 
 def _serve(lines: IO[str], out: IO[str]) -> None:

@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-import anyio.to_thread
-
+from ...disk import in_thread
 from ...errors import AnalyticsError
 from ...files import private_folder
 from ...upstream.models import Granularity
@@ -46,7 +45,7 @@ class Ingestion:
         """Leave nothing of an attempt before: first its process goes, which would go on writing, then what it wrote."""
         if self._ordered:
             await self.end()
-            await anyio.to_thread.run_sync(_emptied, self._parts)
+            await in_thread(_emptied, self._parts)
             await self.start()
 
     async def begin(self) -> None:

@@ -24,8 +24,8 @@ from itertools import count
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
+from ...disk import in_thread, surely
 from .forkserver import NUMBER
 
 _SCRIPT = Path(__file__).with_name("forkserver.py")
@@ -88,7 +88,7 @@ class Forks:
         Raises:
             OSError: when the system starts no process; `Replaced` when none of this version can be started.
         """
-        return await anyio.to_thread.run_sync(self._fork, limiter=_at_once())
+        return await in_thread(self._fork, limiter=_at_once())
 
     def obeyed(self, forked: Forked) -> None:
         """Take note that an engine was forked as ordered."""
@@ -97,7 +97,7 @@ class Forks:
 
     async def dismiss(self, forked: Forked) -> None:
         """End the fork server that an engine was ordered of, and all its engines; the next order starts another."""
-        await anyio.to_thread.run_sync(self._dismiss, forked, limiter=_at_once())
+        await in_thread(self._dismiss, forked, limiter=_at_once())
 
     def leave(self) -> None:
         """End the fork server because this process ends at once: whoever uses it, and whatever threads wait for."""
@@ -111,7 +111,7 @@ class Forks:
         if forked.conversation.fileno() < 0:
             return
         for so in (self._kill, self._dismiss):
-            await anyio.to_thread.run_sync(so, forked, limiter=_at_once())
+            await surely(so, forked, limiter=_at_once())
             with anyio.move_on_after(self.patience):
                 await _gone(forked.conversation)
                 break

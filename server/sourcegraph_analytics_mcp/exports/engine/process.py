@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import SocketAttribute, UNIXSocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from ...errors import AnalyticsError
+from ...errors import AnalyticsError, used_up
 from .forks import Forked, Replaced, forks
 from .forkserver import NOT_STARTED
 
@@ -154,4 +154,4 @@ def _not_started(error: OSError) -> AnalyticsError:
     if isinstance(error, Replaced):
         message = "This server's files were replaced by another version while it ran."
         return AnalyticsError("internal", message, "Restart it.")
-    return AnalyticsError(**NOT_STARTED)
+    return used_up(error) or AnalyticsError(**NOT_STARTED)

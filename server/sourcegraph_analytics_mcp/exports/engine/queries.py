@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
-import anyio.to_thread
 
+from ...disk import in_thread, surely
 from ...errors import AnalyticsError
 from ...files import Held, disk_error
 from ..missing import deleted, gone
@@ -66,7 +66,7 @@ class Sandbox:
             )
         async with self._places, self._shared:
             try:
-                place = await anyio.to_thread.run_sync(Held.within, self._scratch, "query")
+                place = await in_thread(Held.within, self._scratch, "query")
             except OSError as error:
                 raise disk_error(error) from None
             try:
@@ -74,14 +74,14 @@ class Sandbox:
                 return await self._answer(place.folder, names, columns, sql, limit, widest)
             finally:
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(place.close)
+                    await surely(place.close)
 
     async def _copied(self, folder: Path, files: Sequence[Path], columns: Sequence[str]) -> list[str]:
         """Copy the data; where people are shown by pseudonym, only the columns that may be seen."""
         if self._questions.pseudonyms is None:
             try:
                 for file in files:
-                    await anyio.to_thread.run_sync(shutil.copyfile, file, folder / file.name)
+                    await in_thread(shutil.copyfile, file, folder / file.name)
             except OSError as error:
                 raise (deleted() if gone(files) else disk_error(error)) from None
             return [file.name for file in files]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
-import anyio.to_thread
 
+from ...disk import in_thread, surely
 from ...errors import AnalyticsError
 from ...files import Held, disk_error
 from ..identities import Pseudonyms
@@ -92,7 +92,7 @@ class Questions:
         if self._child is None or not self._child.alive:
             await self.aclose()
             try:
-                self._place = await anyio.to_thread.run_sync(Held.within, self._scratch, "engine")
+                self._place = await in_thread(Held.within, self._scratch, "engine")
             except OSError as error:
                 raise disk_error(error) from None
             self._child = await start_child()
@@ -119,7 +119,7 @@ class Questions:
             if child is not None:
                 await child.end()
             if place is not None:
-                await anyio.to_thread.run_sync(place.close)
+                await surely(place.close)
 
 
 def _failed() -> AnalyticsError:

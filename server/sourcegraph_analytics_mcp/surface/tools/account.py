@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-import anyio.to_thread
 from pydantic import Field
 
 from ...access.credentials import expires_soon
+from ...disk import in_thread
 from ...errors import AnalyticsError
 from ...exports.identities import HIDDEN
 from ...exports.numbers import in_json
@@ -180,9 +180,9 @@ async def _cookie(app: App, call: Call) -> Check:
 async def _store(app: App) -> Check:
     try:
         await prepare(app)
-        exports = await anyio.to_thread.run_sync(app.store.exports)
-        unreadable = len(await anyio.to_thread.run_sync(app.store.unreadable))
-        await anyio.to_thread.run_sync(app.store.room_for, None)
+        exports = await in_thread(app.store.exports)
+        unreadable = len(await in_thread(app.store.unreadable))
+        await in_thread(app.store.room_for, None)
     except AnalyticsError as error:
         return Check(name="store", ok=False, detail=error.text)
     held = "" if app.masked else f", {size(sum(export.stored_bytes for export in exports))}"

@@ -3,10 +3,10 @@
 from datetime import date
 from typing import Annotated, Any
 
-import anyio.to_thread
 from mcp_types import ContentBlock, ResourceLink
 from pydantic import Field
 
+from ...disk import in_thread
 from ...errors import invalid
 from ...exports.downloads import Download
 from ...exports.models import Export
@@ -43,7 +43,7 @@ async def export_csv(app: App, arguments: ExportArguments, call: Call) -> Reply:
     For a figure, ask query_usage instead. Long exports go on in the background: call again to wait."""
     request = _request(app, arguments)
     wish = app.wishes.take([request], new=arguments.refresh)
-    export = await anyio.to_thread.run_sync(app.downloads.kept, request, wish)
+    export = await in_thread(app.downloads.kept, request, wish)
     reused = export is not None and export.id not in wish.exports
     if export is None:
         await prepare(app)
