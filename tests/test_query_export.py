@@ -318,7 +318,7 @@ async def test_every_type_becomes_strict_json(queried: tuple[Client, str, Path])
     )
     result = await client.call_tool("query_export", {"export_id": export_id, "sql": sql})
     answer: Any = result.structured_content
-    assert "nan" not in text(result)
+    assert text(result).splitlines()[-1].startswith("|  |  | 1701")
     row = dict(zip([c["name"] for c in answer["columns"]], answer["rows"][0], strict=True))
     assert (row["n"], row["i"], row["f"], row["b"], row["l"]) == (None, None, "2026-02-28", "qg==", [1, None])
     assert row["h"] == "170141183460469231731687303715884105727"
