@@ -401,6 +401,7 @@ async def test_a_first_line_that_does_not_say_who_is_who_is_refused(
         ("Email,Username,Team/,ann,Data", "ann", "ann=Data"),
         ("Name,Email,Team/,ann@x.com,Data", "ann@x.com", "ann@x.com=Data"),
         ("Email,Team,,/ann@x.com,Data,", "ann@x.com", "ann@x.com=Data"),
+        ("ann@x.com,Data,/bo,Core,,", "ann@x.com bo", "ann@x.com=Data bo=Core"),
         ("wei\u00df,Data/weiss,Core", "wei\u00df weiss", "wei\u00df=Data weiss=Core"),
         # signs that nobody sees, and other separators
         ("\u200bEmail,Team/\u200bann@x.com,Data\u2060", "ann@x.com", "ann@x.com=Data"),

@@ -90,7 +90,7 @@ def read_seats(path: Path) -> tuple[str, ...]:
 
 
 def _people(rows: Sequence[Row], columns: Columns) -> Iterator[tuple[Row, str]]:
-    """Each row below the header, and wherever that does not come again, with its person."""
+    """Each row but the header, which may come again, with its person."""
     for row in rows:
         if not columns.kinds or row.cells != columns.first.cells:
             yield row, _person(row, columns)
