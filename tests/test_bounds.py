@@ -73,6 +73,7 @@ async def test_rows_that_do_not_fit_are_cut_and_said(make_settings: Make) -> Non
 
         days = await bounded(client, "query_usage", metrics=metrics, group_by=["day", "user"], limit=1000)
         assert days["rows"][-1][0] == str(TODAY - timedelta(days=1))  # the latest stay
+        assert f"of {PEOPLE:,} rows are shown, those with the highest Searches." in days["notes"][-2]
 
         gone = await bounded(client, "list_inactive_users", days=3650, limit=1000)
         assert gone["inactive"] + gone["seen"] >= PEOPLE

@@ -676,6 +676,44 @@ async def test_a_page_says_whether_it_is_the_latest_or_the_first(
         assert max(row[at] for row in whole["rows"]) in [row[at] for row in rows]
 
 
+async def test_a_page_by_time_shows_the_most_of_each_bucket_and_says_which_is_cut(
+    make_settings: Make, tmp_path: Path
+) -> None:
+    first, second = TODAY - 3 * DAY, TODAY - 2 * DAY
+    who = [Person(str(n), "", "", None) for n in range(10, 15)]
+    counts = {first: (3, 9, None, 5, 9), second: (1, 8, 2, None, 4)}
+    rows = [did(p, day, chats=n) for day, each in counts.items() for p, n in zip(who, each, strict=True)]
+    asked = {"metrics": ["chat_events"], "group_by": ["user", "day"], "period": "last_7_days"}
+    most = {first: [(1, 9), (4, 9), (3, 5), (0, 3), (2, None)], second: [(1, 8), (4, 4), (2, 2), (0, 1), (3, None)]}
+    whole = {day: [[who[n].id, who[n].id, str(day), count] for n, count in each] for day, each in most.items()}
+
+    async with served(world_of(*rows), make_settings, tmp_path) as (client, _):
+        for more, shown, page, cut_off in (
+            ({"limit": 7}, "latest", [*whole[first][:2], *whole[second]], (first, 2)),
+            ({"limit": 2}, "latest", whole[second][:2], (second, 2)),
+            ({"limit": 5}, "latest", whole[second], None),
+            ({"limit": 10}, "", [*whole[first], *whole[second]], None),
+            ({"limit": 7, "descending": True}, "latest", [*whole[second], *whole[first][:2]], (first, 2)),
+            ({"limit": 7, "order_by": "day"}, "latest", [*whole[second], *whole[first][:2]], (first, 2)),
+            ({"limit": 7, "descending": False}, "first", [*whole[first], *whole[second][:2]], (second, 2)),
+            ({"limit": 3, "start_date": str(first), "end_date": str(first)}, "first", whole[first][:3], (first, 3)),
+            ({"limit": 3, "order_by": "chat_events"}, "first", [*whole[first][:2], whole[second][0]], None),
+        ):
+            question: dict[str, Any] = asked | more
+            if "start_date" in more:
+                del question["period"]
+            result = await client.call_tool("query_usage", question)
+            answer = result.structured_content or {}
+            assert answer["rows"] == page, more
+            assert (f"Shown: the {shown} {len(page)} of {answer['row_count']} rows;" in text(result)) is bool(shown), (
+                more
+            )
+            said = [note for note in answer["notes"] if note.startswith("Of ")]
+            told = "Of {} only {} of 5 rows are shown, those with the highest Chats."
+            assert said == ([told.format(*cut_off)] if cut_off else []), more
+            assert all(f"- {note}" in text(result) for note in said)
+
+
 async def test_columns_of_several_metrics_can_be_told_apart(settings: Settings) -> None:
     async with connected(settings) as client:
         for metrics in (["searches"], ["searches", "chat_events"]):
@@ -800,7 +838,7 @@ async def test_a_bucket_without_what_is_asked_may_not_be_over(make_settings: Mak
         *(did(ANN, day) for day in (before, monday, TODAY)),
         did(BO, before),
         did(CY, monday - DAY),
-        did(CY, before + DAY),
+        did(CY, TODAY - DAY),
     )
     asked = {"metrics": ["active_users"], "users": ["2"]}
     async with served(world, make_settings, tmp_path) as (client, _):

@@ -124,7 +124,8 @@ def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str],
     buckets = {
         _buckets(asked, row) for row in rows if (not asked.start or row.day >= asked.start) and row.day <= asked.end
     }
-    found = Expected(silent=len(buckets - {_buckets(asked, row) for row in now}), recorded=len(buckets))
+    silent = buckets - {_buckets(asked, row) for row in now} if time else ()
+    found = Expected(silent=len(silent), recorded=len(buckets))
     if not asked.compare:
         for k, members in groups.items():
             length = _bucket_days(asked, k, start, asked.end) if time else (asked.end - start).days + 1

@@ -379,9 +379,8 @@ def _right_page(asked: Asked, arguments: dict[str, Any], named: dict[Any, list[A
     if order == "user" and _perhaps_coarse(asked):
         return
     if order is None and by_time:
-        place = _places(asked)[by_time[0]]
-        values = sorted(key[place] for key in named)[-arguments["limit"] :]
-        found = [key[place] for key in shown]
+        values, found = _page_by_time(asked, arguments, named), [(*_times(asked, k), named[k][0]) for k in shown]
+        values, found = ([cell for row in rows for cell in row] for rows in (values, found))
     else:
         pick = _picker(asked, order or asked.metrics[0])
         every = [pick(key, figures) for key, figures in named.items()]
@@ -392,6 +391,21 @@ def _right_page(asked: Asked, arguments: dict[str, Any], named: dict[Any, list[A
         found = [pick(key, named[key]) for key in shown]
     if not all(same(a, b) for a, b in zip(values, found, strict=True)):
         raise Disagreement(f"order {found} instead of {values}: {arguments}")
+
+
+def _page_by_time(asked: Asked, arguments: dict[str, Any], named: dict[Any, list[Any]]) -> list[tuple[Any, ...]]:
+    """The time buckets and the first figure of each row: the latest buckets, in each the largest figure first."""
+    rows = [(*_times(asked, key), figures[0]) for key, figures in named.items()]
+    down = arguments.get("descending", True)
+    rows.sort(key=lambda row: (row[-1] is not None, row[-1] or 0) if not isinstance(row[-1], date) else (True, row[-1]))
+    rows.reverse()
+    rows.sort(key=lambda row: row[:-1], reverse=down)
+    page = rows[: arguments["limit"]]
+    return page if "descending" in arguments else sorted(page, key=lambda row: row[:-1])
+
+
+def _times(asked: Asked, key: Any) -> tuple[Any, ...]:
+    return tuple(key[place] for name, place in _places(asked).items() if name in reference.TIME)
 
 
 def _places(asked: Asked) -> dict[str, int]:

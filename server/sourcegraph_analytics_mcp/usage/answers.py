@@ -1,6 +1,6 @@
 """Answer a question: find or fetch the coarsest data that can, refuse what it cannot tell, and say what it rests on."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -60,6 +60,7 @@ class Answer:
         rows: one page of the groups, or the one row of totals where nothing is grouped.
         totals: the metric columns over everything, whatever page is shown.
         matched: how many groups there are in all.
+        in_bucket: how many of them are in each time bucket of the page, where that is the order.
     """
 
     question: Question
@@ -72,6 +73,17 @@ class Answer:
     as_of: datetime
     exports: tuple[Export, ...]
     notes: tuple[str, ...]
+    in_bucket: Mapping[tuple[Any, ...], int]
+
+    def bucket(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """The time bucket of a row, by name."""
+        return tuple(value for column, value in zip(self.columns, row, strict=True) if column.name in TIME)
+
+    def in_time(self, rows: Sequence[tuple[Any, ...]], *, latest_first: bool = False) -> tuple[tuple[Any, ...], ...]:
+        """Rows in the order of their time buckets, those of each as they stand; first or last those without one."""
+        named = [tuple(value or "" for value in self.bucket(row)) for row in rows]
+        order = sorted(range(len(rows)), key=named.__getitem__, reverse=latest_first)
+        return tuple(rows[index] for index in order)
 
 
 class Answers:
@@ -194,13 +206,11 @@ def _shaped(
 ) -> Answer:
     figures = tuple(_figure_columns(question))
     total, *groups = found
-    if question.order_by is None and question.descending is None and set(TIME) & set(question.group_by):
-        groups = groups[::-1]
     keys = tuple(_group_columns(question))
     rows = tuple((*_group_values(question, row), *(row[c.name] for c in figures)) for row in groups)
     totals = tuple(total[column.name] for column in figures)
     start = question.range.start or (seen.first if seen else exports[-1].first_day)
-    return Answer(
+    answer = Answer(
         question=question,
         columns=(*keys, *figures),
         rows=rows if question.group_by else (totals,),
@@ -211,7 +221,12 @@ def _shaped(
         as_of=min(export.created_at for export in exports),
         exports=tuple(dict.fromkeys(exports)),
         notes=said,
+        in_bucket={},
     )
+    if question.by_time:
+        sizes = {answer.bucket(row): group["in_bucket"] for row, group in zip(rows, groups, strict=True)}
+        answer = replace(answer, in_bucket=sizes)
+    return replace(answer, rows=answer.in_time(rows)) if question.turned else answer
 
 
 def _group_columns(question: Question) -> Iterator[Column]:

@@ -54,6 +54,16 @@ class Question:
         return tuple(dimension for dimension in self.group_by if dimension in TIME)
 
     @property
+    def by_time(self) -> bool:
+        """Whether rows come in the order of their time buckets, which is so where no other is asked for."""
+        return self.time is not None if self.order_by is None else self.order_by in TIME
+
+    @property
+    def turned(self) -> bool:
+        """Whether the earliest bucket comes first, though a page is of the latest."""
+        return self.order_by is None and self.descending is None and self.time is not None
+
+    @property
     def buckets_compared(self) -> bool:
         """Whether each time bucket is compared with the one before it, rather than the whole with the period before."""
         return self.compare and self.time is not None

@@ -52,13 +52,16 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
         joined = f"FROM n {kind} JOIN b ON {same}"
     extra = "".join(f", n.all_{name}, n.blank_{name}" for name in split)
     keys = "".join(f", {_either(g, before)} AS {g}" for g in (*groups, *labels(question)))
-    beside = ""
+    counted, beside = "count(*) OVER () AS matched", ""
+    if question.by_time:
+        buckets = ", ".join(["total", *map(_key, question.times)])
+        counted += f", count(*) OVER (PARTITION BY {buckets}) AS in_bucket"
     if question.narrowed and question.time is not None:
         ctes, beside = f"{ctes}, silence AS ({_silence(question, now, question.time)})", ", silence"
     order = f"ORDER BY total DESC, {_order(question, groups)}"
     statement.sql = (
         f"WITH {ctes}, answer AS (SELECT {_either('total', before)} AS total{keys}, {columns}{extra} {joined}), "
-        f"page AS (SELECT *, count(*) OVER () AS matched FROM answer{beside} {order} LIMIT {question.limit + 1}) "
+        f"page AS (SELECT *, {counted} FROM answer{beside} {order} LIMIT {question.limit + 1}) "
         f"{labelled(question, now) if labelled_late(question) else 'SELECT * FROM page'} {order}"
     )
     return statement
@@ -224,14 +227,13 @@ def _fair(question: Question, source: Source, terms: Terms) -> str:
 
 
 def _order(question: Question, groups: Sequence[str]) -> str:
-    ties = ", ".join(groups) or "total"
+    ties, first = ", ".join(groups) or "total", question.metrics[0].name
+    if question.by_time:  # the latest buckets, which the caller turns round; of each the largest first
+        way = "ASC" if question.descending is False else "DESC"
+        times = sorted(question.times, key=lambda time: time != question.order_by)
+        return ", ".join([*(f"{_key(time)} {way}" for time in times), f"{first} DESC NULLS LAST", ties])
     if question.order_by is not None:
         return f"{_ordered_column(question)} {_way(question, question.order_by)}, {ties}"
-    times = [_key(d) for d in question.group_by if d in TIME]
-    if times:  # the latest buckets, which the caller turns round
-        rest = "".join(f", {g}" for g in groups if g not in times)
-        return ", ".join(f"{t} {'ASC' if question.descending is False else 'DESC'}" for t in times) + rest
-    first = question.metrics[0].name
     return f"{first} {_way(question, first)}, {ties}"
 
 

@@ -29,6 +29,7 @@ _ALL_TIME = f"{_USAGE}test_buckets_of_all_time_are_compared_from_the_second_on"
 _SILENT = f"{_USAGE}test_days_without_what_is_asked_are_said"
 _SILENT_WEEKS = f"{_USAGE}test_weeks_and_months_without_what_is_asked_are_those_that_have_any_data"
 _UNFINISHED = f"{_USAGE}test_a_bucket_without_what_is_asked_may_not_be_over"
+_PAGE = f"{_USAGE}test_a_page_by_time_shows_the_most_of_each_bucket_and_says_which_is_cut"
 _OLDER = "test_inactive.py::test_who_came_back_since_an_older_report_is_not_lapsed"
 _WARNED = "test_inactive.py::test_what_the_reports_warn_of_is_said_of_who_lapsed"
 _FIRST_TEAM = "test_inactive.py::test_a_first_line_of_teams_that_may_be_a_header_or_a_person_is_neither"
@@ -593,6 +594,16 @@ QUESTIONS = (
            "silence.last", _UNFINISHED),
     Switch("a day ends with itself", "usage/question.py", 'days=6 if dimension == "week" else 0', "days=6",
            _UNFINISHED),
+    Switch("of a time bucket the most come first", "usage/sql.py", 'f"{first} DESC NULLS LAST", ties])', "ties])",
+           _PAGE),
+    Switch("a page keeps that order when it is turned", "usage/answers.py", "rows=answer.in_time(rows))",
+           "rows=rows[::-1])", _PAGE),
+    Switch("so do the rows that an answer can hold", "surface/tools/usage.py",
+           "found.in_time(rows, latest_first=True) if turned else rows ", "rows[::-1] if turned else rows ",
+           f"{_PAGE} test_bounds.py::test_rows_that_do_not_fit_are_cut_and_said"),
+    Switch("a time bucket that is cut is said", "surface/tools/usage.py", "[*_cut_bucket(found), ", "[", _PAGE),
+    Switch("rows of a single bucket are not called the latest", "surface/tools/usage.py",
+           "found.matched not in found.in_bucket.values()", "True", _PAGE),
     Switch("nor how much of it has come", "surface/tools/usage.py",
            'held = "" if app.masked else', "held =", _GUESS),
     Switch("nor what the store holds", "surface/tools/account.py", 'held = "" if app.masked else', "held =", _GUESS),

@@ -1,6 +1,7 @@
 """Answer questions about usage in figures."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, get_args
@@ -115,16 +116,22 @@ async def query_usage(app: App, arguments: QuestionArguments, call: Call) -> Rep
 
 
 def _cut(found: Found) -> Found:
-    """As many rows as an answer can hold."""
-    asked = found.question
-    latest = asked.order_by is None and asked.descending is None and bool(set(TIME) & set(asked.group_by))
-    found = replace(found, rows=tuple(tuple(map(short, row)) for row in found.rows))
-    rows = found.rows[::-1] if latest else found.rows  # the latest come last, and stay
+    """As many rows as an answer can hold, and what is to be said of those that are left out."""
+    rows, turned = tuple(tuple(map(short, row)) for row in found.rows), found.question.turned
+    rows = found.in_time(rows, latest_first=True) if turned else rows  # the latest stay, of each bucket the largest
     count = fitting(rows)
-    if count == len(rows):
-        return found
-    rows = rows[:count][::-1] if latest else rows[:count]
-    return replace(found, rows=rows, notes=(*found.notes, cut(count)))
+    found = replace(found, rows=found.in_time(rows[:count]) if turned else rows[:count])
+    said = [*_cut_bucket(found), *([cut(count)] if count < len(rows) else [])]
+    return replace(found, notes=(*found.notes, *said))
+
+
+def _cut_bucket(found: Found) -> Iterator[str]:
+    """Say of which time bucket only a part is shown, which can be the one at the end of a page."""
+    for bucket, shown in Counter(map(found.bucket, found.rows)).items():
+        if shown < (there := found.in_bucket.get(bucket, 0)):
+            name = ", ".join(str(value or BLANK) for value in bucket)
+            largest = found.question.metrics[0].title
+            yield f"Of {name} only {shown:,} of {plural(there, 'row')} are shown, those with the highest {largest}."
 
 
 async def answered(app: App, arguments: QuestionArguments, call: Call) -> Found:
@@ -209,16 +216,16 @@ def _text(found: Found) -> str:
     if found.question.group_by and found.rows:
         parts.append(_table(found))
         if len(found.rows) < found.matched:
-            shown = "latest" if _latest(found.question) else "first"
+            shown = "latest" if _latest(found) else "first"
             parts.append(f"Shown: the {shown} {len(found.rows)} of {found.matched:,} rows; the totals are over all.")
     parts.append("\n".join(f"- {note}" for note in found.notes))
     return "\n\n".join(parts)
 
 
-def _latest(asked: Question) -> bool:
-    """Whether a page of the rows is the latest of them: by time is the order where none is given."""
-    by_time = asked.time is not None if asked.order_by is None else asked.order_by in TIME
-    return by_time and asked.descending is not False
+def _latest(found: Found) -> bool:
+    """Whether a page of the rows is the latest of them; of a single time bucket it is the first."""
+    several = found.matched not in found.in_bucket.values()
+    return found.question.by_time and found.question.descending is not False and several
 
 
 def _headline(found: Found) -> str:
