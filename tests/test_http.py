@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -32,7 +33,9 @@ from sourcegraph_analytics_mcp.demo.upstream import DEMO_INSTANCE
 from sourcegraph_analytics_mcp.surface.tools import TOOLS
 from support.campaign import named
 from support.commands import Command
+from support.engines import a_query, fork_servers
 from support.issuer import ISSUER, KEY, SHARED, published, token
+from support.statements import BOMBS
 from support.upstreams import Exchange, scripted_upstream
 from support.upstreams import Served as Upstream
 
@@ -864,6 +867,57 @@ def test_an_interrupt_is_an_ordinary_end(tmp_path: Path) -> None:
     assert server.process.wait(10) == 0
     server.reader.join(10)
     assert not [line for line in server.log if "Traceback" in line or " ERROR " in line]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [((signal.SIGTERM, signal.SIGINT), -signal.SIGTERM), ((signal.SIGHUP,), 128 + signal.SIGHUP)]
+)
+@pytest.mark.parametrize("stopped", [False, True])
+def test_nothing_outlives_a_server_that_is_made_to_end(
+    tmp_path: Path, sent: tuple[signal.Signals, ...], status: int, stopped: bool
+) -> None:
+    """Neither the query, nor what it was forked from though it was stopped, nor the query's copy of the data."""
+    server = Served(tmp_path, "--demo", log_level="INFO", sql_timeout="50")
+    made = server.result("export_csv", {"granularity": "by_user"}, server.credential)
+    asked = {"export_id": made["structuredContent"]["export"]["id"], "sql": BOMBS[0]}
+    asking = threading.Thread(target=unanswered, args=(server, asked))
+    asking.start()
+    with ExitStack() as watched:
+        left = [os.pidfd_open(process) for process in (a_query(server.process.pid), *fork_servers(server.process.pid))]
+        for process in left:
+            watched.callback(os.close, process)
+        if stopped:
+            signal.pidfd_send_signal(left[1], signal.SIGSTOP)
+        for number in sent:
+            server.process.send_signal(number)
+            assert server.hears(lambda line: "Shutting down" in line)
+        assert server.process.wait(15) == status
+        for process in left:
+            assert select.select([process], [], [], 2)[0] == [process]
+    server.end()
+    asking.join(20)
+    assert "Finished server process" in server.log[-1]
+    assert list((server.home / "staging").iterdir()) == []
+
+
+def unanswered(server: Served, asked: dict[str, Any]) -> None:
+    with suppress(httpx2.HTTPError):
+        server.post("query_export", asked, server.credential)
+
+
+def test_a_server_that_was_started_to_outlive_its_terminal_does(tmp_path: Path) -> None:
+    command = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *COMMAND, "--demo", "serve", "--http"]
+    environ = {"SRC_ANALYTICS_DATA_DIR": str(tmp_path), "PATH": os.environ["PATH"]}
+    with subprocess.Popen([*command, f"127.0.0.1:{free_port()}"], env=environ, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        too_long = threading.Timer(30, process.kill)
+        too_long.start()
+        assert any(line.startswith(b"Serving ") for line in process.stderr)
+        process.send_signal(signal.SIGHUP)
+        process.terminate()
+        process.stderr.read()
+        too_long.cancel()
+    assert process.returncode == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(

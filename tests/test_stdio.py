@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +20,7 @@ from sourcegraph_analytics_mcp.cli.lines import Output
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
 from support.client import REVISIONS
 from support.commands import finished
-from support.engines import engines, fork_servers
+from support.engines import a_query, engines, fork_servers
 from support.statements import BOMBS
 from support.stdio import COMMAND, META, Raw, spawned
 from support.upstreams import Served
@@ -111,18 +111,13 @@ def test_the_log_says_where_the_engine_failed_and_nothing_that_it_said(tmp_path:
 
 
 def running_query(raw: Raw) -> int:
-    """The process of a long query that has begun: it may not write to files any more."""
+    """The process of a long query that has begun."""
     raw.handshake()
     done = raw.ask("tools/call", {"name": "export_csv", "arguments": {"granularity": "by_user"}})
     raw.ask("tools/call", {"name": "query_usage", "arguments": {"metrics": ["searches"]}})  # by another engine
     asked = {"export_id": done["structuredContent"]["export"]["id"], "sql": BOMBS[0]}
     raw.send("tools/call", {"name": "query_export", "arguments": asked})
-    server = raw.process.pid
-    while True:
-        for engine in engines(server):
-            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-                if re.search(r"Max file size +0 +0 ", Path(f"/proc/{engine}/limits").read_text()):
-                    return engine
+    return a_query(raw.process.pid)
 
 
 def test_a_query_does_not_outlive_a_server_that_is_killed(tmp_path: Path, upstream: Served) -> None:

@@ -34,6 +34,7 @@ from sourcegraph_analytics_mcp.exports import store as exports_store
 from sourcegraph_analytics_mcp.exports.models import Export
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.exports.wishes import Wishes
+from sourcegraph_analytics_mcp.files import give_up
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.app import sweep_callers
 from sourcegraph_analytics_mcp.surface.kept import purge
@@ -325,6 +326,32 @@ async def test_a_sweep_that_fails_for_one_caller_goes_on_for_the_others(
             await all_swept.wait()
         tasks.cancel_scope.cancel()
     assert swept == homes
+
+
+@pytest.mark.anyio
+async def test_an_export_that_is_given_up_cannot_be_finished(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process ends at once, while a thread of it puts the export in its place."""
+    async with connected(settings) as client:
+        made = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+    store = Store(settings.home, 30, 1 << 40)
+    staging = store.stage()
+    export = store.get(made).model_copy(update={"id": staging.id})
+    remove, told = shutil.rmtree, list[str]()
+
+    def while_it_is_removed(path: Path, **how: Any) -> None:
+        if not told:
+            with pytest.raises(AnalyticsError) as error:
+                store.commit(staging, export)
+            told.append(error.value.code)
+        remove(path, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", while_it_is_removed)
+    give_up()
+    assert told == ["store_corrupt"]
+    assert [each.id for each in store.exports()] == [made]
+    assert list((settings.home / "staging").iterdir()) == []
 
 
 @pytest.mark.parametrize("step", ["its lock", "the directory in it"])

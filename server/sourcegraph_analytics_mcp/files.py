@@ -15,8 +15,10 @@ from typing import Self
 from .errors import AnalyticsError, used_up
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or a file may not grow
+DOOMED = "deleted-"  # begins the name of what was moved away to be removed
 MAKE_ROOM = "Free disk space, or delete exports (delete_export), then call again."
 _log = logging.getLogger(__name__)
+_held: "set[Held]" = set()  # by this process
 
 
 def private_folder(folder: Path) -> None:
@@ -75,6 +77,7 @@ class Held:
         self.folder = folder
         self._lock = -1
         private_folder(folder)
+        _held.add(self)
         try:
             unlocked = folder / ".lock-to-be"  # it gets its name locked, so that nobody can find it free
             self._lock = os.open(unlocked, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -100,10 +103,22 @@ class Held:
         return cls(parent / f"{kind}-{secrets.token_hex(8)}")
 
     def close(self) -> None:
-        """Give up what is left of it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Give up what is left of it; it is moved away first, so that nobody finishes what is being removed."""
+        _held.discard(self)
+        doomed = self.folder.with_name(f"{DOOMED}{secrets.token_hex(8)}")
         with suppress(OSError):
-            os.close(self._lock)
+            self.folder.rename(doomed)
+        for left in (doomed, self.folder):
+            shutil.rmtree(left, ignore_errors=True)
+        lock, self._lock = self._lock, -1
+        with suppress(OSError):
+            os.close(lock)
+
+
+def give_up() -> None:
+    """Give up all that this process holds, because it ends at once, whoever is making it."""
+    for each in list(_held):
+        each.close()
 
 
 def write_private(path: Path, text: str) -> None:

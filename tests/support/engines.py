@@ -1,6 +1,7 @@
 """The engine processes of a server, as the system shows them."""
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,15 @@ async def an_engine() -> int:
     while not (found := engines()):
         await anyio.lowlevel.checkpoint()
     return found[0]
+
+
+def a_query(server: int) -> int:
+    """The engine of a query that has begun, once there is one: it may not write to files any more."""
+    while True:
+        for engine in engines(server):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                if re.search(r"Max file size +0 +0 ", Path(f"/proc/{engine}/limits").read_text()):
+                    return engine
 
 
 def _children(process: int) -> list[int]:

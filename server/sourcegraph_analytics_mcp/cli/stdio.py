@@ -1,16 +1,13 @@
 """Serve one client over stdin and stdout, and leave promptly and cleanly at the end of input and on signals."""
 
-import os
-import signal
 from typing import Any, cast
 
 import anyio
 from mcp.server.stdio import stdio_server
 
-from ..surface.app import leave_no_engine
 from ..surface.server import AnalyticsServer
+from .leaving import leave, signals
 from .lines import Input, Output, standard_streams
-from .log import flush_log
 
 _PUT_AWAY_WITHIN = 3.0  # seconds
 _LAST_WORDS_WITHIN = 1.0  # seconds for a client that no longer reads
@@ -26,19 +23,17 @@ async def serve_stdio(server: AnalyticsServer) -> None:
     output = Output(sink)
     lines: Any = Input(source, output, ended.set)
 
-    async def put_away(code: int) -> None:
+    async def put_away(number: int) -> None:
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(_PUT_AWAY_WITHIN):
                 await closed.wait()
-        leave_no_engine()
-        flush_log()
-        os._exit(code)
+        leave(number)
 
     async def watch_signals(scope: anyio.CancelScope) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async for number in signals:
+        with anyio.open_signal_receiver(*signals()) as received:
+            async for number in received:
                 scope.cancel()
-                await put_away(128 + number)
+                await put_away(number)
 
     async def watch_end() -> None:
         await ended.wait()

@@ -6,9 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from ..files import Held
-
-DOOMED = "deleted-"  # begins the name of what was moved here to be removed
+from ..files import DOOMED, Held
 
 
 class Staging(Held):

@@ -25,12 +25,12 @@ from pydantic import ValidationError
 
 from ..disk import Disk
 from ..errors import AnalyticsError
-from ..files import disk_error, private_folder, private_home, sync, write_private
+from ..files import DOOMED, disk_error, private_folder, private_home, sync, write_private
 from .missing import lost, unknown
 from .models import Export
 from .moments import age, ahead, hour
 from .readers import Readers
-from .staging import DOOMED, Staging, remove_abandoned, unchanged_for
+from .staging import Staging, remove_abandoned, unchanged_for
 from .wishes import Wish
 
 _ROOM_FOR_UNKNOWN = 256 << 20  # bytes

@@ -24,6 +24,7 @@ from ..exports.engine.questions import Questions
 from ..exports.identities import Pseudonyms
 from ..exports.store import Store
 from ..exports.wishes import Wishes
+from ..files import give_up
 from ..redaction import Redactor
 from ..settings import Settings
 from ..upstream.analytics import Analytics
@@ -171,9 +172,13 @@ async def _put_away(questions: Questions, http: Http) -> AsyncIterator[None]:
                 await http.aclose()
 
 
-def leave_no_engine() -> None:
-    """End all engines because this process ends at once, whoever uses them; takes a second at most."""
+def leave_nothing() -> None:
+    """End all engines and remove what is half made because this process ends at once, whoever uses them.
+
+    It takes a second at most, and then as long as files take to be removed.
+    """
     forks.leave()
+    give_up()
 
 
 def assumed(settings: Settings) -> Minutes:

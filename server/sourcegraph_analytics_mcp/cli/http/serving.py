@@ -1,6 +1,7 @@
 """Serve many clients over streamable HTTP."""
 
 import gc
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from ...settings import PORTS, PREFIX, Settings, SettingsError, one_spelling, pa
 from ...surface.notices import MOST_SESSIONS
 from ...surface.server import AnalyticsServer
 from ...surface.tools import TOKEN_TOOLS
-from ..log import flush_log
+from ..leaving import leave, put_away, signals
 from .connections import Connection
 from .guard import LARGEST_BODY, METADATA, PATH, Guard
 from .identity import READ, TOKENS, Identity, IssuedTokens, LocalCredential
@@ -72,11 +73,12 @@ def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address:
 
 
 class _Server(uvicorn.Server):
-    """One that says where once it listens, and whose last lines are in the log before a signal ends the process."""
+    """One that says where once it listens, that a closed terminal ends, too, and that leaves nothing behind."""
 
     def __init__(self, config: uvicorn.Config, told: str) -> None:
         super().__init__(config)
         self._told = told
+        self._hung_up = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -84,9 +86,18 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals():
-            yield
-            flush_log()
+        with super().capture_signals():  # which lets a signal end the process when this block is left
+            if signal.SIGHUP in signals():
+                signal.signal(signal.SIGHUP, self._hang_up)
+            try:
+                yield
+            finally:
+                put_away()
+            if self._hung_up:
+                leave(signal.SIGHUP)
+
+    def _hang_up(self, *_: object) -> None:
+        self._hung_up = self.should_exit = True
 
 
 def application(
