@@ -126,7 +126,7 @@ class World:
 
     def teams_csv(self) -> str:
         out = io.StringIO()
-        csv.writer(out).writerows(self.team_of.items())
+        csv.writer(out).writerows([("user", "team"), *self.team_of.items()])
         return out.getvalue()
 
 

@@ -463,5 +463,5 @@ EXPORTS = (
            f"{_EXPORTS}test_links_can_be_left_out_for_clients_that_choke_on_them"),
     Switch("links are for revisions that have them", "surface/tools/exports.py",
            "if linked and app.settings.resource_links:", "if app.settings.resource_links:",
-           f"{_EXPORTS}test_links_are_for_revisions_that_have_them"),
+           f"{_EXPORTS}test_every_protocol_revision_does_the_whole_job"),
 )  # fmt: skip
