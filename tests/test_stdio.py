@@ -14,9 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import anyio
 import pytest
+from mcp_types import JSONRPCNotification, JSONRPCRequest
 
 from sourcegraph_analytics_mcp.cli.lines import Output
+from sourcegraph_analytics_mcp.cli.unanswered import Unanswered
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
 from support.client import REVISIONS
 from support.commands import finished
@@ -332,6 +335,35 @@ def test_end_of_input_ends_it_while_an_export_runs(tmp_path: Path, upstream: Ser
     assert list((tmp_path / "kept" / "staging").iterdir()) == []
 
 
+@pytest.mark.parametrize("piped", [True, False], ids=["a pipe", "a plain file"])
+def test_what_was_asked_before_the_end_of_the_input_is_answered(tmp_path: Path, *, piped: bool) -> None:
+    numbers = [*range(20), "last"]
+    asked = [{"jsonrpc": "2.0", "id": number, "method": "tools/list", "params": {"_meta": META}} for number in numbers]
+    lines = "".join(f"{json.dumps(request)}\n" for request in asked)
+    (tmp_path / "asked").write_text(lines)
+    command, environment = [*COMMAND, "--demo"], {"HOME": str(tmp_path)}
+    with (tmp_path / "asked").open() as file:
+        given: dict[str, Any] = {"input": lines} if piped else {"stdin": file}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=True, **given)
+    assert sorted(str(json.loads(line)["id"]) for line in done.stdout.splitlines()) == sorted(map(str, numbers))
+
+
+@pytest.mark.anyio
+async def test_what_has_no_answer_to_wait_for_is_not_waited_for() -> None:
+    unanswered = Unanswered()
+    for number, method in enumerate(("tools/call", "tools/list", "subscriptions/listen")):
+        unanswered.came(JSONRPCRequest(jsonrpc="2.0", id=number, method=method))
+    unanswered.came(JSONRPCNotification(jsonrpc="2.0", method="notifications/cancelled", params={"requestId": 0}))
+    for odd in (None, {"requestId": [1]}, {"requestId": 7}):
+        unanswered.came(JSONRPCNotification(jsonrpc="2.0", method="notifications/cancelled", params=odd))
+    unanswered.went(b'{"jsonrpc":"2.0","id":1,"method":"ping"}')  # a request of the server's own is no answer
+    with anyio.fail_after(30):
+        with pytest.raises(TimeoutError), anyio.fail_after(0.01):
+            await unanswered.wait(60)
+        unanswered.went(b'{"jsonrpc":"2.0","id":1,"result":{"id":7}}')
+        await unanswered.wait(60)
+
+
 def wait_for_engine(raw: Raw) -> None:
     while not engines(raw.process.pid):
         raw.ask("ping") if raw.revision != "2026-07-28" else raw.ask("tools/list")
@@ -440,7 +472,7 @@ def test_changed_text_is_not_acted_on(tmp_path: Path, upstream: Served) -> None:
 async def test_a_line_that_cannot_be_encoded_is_written_all_the_same() -> None:
     source, sink = os.pipe()
     with os.fdopen(source, "rb") as there, os.fdopen(sink, "wb") as file:
-        output = Output(file)
+        output = Output(file, Unanswered())
         await output.write("half a pair \ud800")
         await output.write("\n")
         await output.flush()

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO
 
+import anyio
 from mcp_types import jsonrpc_message_adapter
 from pydantic import ValidationError
 
+from .unanswered import Unanswered
 from .worker import Worker
 
 LONGEST = 1 << 20  # bytes of one message
@@ -21,13 +23,16 @@ _ID = rb'"id"\s*:\s*(0|[1-9]\d{0,17}|"[\w.:-]{1,100}")\s*'  # never more than JS
 _AT_FRONT = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*' + _ID + rb"[,}]")
 _AT_END = re.compile(rb'"\s*,\s*' + _ID + rb"\}\s*\Z")
 _SEEN = 1024  # bytes looked at for the id at either end
+_READ = 1 << 16  # bytes, what a pipe holds
+_LAST_ANSWERS_WITHIN = 0.5  # seconds after the end of the input
 
 
 class Output:
     """Whole lines out, one at a time; in the form of the text file that the SDK writes to."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, unanswered: Unanswered) -> None:
         self._file = file
+        self._unanswered = unanswered
         self._writer = Worker("write")
         self._line = ""
 
@@ -40,6 +45,7 @@ class Output:
 
     async def send(self, line: bytes) -> None:
         await self._writer.run(partial(self._send, line))
+        self._unanswered.went(line)
 
     def _send(self, line: bytes) -> None:
         self._file.write(line)
@@ -49,14 +55,18 @@ class Output:
 class Input:
     """The client's lines as text; in the form of the text file that the SDK reads.
 
+    They are read as they come, by no thread: none has to be had, and none waits for ever.
+
     Args:
         output: where lines that cannot be taken are answered.
         on_end: called when the client closes its side.
     """
 
-    def __init__(self, file: BinaryIO, output: Output, on_end: Callable[[], None]) -> None:
+    def __init__(self, file: BinaryIO, output: Output, unanswered: Unanswered, on_end: Callable[[], None]) -> None:
         self._file = file
-        self._reader = Worker("read")
+        self._unanswered = unanswered
+        self._there = bytearray()  # what has come and is in no line yet
+        self._waits = True
         self._output = output
         self._on_end = on_end
 
@@ -65,12 +75,13 @@ class Input:
 
     async def __anext__(self) -> str:
         while True:
-            line = await self._reader.run(self._read)
+            line = await self._line(LONGEST + 1)
             if not line:
+                await self._unanswered.wait(_LAST_ANSWERS_WITHIN)
                 self._on_end()
                 raise StopAsyncIteration
             if len(line) > LONGEST:
-                end = await self._reader.run(partial(self._skip, line))
+                end = await self._skip(line)
                 await self._refuse(line, end, f"The message is longer than {LONGEST:,} bytes.")
                 continue
             try:
@@ -78,17 +89,38 @@ class Input:
             except UnicodeDecodeError:
                 await self._refuse(line, line, "The message is not valid UTF-8.")
                 continue
-            if _will_be_read(text) or b'"method"' not in line or not _number(line, line):
+            message = _message(text)
+            if message is not None or b'"method"' not in line or not _number(line, line):
+                self._unanswered.came(message)
                 return text
             await self._refuse(line, line, "The message is no JSON-RPC, or nested too deeply.")
 
-    def _read(self) -> bytes:
-        return self._file.readline(LONGEST + 1)
+    async def _line(self, most: int) -> bytes:
+        """A line with its end, or so many bytes of it; what is left where the input ends."""
+        looked = 0
+        while (end := self._there.find(b"\n", looked)) < 0 and len(self._there) < most:
+            looked = len(self._there)
+            more = await self._more()
+            if not more:
+                break
+            self._there += more
+        size = min(most, len(self._there) if end < 0 else end + 1)
+        line = bytes(self._there[:size])
+        del self._there[:size]
+        return line
 
-    def _skip(self, end: bytes) -> bytes:
+    async def _more(self) -> bytes:
+        if self._waits:
+            try:
+                await anyio.wait_readable(self._file)
+            except PermissionError:  # a plain file, which nobody has to wait for
+                self._waits = False
+        return os.read(self._file.fileno(), _READ)
+
+    async def _skip(self, end: bytes) -> bytes:
         """Read to the end of an overlong line; its last bytes."""
         while not end.endswith(b"\n"):
-            more = self._file.readline(LONGEST)
+            more = await self._line(LONGEST)
             if not more:
                 break
             end = end[-_SEEN:] + more
@@ -106,18 +138,17 @@ def _number(start: bytes, end: bytes) -> bytes | None:
     return found[1] if found else None
 
 
-def _will_be_read(text: str) -> bool:
-    """Whether the SDK will take it for a message (2 microseconds)."""
+def _message(text: str) -> object | None:
+    """What message the SDK will take it for, if for one (2 microseconds)."""
     try:
-        jsonrpc_message_adapter.validate_json(text, by_name=False)
+        return jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValidationError:
-        return False
-    return True
+        return None
 
 
 def standard_streams() -> tuple[BinaryIO, BinaryIO]:
     """The client's two pipes, taken over: what else reads stdin finds nothing, what else prints goes to stderr."""
-    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    source, sink = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

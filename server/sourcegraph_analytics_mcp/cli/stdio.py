@@ -8,6 +8,7 @@ from mcp.server.stdio import stdio_server
 from ..surface.server import AnalyticsServer
 from .leaving import leave, signals
 from .lines import Input, Output, standard_streams
+from .unanswered import Unanswered
 
 _PUT_AWAY_WITHIN = 3.0  # seconds
 _LAST_WORDS_WITHIN = 1.0  # seconds for a client that no longer reads
@@ -16,12 +17,13 @@ _LAST_WORDS_WITHIN = 1.0  # seconds for a client that no longer reads
 async def serve_stdio(server: AnalyticsServer) -> None:
     """Serve until the input ends or a signal comes.
 
-    A thread that reads or writes a pipe cannot be stopped, so once everything is put away the process ends itself.
+    A thread that writes to a pipe cannot be stopped, so once everything is put away the process ends itself.
     """
     closed, ended = anyio.Event(), anyio.Event()
     source, sink = standard_streams()
-    output = Output(sink)
-    lines: Any = Input(source, output, ended.set)
+    unanswered = Unanswered()
+    output = Output(sink, unanswered)
+    lines: Any = Input(source, output, unanswered, ended.set)
 
     async def put_away(number: int) -> None:
         with anyio.CancelScope(shield=True):

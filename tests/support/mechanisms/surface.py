@@ -5,6 +5,8 @@ from .switch import Switch
 _ONE_SCALE = "test_exports.py::test_the_progress_of_several_downloads_is_on_one_scale"
 _PROGRESS = "test_exports.py::test_progress_only_rises_and_is_said_twice_a_second_at_most"
 _STDIO = "test_stdio.py::"
+_ASKED_BEFORE = f"{_STDIO}test_what_was_asked_before_the_end_of_the_input_is_answered"
+_LISTENS = "test_stdio.py::test_what_has_no_answer_to_wait_for_is_not_waited_for"
 _IDS = "test_store.py::test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut"
 _NO_THREADS = "test_stdio.py::test_where_the_system_has_no_more_threads_calls_are_busy_and_it_goes_on"
 _UNFORESEEN = "test_secrets.py::test_what_python_itself_would_print_is_one_line_that_says_where"
@@ -176,14 +178,14 @@ SURFACE = (
            "test_terminal.py::test_the_chart_of_the_demo_is_of_whole_weeks"),
     Switch("lines are bounded", "cli/lines.py", "if len(line) > LONGEST:", "if False:",
            f"{_STDIO}test_an_overlong_line_that_never_ends_is_answered_too"),
-    Switch("lines are not kept in memory", "cli/lines.py", "self._file.readline(LONGEST + 1)", "self._file.readline()",
+    Switch("lines are not kept in memory", "cli/lines.py", "await self._line(LONGEST + 1)", "await self._line(1 << 40)",
            f"{_STDIO}test_an_overlong_line_is_answered_and_costs_no_memory"),
     Switch("the rest of an overlong line is no message", "cli/lines.py",
            'while not end.endswith(b"\\n"):', "while False:",
            f"{_STDIO}test_an_overlong_line_is_answered_and_costs_no_memory"),
     Switch("text is not changed", "cli/lines.py", "text = line.decode()", 'text = line.decode(errors="replace")',
            f"{_STDIO}test_changed_text_is_not_acted_on"),
-    Switch("requests that cannot be read are answered", "cli/lines.py", "if _will_be_read(text) or", "if True or",
+    Switch("requests that cannot be read are answered", "cli/lines.py", "if message is not None or", "if True or",
            "test_stdio.py::test_a_request_that_cannot_be_read_is_answered"),
     Switch("only an id that JSON allows is read out of a broken line", "cli/lines.py", r"(0|[1-9]\d{0,17}|",
            r"(\d{1,18}|", "test_stdio.py::test_an_odd_id_ends_nothing_wherever_it_stands"),
@@ -197,9 +199,19 @@ SURFACE = (
            f"{_STDIO}test_a_client_that_stops_reading_does_not_keep_it_alive"),
     Switch("the end of input ends it", "cli/lines.py", "self._on_end()\n                raise StopAsyncIteration",
            "continue", f"{_STDIO}test_end_of_input_ends_it_while_an_export_runs"),
-    Switch("a thread for reading is there from the start", "cli/lines.py", "await self._reader.run(self._read)",
-           'await __import__("anyio.to_thread").to_thread.run_sync(self._read)', _NO_THREADS),
-    Switch("and one for writing", "cli/lines.py", "await self._writer.run(partial(self._send, line))",
+    Switch("no thread reads", "cli/lines.py", "await anyio.wait_readable(self._file)",
+           'await __import__("anyio.to_thread").to_thread.run_sync(lambda: None)', _NO_THREADS),
+    Switch("what has been asked is answered though the input has ended", "cli/lines.py",
+           "await self._unanswered.wait(_LAST_ANSWERS_WITHIN)", "pass", _ASKED_BEFORE),
+    Switch("what is not answered is not waited for", "cli/unanswered.py", "with anyio.move_on_after(seconds):",
+           "with anyio.move_on_after(60):", f"{_STDIO}test_end_of_input_ends_it_while_an_export_runs"),
+    Switch("a plain file is read, too", "cli/lines.py", "except PermissionError:", "except ZeroDivisionError:",
+           _ASKED_BEFORE),
+    Switch("who listens is not waited for", "cli/unanswered.py", "and message.method != _ENDLESS", "", _LISTENS),
+    Switch("nor is what was cancelled", "cli/unanswered.py", 'message.method == "notifications/cancelled"', "False",
+           _LISTENS),
+    Switch("the thread for writing is there from the start",
+           "cli/lines.py", "await self._writer.run(partial(self._send, line))",
            'await __import__("anyio.to_thread").to_thread.run_sync(self._send, line)', _NO_THREADS),
     Switch("they keep no process alive", "cli/worker.py", "daemon=True", "daemon=False",
            f"{_STDIO}test_a_thread_that_waits_keeps_no_process_alive"),
