@@ -1,13 +1,17 @@
 """Markdown as a terminal can show it, or as plain lines where there is none."""
 
 import io
+from collections.abc import Iterator
+from typing import cast
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import Markdown, TableElement
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 _WIDE = 10_000  # columns where nobody looks at them, so that nothing is broken or cut
-_NARROW = 60  # columns; with fewer a table of ids has no room for anything else
+_LONG = 30  # characters; a longer word, which is no date or name, may be broken
+_BETWEEN = 3  # columns that a table takes beside the text of each of its own
 
 
 class Terminal(Console):
@@ -18,7 +22,7 @@ class Terminal(Console):
 
 
 class _WholeTable(TableElement):
-    """A table whose first column, which holds the ids, is never broken, and of which nothing is cut."""
+    """A table of which nothing is cut, and no id, date or name broken; without room for that, a block for each row."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for table in super().__rich_console__(console, options):
@@ -27,7 +31,31 @@ class _WholeTable(TableElement):
                 column.overflow = "fold"
             for first in table.columns[:1]:
                 first.no_wrap = True
-            yield table
+            if sum(map(_narrowest, table.columns)) <= options.max_width:
+                yield table
+            else:
+                yield from _blocks(table)
+
+
+def _texts(column: Column) -> Iterator[Text]:
+    """The heading and the cells, which Markdown makes of texts."""
+    yield cast(Text, column.header)
+    yield from cast(Iterator[Text], column.cells)
+
+
+def _narrowest(column: Column) -> int:
+    """How many columns of the terminal it needs."""
+    words = [len(word) for text in _texts(column) for word in text.plain.split()]
+    longest = max(words, default=0)
+    return (longest if column.no_wrap else min(longest, _LONG)) + _BETWEEN
+
+
+def _blocks(table: Table) -> Iterator[Text]:
+    headings, *rows = zip(*map(_texts, table.columns), strict=True)
+    for row in rows:
+        yield Text()
+        for heading, cell in ((heading, cell) for heading, cell in zip(headings, row, strict=True) if cell):
+            yield Text.assemble((f"{heading.plain}: ", "bold"), cell, overflow="fold")
 
 
 class _Whole(Markdown):
@@ -35,8 +63,8 @@ class _Whole(Markdown):
 
 
 def show(console: Console, markdown: str) -> None:
-    """Show Markdown as a terminal can, or as plain lines of any length where there is none, or a narrow one."""
-    if console.is_terminal and console.width >= _NARROW:
+    """Show Markdown as a terminal can, or as plain lines of any length where there is none."""
+    if console.is_terminal:
         console.print(_Whole(markdown))
         return
     plain = Console(file=io.StringIO(), width=_WIDE)
