@@ -1006,9 +1006,9 @@ async def test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut(settings
     assert export["instance_url"] in next(line for line in listed.splitlines() if export["id"] in line)
     assert max(map(len, listed.splitlines())) < 200
     token = "00000000-0000-0000-0000-000000000002"
-    for columns in (30, 45, 80, 120):
+    for columns in (45, 120):
         listed = typed(settings, "--demo", "token", "list", columns=columns)
-        assert token in listed.replace("\r\n", "")
+        assert token in listed
         assert len(re.findall(r"20\d\d-\d\d-\d\d|never", listed)) == 6  # no day is broken
     status, listed = await ran(settings, "--demo", "token", "list", COLUMNS="40")
     assert status == 0
