@@ -31,7 +31,7 @@ class _Secret:
         """Where it stands, or what a cut left of it."""
         at = 0
         while found := self._head.search(text, at):
-            at = max(self._end(text, found.start()), found.end())
+            at = max(self._end(text, found.start()), found.end())  # which ends whatever the two make of a letter
             yield found.start(), at
 
     def _end(self, text: str, at: int) -> int:
