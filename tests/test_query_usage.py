@@ -359,6 +359,8 @@ async def test_teams_of_data_that_name_nobody_are_said_to_be_unknown(
     [
         ({"Username": ""}, ["ann"], ["has nobody's username"]),
         ({"User Email": ""}, ["ann@x.com"], ["has nobody's e-mail"]),
+        ({"Username": ""}, ["Username", "idle"], ["has nobody's username"]),
+        ({"Username": ""}, ["User ID", "ann-id", "idle-id"], []),  # whom the file lists by id is not lost for a name
         ({"User Email": "ann"}, ["ann@x.com", "bo@x.com"], ["lacks the e-mail of some people"]),
         ({"Username": "cy"}, ["bo", "cy@x.com", "idle@x.com"], []),  # whoever is in no team has a username
         ({"User Email": "ann", "Username": "bo"}, ["idle", "idle@x.com"],

@@ -149,9 +149,10 @@ class Answers:
         return _shaped(question, found, exports, seen, said, today)
 
     async def _terms(self, question: Question, made: date) -> Terms:
-        team_of = self._teams.of if self._teams and question.about_teams else {}
-        written = await self._questions.written(list(team_of))
-        return Terms(self._minutes, written, {key: team_of[name] for name in written for key in written[name]}, made)
+        teams = self._teams if self._teams and question.about_teams else Teams({})
+        written = await self._questions.written(list(teams.of))
+        team_of = {key: teams.of[name] for name in written for key in written[name]}
+        return Terms(self._minutes, written, teams.ids, team_of, made)
 
     async def _exports(self, question: Question, fetch: Fetch, today: date, *, refresh: bool) -> list[Export]:
         """What a question rests on."""

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from .listed import APART, ListError, Row
@@ -15,33 +15,40 @@ _WHOSE = (
 _GROUPS = "groups?|squads?|tribes?|chapters?|guilds?|departments?|dept|divisions?|units?|org(?:ani[sz]ation)?(?:al)?"
 _OF = f"(?:{_WHOSE})*"
 _PEOPLE = {  # what a column of people is called, however its words are joined; the first that a header has is taken
-    "mail": f"{_OF}(?:e?mails?|courriels?)(?:address(?:es)?|adresses?|ids?)?|adressee?mail|primarysmtpaddress",
+    "mail": f"{_OF}(?:e?mails?|courriels?)(?:address(?:es)?|adresses?|ids?)?1?(?:value)?|adressee?mail|"
+    "primarysmtpaddress",
     "principal": f"{_OF}principalnames?|upns?",
     "username": f"{_OF}(?:usernames?|loginnames?|logins?(?:ids?)?|handles?|uids?)|sam(?:account)?(?:names?)?|"
     "benutzername",
     "id": "(?:sourcegraph|instance)*userids?",
     "person": "(?:licen[cs]ed|sourcegraph)*(?:users?|persons?|people|members?|seats?|accounts?)|"
     "(?:full|display)?names?|ids?|e?mails?(?:or)?usernames?|usernames?(?:or)?e?mails?",
-    "holder": "employees?|assignees?|assigned(?:to|users?)|contacts?|licensees?|(?:seat|licen[cs]e)(?:holder|owner)s?",
+    "holder": "employees?|assignees?|assigned(?:to|users?)|licensees?|(?:seat|licen[cs]e)(?:holder|owner)s?",
 }
 _OTHERS = {  # and what the other columns are called
     "team": f"{_OF}teams?(?:names?)?",
     "group": f"(?:{_WHOSE}|{_GROUPS})*(?:{_GROUPS}|costcent(?:er|re)s?)(?:paths?|names?|codes?)?",
     "private": "(?:first|last|given|middle|family|sur)+names?|(?:line)?managers?(?:names?|e?mails?|ids?)?|reportsto",
+    "note": "notes?|comments?|remarks?|descriptions?",
     "other": f"(?:{_WHOSE}|{_GROUPS}|staff|licen[cs]es?|e?mails?|address(?:es)?|names?|logins?|ids?|teams?|personal|"
-    "second(?:ary)?|recovery|plan|role|title|location|city|country|office|status|state|type|tier|notes?|phone|date|"
+    "second(?:ary)?|recovery|plan|role|title|location|city|country|office|status|state|type|tier|phone|date|"
     "created|joined|seen|at|on)+",
 }
 _KINDS = {kind: re.compile(words) for kind, words in (_PEOPLE | _OTHERS).items()}
+_WHO = ("mail", "principal", "username", "id")  # those that say by what, the best first
 _NO_TEAMS = {*_PEOPLE, "private"}  # of whom a file of teams would make teams
-_NEVER_BESIDE = {*_PEOPLE, "team", "group"}  # what beside an unknown word may make a header of it
+_BESIDE = {*_PEOPLE, "team", "group"}  # what beside an unknown word may make a header of it
 _LONGEST = 60  # characters of a header; no name of a column that is known has more
-_MAYBE = "it may be a header or a person; call the column email, username or user id, or put the person elsewhere"
+_MOST_NAMED = 4  # columns in a sentence
+_MAIL = re.compile(r"[^\s<>@,;]@[^\s<>@,;]")
+_SO = "begin a header with the column of people, called email, username or user id; above a person, put such a header"
+_MAYBE = f"it may be a header or a person, as only some of its words are a header's; {_SO}"
+_UNLIKE = f"it may be a header or a person, as its first cell is unlike all below; {_SO}"
 _NO_PEOPLE = (
-    "it does not tell which column holds the people; begin with a line that calls one, and no other, email, username "
+    "it does not tell which column holds the people{}; begin with a line that calls one, and no other, email, username "
     "or user id"
 )
-_NO_GROUPS = "it does not tell which column holds the teams; begin with a line that calls one, and no other, team"
+_NO_GROUPS = "it does not tell which column holds the teams{}; begin with a line that calls one, and no other, team"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +99,24 @@ def columns_of(rows: Sequence[Row]) -> Columns:
     Raises:
         ListError: where a guess could be wrong.
     """
-    first, *below = rows
+    first, *others = rows
+    below = [row for row in others if row.cells != first.cells]  # a header may come again
     kinds = tuple(map(_kind, first.cells))
     mails = _of_mails(below)
     if not _is_header(first, kinds, below, mails):
         return Columns(first, (), (_without_header(rows),))
-    people = _named(first, kinds, mails)
-    if people:
-        return Columns(first, kinds, people, people[0] if kinds[people[0]] == "mail" else None)
-    column = _of_anybody(first, kinds, below, mails)
-    named = column < len(kinds) and kinds[column] == "person"
-    return Columns(first, kinds, (column,), None if named else column)
+    people = _named(first, kinds, mails) or (_of_anybody(first, kinds, below, mails),)
+    return Columns(first, kinds, people, people[0] if kinds[people[0]] in ("mail", "holder") else None)
 
 
 def is_mail(cell: str) -> bool:
     """Whether it is an e-mail and nothing else."""
     return "@" in cell and re.fullmatch(r"[^\s@:;|<>]+@[^\s@:;|<>]+", cell) is not None
+
+
+def has_mail(cell: str) -> bool:
+    """Whether there is an e-mail in it, which may have a name or another e-mail beside it."""
+    return _MAIL.search(cell) is not None and not APART.search(cell)
 
 
 def _kind(cell: str) -> str:
@@ -119,60 +128,76 @@ def _kind(cell: str) -> str:
     return next((kind for kind, pattern in _KINDS.items() if pattern.fullmatch(letters)), "")
 
 
-def _of_mails(rows: Sequence[Row]) -> list[int]:
-    """The columns in which there is an e-mail."""
-    return sorted({n for row in rows for n, cell in enumerate(row.cells) if is_mail(cell)})
+def _of_mails(rows: Sequence[Row]) -> set[int]:
+    """The columns of e-mails: every cell that is not blank has one."""
+    cells = [(n, has_mail(cell)) for row in rows for n, cell in enumerate(row.cells) if cell]
+    return {n for n, mail in cells if mail}.difference(n for n, mail in cells if not mail)
 
 
-def _is_header(first: Row, kinds: Sequence[str], below: Sequence[Row], mails: Sequence[int]) -> bool:
+def _is_header(first: Row, kinds: Sequence[str], below: Sequence[Row], mails: Set[int]) -> bool:
     """Whether a first row calls the columns something, rather than being a person.
 
     Raises:
         ListError: where nobody can tell.
     """
-    if any(map(is_mail, first.cells)):
-        return False
     called = [kind for cell, kind in zip(first.cells, kinds, strict=True) if cell]
-    if any(kind in _PEOPLE and n in mails for n, kind in enumerate(kinds)):
-        return True
-    if first.cells[0].isdecimal():
+    people = not _PEOPLE.keys().isdisjoint(called)
+    evidence: tuple[tuple[bool, bool | str], ...] = (  # the first that there is decides
+        (any(map(is_mail, first.cells)), False),
+        (any(kind in _PEOPLE and n in mails for n, kind in enumerate(kinds)), True),
+        (first.cells[0].isdecimal(), False),
+        (called[0] in _PEOPLE or (all(called) and people), True),
+        (any(_names_people(n, kind, first, below) for n, kind in enumerate(kinds)), True),
+        (_recurs(first, below), False),
+        (all(called), _NO_PEOPLE.format("")),
+        (bool(called[0]) or not _BESIDE.isdisjoint(called), _MAYBE),
+        (_unlike(first.cells[0], _cells(below, 0), mails), _UNLIKE),
+    )
+    verdict = next((verdict for there, verdict in evidence if there), False)
+    if isinstance(verdict, str):
+        raise ListError(verdict, first.line)
+    return verdict
+
+
+def _names_people(column: int, kind: str, first: Row, below: Sequence[Row]) -> bool:
+    """Whether it is called as only people's columns are, and what is below may be people: each once, and not so called.
+
+    Where e-mails are in front, what is below may be their teams, and where it is called email, some must be there.
+    """
+    if kind not in _WHO:
         return False
-    if called[0] in _PEOPLE or (all(called) and not _PEOPLE.keys().isdisjoint(called)):
-        return True
-    if _recurs(first, below):
-        return False
-    if all(called):
-        raise ListError(_NO_PEOPLE, first.line)
-    if called[0] or not _NEVER_BESIDE.isdisjoint(called) or _unlike(first.cells[0], [row.cell(0) for row in below]):
-        raise ListError(_MAYBE, first.line)
-    return False
+    cells = _cells(below, column)
+    mails = any(map(has_mail, cells if kind == "mail" else _cells(below, 0)))
+    return bool(cells) and len({first.cells[column], *cells}) > len(cells) and mails == (kind == "mail")
 
 
 def _recurs(first: Row, below: Sequence[Row]) -> bool:
-    """Whether another row has a cell in common with the first, which no header has: so it is not the header's twin."""
-    return any(
-        cell and cell == row.cell(n) for row in below if row.cells != first.cells for n, cell in enumerate(first.cells)
-    )
+    """Whether another row has a cell in common with the first, which no header has."""
+    return any(cell and cell == row.cell(n) for row in below for n, cell in enumerate(first.cells))
 
 
-def _unlike(first: str, others: Sequence[str]) -> bool:
+def _unlike(first: str, others: Sequence[str], mails: Set[int]) -> bool:
     """Whether a first cell may be a header: the only one that is no e-mail, or no number, or has a blank."""
     blank = " " in first and not any(" " in other for other in others)
-    return bool(others) and (blank or all(map(is_mail, others)) or all(other.isdecimal() for other in others))
+    return bool(others) and not has_mail(first) and (blank or 0 in mails or all(other.isdecimal() for other in others))
+
+
+def _cells(rows: Sequence[Row], column: int) -> list[str]:
+    return [cell for row in rows if (cell := row.cell(column))]
 
 
 def _without_header(rows: Sequence[Row]) -> int:
     """The column of people where none is called so: the first, or the only one with an e-mail in every row."""
     mails = _of_mails(rows)
-    if not mails or 0 in mails:
+    if 0 in mails or not any(is_mail(cell) for row in rows for cell in row.cells[1:]):
         return 0
-    return _only([n for n in mails if all(is_mail(row.cell(n)) for row in rows)], rows[0], _NO_PEOPLE)
+    return _only([n for n in sorted(mails) if all(row.cell(n) for row in rows)], rows[0], _NO_PEOPLE)
 
 
-def _named(first: Row, kinds: Sequence[str], mails: Sequence[int]) -> tuple[int, ...]:
+def _named(first: Row, kinds: Sequence[str], mails: Set[int]) -> tuple[int, ...]:
     """The columns of e-mails, usernames and user ids, the best first; of two of a kind, that which has e-mails."""
     found: list[int] = []
-    for kind in ("mail", "principal", "username", "id"):
+    for kind in _WHO:
         named = [n for n, other in enumerate(kinds) if other == kind]
         several = len(named) > 1
         best = [n for n in named if n in mails] if several else named
@@ -182,23 +207,32 @@ def _named(first: Row, kinds: Sequence[str], mails: Sequence[int]) -> tuple[int,
     return tuple(found)
 
 
-def _of_anybody(first: Row, kinds: Sequence[str], below: Sequence[Row], mails: Sequence[int]) -> int:
+def _of_anybody(first: Row, kinds: Sequence[str], below: Sequence[Row], mails: Set[int]) -> int:
     """The column of people of a header that calls none by what it holds.
 
-    It is the one of e-mails, in whatever way it is called unless that is a manager's or the like; without e-mails the
-    one called user, name or the like, which may be anything beside a column that is called in an unknown way.
+    It is the one called user, employee or the like that is one of e-mails; else the one called user, name or the like,
+    unless those may be beside it: in a column that is called in an unknown way, or in another one of e-mails.
     """
     kind_of = dict(enumerate(kinds))
-    if mails:
-        return _only([n for n in mails if kind_of.get(n, "") in ("", "person", "holder")], first, _NO_PEOPLE)
-    width = max(len(row.cells) for row in (first, *below))
-    unknown = any(
-        kind_of.get(n, "") in ("", "holder") and any(row.cell(n) for row in (first, *below)) for n in range(width)
-    )
-    return _only([n for n, kind in kind_of.items() if kind == "person" and not unknown], first, _NO_PEOPLE)
+    if sure := [n for n, kind in kind_of.items() if kind in ("person", "holder") and n in mails]:
+        return _only(sure, first, _NO_PEOPLE)
+    there = sorted({n for row in (first, *below) for n, cell in enumerate(row.cells) if cell})
+    doubtful = [
+        n for n in there if kind_of.get(n, "") in ("", "holder") or (n in mails and kind_of[n] in ("private", "other"))
+    ]
+    named = [n for n, kind in kind_of.items() if kind == "person"]
+    if doubtful:
+        raise _unclear(sorted([*named, *doubtful]), first, _NO_PEOPLE)
+    return _only(named, first, _NO_PEOPLE)
 
 
 def _only(found: Sequence[int], first: Row, reason: str) -> int:
     if len(found) != 1:
-        raise ListError(reason, first.line)
+        raise _unclear(found, first, reason)
     return found[0]
+
+
+def _unclear(found: Sequence[int], first: Row, reason: str) -> ListError:
+    """The refusal of a list in which each of these columns may be meant."""
+    *some, last = (str(n + 1) for n in found) if found else ("",)
+    return ListError(reason.format(f", {', '.join(some)} or {last}" if 0 < len(some) < _MOST_NAMED else ""), first.line)

@@ -66,7 +66,7 @@ def people(question: Question, sources: Sequence[Source], terms: Terms, statemen
 
 
 def kind(name: str) -> str:
-    """Which of `KINDS` a name is, unless it is a user id; upstream has no @ in usernames."""
+    """Which of `KINDS` a name is where nothing says that it is a user id; upstream has no @ in usernames."""
     return "email" if "@" in name else "handle"
 
 
@@ -80,9 +80,13 @@ def in_no_team(question: Question, sources: Sequence[Source], terms: Terms) -> S
     """What may be why people are in no team, in one row.
 
     `people` are in none. For each of `KINDS`: whether the data have any (`any_…`), how many of these people have none
-    (`without_…`), and how many are listed by such a name, or by user id, but not found by it (`lost_…`).
+    (`without_…`), and how many are listed by such a name, or by what may be one, but not found by it (`lost_…`).
     """
-    listed = [(key, n, kind(name)) for n, (name, keys) in enumerate(terms.written.items()) for key in keys]
+    listed = [
+        (key, n, PERSON if name in terms.ids else kind(name))
+        for n, (name, keys) in enumerate(terms.written.items())
+        for key in keys
+    ]
     counted = ", ".join(
         f"coalesce(sum({k}), 0) > 0 AS any_{k}, count_if({k} = 0 AND NOT member) AS without_{k}, "
         f"(SELECT count(*) FROM lost WHERE kind = '{k}') AS lost_{k}"

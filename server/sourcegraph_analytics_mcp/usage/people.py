@@ -4,14 +4,15 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..settings import Settings, SettingsError
-from .headers import Columns, columns_of, is_mail
+from .headers import Columns, columns_of, has_mail, is_mail
 from .listed import APART, ListError, Row, read_rows
 
 NO_TEAM = "(no team)"
+_QUOTES = "put quotes around a cell that has a comma, or call every column in a first line"
 BLANK = "(blank)"  # what is shown, and taken as a filter, for rows without a language, client or user
 
 
@@ -21,9 +22,11 @@ class Teams:
 
     Args:
         of: by e-mail, username or user id as the operator spells them; the pseudonym of a user id depends on its case.
+        ids: those of them that the file calls user ids.
     """
 
     of: dict[str, str]
+    ids: set[str] = field(default_factory=set)
 
     @property
     def names(self) -> list[str]:
@@ -63,13 +66,17 @@ def read_teams(path: Path) -> Teams:
             return teams
         columns = columns_of(rows)
         group = columns.group()
-        for row, person in _people(rows, columns):
+        for row, column, person in _people(rows, columns):
             team = row.cell(group)
-            if not team or len(row.cells) > columns.width:
-                raise ListError("it needs a person and a team", row.line)
+            if len(row.cells) > columns.width:
+                raise ListError(f"it has {len(row.cells)} cells for {columns.width} columns; {_QUOTES}", row.line)
+            if not team:
+                raise ListError("it has a person, but no team", row.line)
             if listed.setdefault(_spelled(person), team) != team:
                 raise ListError("this person is in another team already", row.line)
             teams.of[person] = team
+            if columns.kinds[column : column + 1] == ("id",):
+                teams.ids.add(person)
     return teams
 
 
@@ -82,33 +89,39 @@ def read_seats(path: Path) -> tuple[str, ...]:
     found: dict[str, str] = {}
     with _naming("SEATS_FILE"):
         rows = read_rows(path)
-        for row, seat in _people(rows, columns_of(rows)) if rows else ():
+        for row, _, seat in _people(rows, columns_of(rows)) if rows else ():
             if _spelled(seat) in found:
                 raise ListError("this seat is listed twice", row.line)
             found[_spelled(seat)] = seat
     return tuple(found.values())
 
 
-def _people(rows: Sequence[Row], columns: Columns) -> Iterator[tuple[Row, str]]:
-    """Each row but the header, which may come again, with its person."""
+def _people(rows: Sequence[Row], columns: Columns) -> Iterator[tuple[Row, int, str]]:
+    """Each row but the header, which may come again, with the column of its person, and the person.
+
+    That is the e-mail, else the username, else the user id, as far as the header names their columns.
+    """
     for row in rows:
         if not columns.kinds or row.cells != columns.first.cells:
-            yield row, _person(row, columns)
+            column = next((column for column in columns.people if row.cell(column)), None)
+            if column is None:
+                raise ListError("it has no e-mail, username or user id in the column of people", row.line)
+            if wrong := _wrong(row.cell(column), mail=column == columns.mail):
+                raise ListError(wrong, row.line)
+            yield row, column, row.cell(column)
 
 
-def _person(row: Row, columns: Columns) -> str:
-    """Who is in a row: the e-mail, else the username, else the user id, as far as the header names their columns."""
-    column = next((column for column in columns.people if row.cell(column)), None)
-    if column is None:
-        raise ListError("it has no e-mail, username or user id in the column of people", row.line)
-    person = row.cell(column)
+def _wrong(person: str, *, mail: bool) -> str:
+    """Why nobody can be called so, where only an e-mail may stand or any name; "" where somebody can."""
     if APART.search(person):
-        raise ListError("its columns are not separated by commas: save it as CSV with commas", row.line)
-    if column == columns.mail and not is_mail(person):
-        raise ListError("it has no e-mail in the column of e-mails; one of usernames, too, is called user", row.line)
+        return "its columns are not separated by commas: save it as CSV with commas"
+    if has_mail(person) and not is_mail(person):
+        return "its person is not one e-mail alone: leave out names, brackets, mailto: and further e-mails"
+    if mail and not is_mail(person):
+        return "it has no e-mail in the column of e-mails; call one that holds usernames, too, username"
     if re.search("[<>]", person) or not person.isprintable():
-        raise ListError("it needs the e-mail, username or user id alone, without signs that none of them has", row.line)
-    return person
+        return "it needs the e-mail, username or user id alone, without signs that none of them has"
+    return ""
 
 
 @contextmanager
@@ -121,4 +134,4 @@ def _naming(setting: str) -> Iterator[None]:
 
 def _spelled(name: str) -> str:
     """One key for all spellings that are compared as one, as `folded` in the engine, which is not started yet."""
-    return unicodedata.normalize("NFC", name).lower().replace("ς", "σ")
+    return unicodedata.normalize("NFC", name).replace("İ", "i").lower().replace("ς", "σ")

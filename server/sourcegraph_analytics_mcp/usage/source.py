@@ -1,6 +1,6 @@
 """What a statement is made from: the rows of each range, and what is assumed of people and minutes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -50,12 +50,14 @@ class Terms:
     Args:
         minutes: assumptions of hours saved.
         written: how each who is listed in teams may stand in the data, by name as the operator spells it.
+        ids: those of them who are listed by user id, as far as the file says so.
         team_of: the team of each of these ways.
         made: the day that the data was made.
     """
 
     minutes: Minutes
     written: Mapping[str, tuple[str, ...]]
+    ids: Set[str]
     team_of: Mapping[str, str]
     made: date
 
