@@ -7,12 +7,13 @@ import sourcegraph_analytics_mcp
 from support.mechanisms import SWITCHES
 
 PACKAGE = Path(sourcegraph_analytics_mcp.__file__).parent
-FLOOR = {"errors", "settings", "files", "disk", "loading", "redaction"}
+FLOOR = {"errors", "settings", "files", "disk", "loading", "redaction", "spelling"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "disk": {"errors"},
     "redaction": set(),
+    "spelling": set(),
     "loading": set(),
     "settings": {"errors", "redaction"},
     "upstream": FLOOR,

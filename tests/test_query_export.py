@@ -18,7 +18,7 @@ import pytest
 from mcp import Client
 
 from sourcegraph_analytics_mcp.exports.engine import gate
-from sourcegraph_analytics_mcp.exports.engine.sandbox import cleaned
+from sourcegraph_analytics_mcp.exports.engine.sandbox import bounded, cleaned
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, refused, text
 from support.engines import engines
@@ -157,7 +157,8 @@ async def _both(queried: tuple[Client, str, Path], sql: str, limit: int = 200) -
         ("{'a': list_transform(range(99), lambda i: 'Name ' || i), 'b': 1}", '{"a": ["Name 0", '),
         ("MAP {'k': range(300)}", '{"k": [0, 1, 2, '),
         ("repeat(chr(8238), 100)", "\\u{202E}\\u{202E}"),
-        ("[repeat(chr(8238), 80)]", '["\\u{202E}\\u{202E}'),
+        ("[repeat(chr(8238), 80)]", '["\\\\u{202E}\\\\u{202E}'),
+        ("list_transform(range(39), lambda i: chr(10))", '["\\\\u{000A}", "\\\\u{000A}"'),
         ("repeat('x', 501)", "xxx"),
     ],
 )
@@ -169,7 +170,7 @@ async def test_a_cell_that_is_cut_is_cut_alike_in_text_and_data_and_said(
     assert shown.startswith(begins)
     assert shown.endswith("…")
     assert 490 < len(shown) <= 500
-    assert said.splitlines()[-1].replace("\\[", "[").replace("\\]", "]").replace("\\\\", "\\") == f"| {shown} |"
+    assert re.sub(r"\\([\\\[\]])", r"\1", said.splitlines()[-1]) == f"| {shown} |"
     assert data["notes"] == ["1 cell was cut to 500 characters."]
     assert data["notes"][0] in said
 
@@ -180,6 +181,74 @@ async def test_cells_that_just_fit_are_whole_and_several_are_counted(queried: tu
     assert whole["notes"] == []
     assert whole["rows"] == [["x" * 500, ["x" * 496], "\\u{202E}" * 62]]
     assert cut["notes"] == ["2 cells were cut to 500 characters."]
+    said, lines = await _both(queried, "SELECT list_transform(range(38), lambda i: chr(10)), {'a': chr(8238)}")
+    assert lines["rows"] == [[["\\u{000A}"] * 38, {"a": "\\u{202E}"}]]
+    assert lines["notes"] == []
+    assert json.loads(re.sub(r"\\([\\\[\]])", r"\1", said.splitlines()[-1]).split(" | ")[0][2:]) == ["\\u{000A}"] * 38
+
+
+async def test_what_is_nested_deeper_than_clients_can_read_is_text(queried: tuple[Client, str, Path]) -> None:
+    _, data = await _both(queried, f"SELECT {'[' * 100}1{']' * 100} AS v, {'[' * 101}1{']' * 101} AS w")
+    list_, deeper = data["rows"][0]
+    assert json.dumps(list_) == f"{'[' * 100}1{']' * 100}"
+    assert deeper == f"{'[' * 101}1{']' * 101}"
+    assert data["notes"] == ["1 cell nested too deeply is here as text."]
+    client, export_id, _ = queried
+    endless = "SELECT 1 AS v"
+    for _ in range(3):
+        endless = f"SELECT {'[' * 280}v{']' * 280} AS v FROM ({endless})"
+    error = await refused(client, "query_export", export_id=export_id, sql=endless)
+    assert "the query is nested too deeply" in error["message"]
+
+
+_MARKUP = "'|*[]<>`' AS m"
+_HIDDEN_NAMES = ", ".join(f'{n} AS "{chr(8238) * 97}{n}"' for n in range(100, 150))
+_SLASHES = chr(92) * 97  # of which JSON makes twice as many, as it does in the type
+_LONG_NAMES = ", ".join(f't AS "{_SLASHES}{n}"' for n in range(100, 200))
+_LONG_TYPE = f"(SELECT CASE WHEN false THEN {{'{_SLASHES}': 1}} END AS t FROM range(1000))"
+
+
+@pytest.mark.parametrize(
+    ("sql", "few"),
+    [
+        ("SELECT sqrt(i + 2) AS a, sqrt(i + 3) AS b, sqrt(i + 5) AS c FROM range(1000) t(i)", 600),
+        (f"SELECT sqrt(i + 2) AS a, {_MARKUP}, sqrt(i + 3) AS b, repeat('<>', 9) AS c FROM range(1000) t(i)", 350),
+        ("SELECT repeat('\"', 200) AS q FROM range(1000)", 90),
+        ("SELECT i, [i, NULL], {'a': '|'}, 'x|' || i FROM range(1000) t(i)", 700),
+        (f"SELECT {_HIDDEN_NAMES} FROM range(1000)", 90),
+        (f"SELECT {_LONG_NAMES} FROM {_LONG_TYPE}", 60),
+    ],
+)
+async def test_nothing_makes_an_answer_longer_than_it_may_be(
+    queried: tuple[Client, str, Path], sql: str, few: int
+) -> None:
+    said, data = await _both(queried, sql, limit=1000)
+    lengths = (len(said), len(json.dumps(data, ensure_ascii=False)))
+    assert max(lengths) <= 40_000, lengths
+    assert max(lengths) > 37_000, lengths
+    assert few < data["row_count"] == len(data["rows"]) < 1000
+    assert data["notes"][-1].startswith("Rows beyond 40,000 characters were left out")
+
+
+def test_what_no_answer_can_hold_stays_in_the_process() -> None:
+    row = ("x" * 600,) * 100
+    held = bounded([(f"c{n}", "VARCHAR") for n in range(100)], [row] * 500, 500, 500)
+    assert (len(held["rows"]), held["truncated"]) == (1, True)
+    assert held["rows"][0] == ["x" * 499 + "…"] * 100
+
+
+async def test_numbers_that_are_not_finite_are_counted_as_they_are_shown(queried: tuple[Client, str, Path]) -> None:
+    endless = "SELECT 'nan'::DOUBLE AS n FROM range(1000)"
+    said, data = await _both(queried, f"SELECT list(n) AS l, '-inf'::DOUBLE AS i, 'NaN' AS t FROM ({endless})")
+    ((nested, blank, name),) = data["rows"]
+    assert nested == f"[{'null, ' * 83}…"
+    assert (blank, name) == (None, "NaN")
+    assert data["notes"] == [
+        "1 value that is no finite number (NaN or infinity) is shown as blank.",
+        "83 values that are no finite numbers (NaN or infinity) are shown as null.",
+        "1 cell was cut to 500 characters.",
+    ]
+    assert all(f"- {note}\n" in said for note in data["notes"])
 
 
 async def test_why_there_are_more_rows_is_said(queried: tuple[Client, str, Path]) -> None:
@@ -195,6 +264,12 @@ async def test_why_there_are_more_rows_is_said(queried: tuple[Client, str, Path]
     assert wide_data["notes"] == ["The first row alone is longer than 40,000 characters; select fewer columns."]
     assert f"UTC. There are more.\n- {wide_data['notes'][0]}\n" in wide
     assert (wide_data["rows"], wide_data["truncated"]) == ([], True)
+    named = ", ".join(f"repeat('y', 300) AS c{n}_{'n' * 90}" for n in range(100))
+    _, beside = await _both(queried, f"SELECT {named}")
+    assert (beside["rows"], beside["truncated"]) == ([], True)
+    assert beside["notes"] == [
+        "The first row and the columns' names are too long for an answer; select fewer columns, or shorten names."
+    ]
     assert "more" not in every.split("\n\n")[0]
 
 
@@ -328,7 +403,7 @@ async def test_every_type_becomes_strict_json(queried: tuple[Client, str, Path])
     assert one["notes"] == ["1 value that is no finite number (NaN or infinity) is shown as blank."]
     nested = "SELECT [1.0, 'inf'::DOUBLE] AS l, {'a': 'nan'::DOUBLE, 'b': '-inf'::DOUBLE} AS s"
     inside = await call(client, "query_export", export_id=export_id, sql=nested)
-    assert inside["notes"][0].startswith("3 values")
+    assert inside["notes"] == ["3 values that are no finite numbers (NaN or infinity) are shown as null."]
     assert inside["rows"] == [[[1, None], {"a": None, "b": None}]]
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from sourcegraph_analytics_mcp.redaction import Redactor
+from sourcegraph_analytics_mcp.spelling import safe, safe_data, visible
 from sourcegraph_analytics_mcp.surface.text import (
     cell,
     cut,
@@ -17,11 +18,8 @@ from sourcegraph_analytics_mcp.surface.text import (
     fitting,
     formula_safe,
     plural,
-    safe,
-    safe_data,
     size,
     table,
-    visible,
 )
 
 HOSTILE = [

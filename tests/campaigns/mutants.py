@@ -28,6 +28,7 @@ TESTS = {
     "upstream/body.py": "test_analytics.py test_downloads.py",
     "exports/store.py": "test_store.py test_exports.py",
     "exports/engine/gate.py": "test_query_export.py",
+    "spelling.py": "test_text.py test_query_export.py test_query_usage.py",
     "surface/text.py": "test_text.py test_bounds.py test_query_usage.py test_exports.py",
     "redaction.py": "test_text.py test_secrets.py",
 }
@@ -104,7 +105,7 @@ EQUIVALENT = (
         "surface/text.py", "abs", "`abs(value) >= 1` became `(abs(value) > 1)`", "1.0 is `1` either way"
     ),
     Equal(
-        "surface/text.py", "length \\+= max",
+        "surface/text.py", "return max",
         "`max(shown, len(json.dumps(safe_data(list(row)), ensure_ascii=False, default=str)))` became "
         "`(max(len(json.dumps(safe_data(list(row)), ensure_ascii=False, default=str)), shown))`",
         "the larger one is the larger one",

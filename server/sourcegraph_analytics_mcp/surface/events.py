@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from ..exports.downloads import Download
-from .text import safe
+from ..spelling import safe
 
 _log = logging.getLogger(__name__)
 

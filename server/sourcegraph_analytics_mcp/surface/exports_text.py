@@ -7,8 +7,9 @@ from typing import Literal
 from ..exports import remarks
 from ..exports.downloads import Download
 from ..exports.models import Export, grain_words, range_words
+from ..spelling import safe
 from ..usage.summary import Breakdown, Summary, left_out
-from .text import figure, plural, safe, size, table
+from .text import figure, plural, size, table
 from .tool import Answer
 
 _LONGEST_HEADER = 64  # characters; what an absurd file calls a column must not fill an answer

@@ -7,8 +7,8 @@ from mcp.shared.exceptions import MCPError
 
 from ..errors import MAX_TEXT
 from ..redaction import Redactor
+from ..spelling import safe_data, visible
 from .events import Event
-from .text import safe_data, visible
 
 _OURS = ("tools/call", "tools/list")  # a tool masks its own answers, as one may reveal a secret; the list is our words
 _MOST_DATA = 200  # characters of what an error says back

@@ -30,7 +30,7 @@ from mcp_types import INVALID_PARAMS, GetPromptResult, PromptArgument, PromptMes
 from mcp_types import Prompt as ListedPrompt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .text import safe
+from ..spelling import safe
 from .words import either, folded
 
 _LONGEST_ECHO = 40

@@ -14,12 +14,13 @@ from ..exports.columns import DOCUMENTED, SQL_TYPES, expected
 from ..exports.identities import NAMES, PERSON, hidden
 from ..exports.models import Export
 from ..exports.rows import Shown, guarded, page
+from ..spelling import safe, told
 from ..upstream.models import GRANULARITIES
 from ..usage.metrics import METRICS, Minutes
 from . import exports_text
 from .app import App, assumed
 from .notices import EXPORTS_URI
-from .text import MAX_CELL, fitting, formula_safe, plural, safe, size, table, told
+from .text import MAX_CELL, fitting, formula_safe, plural, size, table
 
 METRICS_URI = "analytics://metrics"
 COLUMNS_URI = "analytics://columns"

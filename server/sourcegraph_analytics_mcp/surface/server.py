@@ -35,6 +35,7 @@ from ..errors import UNFORESEEN, AnalyticsError, unforeseen
 from ..loading import without
 from ..redaction import Redactor
 from ..settings import Settings
+from ..spelling import safe
 from ..upstream.policy import RetryBudget
 from ..usage.people import read_people
 from .app import App, Shared, open_app, sweep_callers
@@ -49,7 +50,6 @@ from .notices import Notices
 from .permits import Permits
 from .prompts import Prompt, find, without_tools
 from .resources import add_resources, check_parameters, known, listed
-from .text import safe
 from .tool import Outcome, Tool, failed
 from .tools import TOOLS
 

@@ -1,62 +1,18 @@
-"""Make text from strangers safe to show: the one place every cell, name and header goes through.
-
-Nothing is deleted, so that two different names never become equal; what cannot be seen is spelled out.
-"""
+"""Text from strangers as Markdown that does nothing, and as much of it as an answer may hold."""
 
 import json
 import re
-import unicodedata
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, takewhile
 from math import floor, log10
 from typing import Any
+
+from ..spelling import safe_data, told
 
 MAX_CELL = 200  # characters of one cell in a table
 _LONGEST_NAME = 500  # characters of one name in data
 MAX_ROWS = 40_000  # characters of all rows of an answer; clients put longer ones into files, or drop them
-_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_LOOKS_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\u180b\u180c\u180d\u180e")
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|]|(?<=http):(?=//)|(?<=https):(?=//)|(?<=\bwww)\.)", re.IGNORECASE)
-_SPELLED = re.compile(r"\\(u\{[0-9A-F]{1,6}\})", re.IGNORECASE)  # which text may hold of its own
-_JOINERS = {"\u200d", "\ufe0f"}  # what emoji sequences are made of; fine behind a symbol
-
-
-def safe(text: str) -> str:
-    """Spell out what cannot be seen in a value, once: two values never look the same, and each can be told again."""
-    return visible(_SPELLED.sub(r"\\u{005C}\1", text) if "\\u{" in text else text)
-
-
-def visible(text: str) -> str:
-    """Spell out control, bidirectional, invisible and unencodable characters as `\\u{202E}`.
-
-    Text of ours that may hold values made safe already stays as it is.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    shown: list[str] = []
-    before = ""
-    for char in text:
-        joins = char in _JOINERS and unicodedata.category(before or " ") in ("So", "Sk")
-        hidden = unicodedata.category(char) in _UNSEEN or char in _LOOKS_BLANK or "\ufe00" <= char <= "\ufe0f"
-        shown.append(f"\\u{{{ord(char):04X}}}" if hidden and not joins else char)
-        before = before if joins else char
-    return "".join(shown)
-
-
-def safe_data(value: Any, spell: Callable[[str], str] = safe) -> Any:
-    """The same for everything inside a JSON-like value, keys included."""
-    if isinstance(value, str):
-        return spell(value)
-    if isinstance(value, dict):
-        return {spell(str(key)): safe_data(item, spell) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [safe_data(item, spell) for item in value]
-    return value
-
-
-def told(value: object) -> str:
-    """One value as text in which everything can be seen; lists and objects as JSON, as data has them."""
-    return json.dumps(safe_data(value), ensure_ascii=False) if isinstance(value, list | dict) else safe(str(value))
 
 
 def cell(value: object, widest: int = MAX_CELL) -> str:
@@ -72,6 +28,11 @@ def cell(value: object, widest: int = MAX_CELL) -> str:
     text = told(value)
     if len(text) > widest:
         text = f"{text[: widest - 1]}…"
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """Text of which nothing is markup or a link."""
     return _MARKDOWN.sub(r"\\\1", text)
 
 
@@ -105,18 +66,19 @@ def _decimal(value: float, style: str = "") -> str:
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], widest: int = MAX_CELL) -> str:
     """A compact Markdown table; headers are cells too."""
-    lines = [f"| {' | '.join(cell(header, widest) for header in headers)} |", f"|{'|'.join('---' for _ in headers)}|"]
-    lines += [f"| {' | '.join(cell(value, widest) for value in row)} |" for row in rows]
+    lines = [heading([cell(header, widest) for header in headers])]
+    lines += [line([cell(value, widest) for value in row]) for row in rows]
     return "\n".join(lines)
 
 
-def narrow(value: Any, widest: int) -> Any:
-    """A value that text and data can both hold; one that is longer than a cell may be is text, and cut."""
-    if len(told(value)) <= widest:
-        return value
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    fits = bisect_right(range(min(len(text), widest)), widest - 1, key=lambda count: len(safe(text[:count])))
-    return f"{text[: fits - 1]}…"
+def heading(cells: Sequence[str]) -> str:
+    """How a table begins: its headers, and what tells Markdown that they are."""
+    return f"{line(cells)}\n|{'|'.join('---' for _ in cells)}|"
+
+
+def line(cells: Sequence[str]) -> str:
+    """One line of a table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def short(value: Any) -> Any:
@@ -127,14 +89,17 @@ def short(value: Any) -> Any:
 
 def fitting(rows: Iterable[Sequence[object]], widest: int = MAX_CELL) -> int:
     """How many of these rows an answer can hold, as text and as data."""
-    length = count = 0
-    for row in rows:
-        shown = sum(len(cell(value, widest)) + 3 for value in row)
-        length += max(shown, len(json.dumps(safe_data(list(row)), ensure_ascii=False, default=str)))
-        if length > MAX_ROWS:
-            break
-        count += 1
-    return count
+    return within(_length(row, widest) for row in rows)
+
+
+def _length(row: Sequence[object], widest: int) -> int:
+    shown = sum(len(cell(value, widest)) + 3 for value in row)
+    return max(shown, len(json.dumps(safe_data(list(row)), ensure_ascii=False, default=str)))
+
+
+def within(lengths: Iterable[int], room: int = MAX_ROWS) -> int:
+    """How many of these, from the first, there is room for; all in characters."""
+    return sum(1 for _ in takewhile(lambda length: length <= room, accumulate(lengths)))
 
 
 def cut(length: int, unit: str = "row") -> str:

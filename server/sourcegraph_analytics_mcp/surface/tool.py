@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, Validati
 
 from ..errors import AnalyticsError, invalid
 from ..redaction import Redactor
-from .text import safe, safe_data, visible
+from ..spelling import safe, safe_data, visible
 
 if TYPE_CHECKING:
     from .app import App
@@ -65,6 +65,7 @@ class Reply:
     Args:
         rows: how many rows of data the answer stands for, for the log.
         outcome: how the call ended, for the log.
+        spell: how the data are made safe: `visible` where every value in them is spelled already.
         reveals: a secret that is meant to be there, as the field `secret`; whatever else looks like one is masked.
     """
 
@@ -72,12 +73,13 @@ class Reply:
     data: Answer
     extra: list[ContentBlock] = field(default_factory=list)
     rows: int = 0
+    spell: Callable[[str], str] = safe
     reveals: SecretStr | None = None
     outcome: str = "ok"
 
     def result(self, redactor: Redactor) -> CallToolResult:
         """The answer as the protocol has it, with nothing in it that must not leave."""
-        text, data = self.text, safe_data(self.data.model_dump(mode="json"))
+        text, data = self.text, safe_data(self.data.model_dump(mode="json"), self.spell)
         text, data = redactor.text(text), redactor.data(data)
         if self.reveals is not None:
             secret = self.reveals.get_secret_value()

@@ -5,9 +5,12 @@ import json
 import math
 import re
 import resource
+from collections import Counter
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
+from ...spelling import pieces, safe, told, visible
 from ..numbers import in_json
 from .gate import Refused, check
 from .limits import lower
@@ -16,7 +19,11 @@ from .opened import connection
 
 _MOST = 40_000  # characters of a result
 _MAX_COLUMNS = 100
-_MAX_TYPE = 100  # characters
+_MAX_NAME = _MAX_TYPE = 100  # characters
+_MOST_HEADS = 20_000  # characters of the names and types of columns
+_DEEPEST = 100  # levels; the parsers of some clients end near 200, and then nobody answers
+_SPELLED = 16  # characters, more than those by which one of a value may be spelled
+_ENDLESS = ("NaN", "Infinity", "-Infinity")
 _HEADROOM = 1 << 30  # bytes of address space beyond what is in use once the engine is ready
 _TIMES = ("date", "time", "interval", "variant")  # how the types begin that the engine spells itself
 _NESTED = ("list", "array", "map", "struct", "tuple", "union")
@@ -27,8 +34,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Answer `{"sql", "files", "limit", "widest", "memory_mb", "columns"}`.
 
     Returns:
-        The first columns and rows, how many columns there are, whether rows were left out, and how many numbers that
-        are not finite each row has; of a cell that is longer than `widest` characters, one more; or an error by code.
+        The first columns and rows, spelled and cut as an answer shows them, how many columns there are, whether rows
+        were left out, and what must be said of the cells of each row, counted; or an error by code.
     """
     sql, limit = request["sql"], request["limit"]
     try:
@@ -36,7 +43,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         sql = check(engine, sql)
         _lock(engine, request["files"], request["memory_mb"])
         _limit()
-        columns, rows = _found(engine, sql, limit + 1)
+        return bounded(*_found(engine, sql, limit + 1), limit, request["widest"])
     except Refused as refused:
         return {"failed": "sql_rejected", "message": str(refused)}
     except RecursionError:
@@ -45,7 +52,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"failed": "sql_memory", "message": "the query needs more memory than it may have"}
     except (duckdb.Error, ValueError, OverflowError) as error:
         return {"failed": "sql_failed", "message": cleaned(str(error), sql, request["columns"])}
-    return _bounded(columns, rows, limit, request["widest"])
 
 
 def _found(connection: duckdb.DuckDBPyConnection, sql: str, most: int) -> tuple[list[_Column], list[tuple[Any, ...]]]:
@@ -122,44 +128,92 @@ def _limit() -> None:
     lower(resource.RLIMIT_FSIZE, 0)
 
 
-def _bounded(columns: list[_Column], rows: list[tuple[Any, ...]], limit: int, widest: int) -> dict[str, Any]:
-    """As much of the result as an answer may hold, and what must be known of it."""
+def bounded(columns: list[_Column], rows: list[tuple[Any, ...]], limit: int, widest: int) -> dict[str, Any]:
+    """As much of the result as an answer may hold, or the first row, and what must be known of it.
+
+    Args:
+        limit: the most rows.
+        widest: characters of a cell.
+    """
     kept: list[list[Any]] = []
-    endless: list[int] = []
-    names = unique([name for name, _ in columns[:_MAX_COLUMNS]])
-    kinds = [kind for _, kind in columns[:_MAX_COLUMNS]]
-    length = sum(len(name) + len(kind) for name, kind in zip(names, kinds, strict=True))
+    said: list[Counter[str]] = []
+    heads = _heads(columns)
+    length = 0
     for row in rows[:limit]:
-        cells = [_held(plain(value), widest) for value in row[:_MAX_COLUMNS]]
-        length += sum(len(_text(cell)) + 3 for cell in cells)
-        if length > _MOST:
+        counted: Counter[str] = Counter()
+        cells = [_shown(value, widest, counted) for value in row[: len(heads)]]
+        length += sum(len(told(cell, visible)) + 3 for cell in cells)
+        if kept and length > _MOST:
             break
         kept.append(cells)
-        endless.append(sum(map(_endless, row[:_MAX_COLUMNS])))
+        said.append(counted)
     return {
-        "columns": [{"name": name, "type": kind} for name, kind in zip(names, kinds, strict=True)],
+        "columns": heads,
         "rows": kept,
         "width": len(columns),
         "truncated": len(kept) < len(rows),
-        "endless": endless,
+        "said": said,
     }
 
 
-def _held(cell: Any, widest: int) -> Any:
-    """A cell; of one that is longer than may be shown, the beginning of its text, long enough to tell."""
-    text = _text(cell)
-    return text[: widest + 1] if len(text) > widest else cell
+def _heads(columns: list[_Column]) -> list[dict[str, str]]:
+    """The first columns, by names that can be seen; as many as leave room for rows."""
+    names = unique([safe(name) for name, _ in columns[:_MAX_COLUMNS]])
+    kinds = [safe(kind)[:_MAX_TYPE] for _, kind in columns]
+    heads = [{"name": name, "type": kind} for name, kind in zip(names, kinds, strict=False)]
+    lengths = accumulate(len(json.dumps(head, ensure_ascii=False)) for head in heads)
+    return heads[: sum(length <= _MOST_HEADS for length in lengths)]
 
 
-def _text(cell: Any) -> str:
-    return cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
+def _shown(value: Any, widest: int, said: Counter[str]) -> Any:
+    """A cell as text and data show it: as text where it is longer than `widest`, and cut, or nested too deeply.
+
+    Args:
+        said: counts what a reader must be told: cells that were `cut` or are `deep`, and numbers that are not finite
+            and are shown as `blank` or, inside of a value, as `null`.
+    """
+    value = plain(value, widest + _SPELLED)
+    match value:
+        case float() if not math.isfinite(value):
+            said["blank"] += 1
+            return None
+        case str():
+            text = safe(value)
+        case dict() | list():
+            text = _begun(value, widest, said)
+            if len(text) <= widest and _levels(value) <= _DEEPEST:
+                return json.loads(text)
+            said["deep"] += len(text) <= widest
+        case _:
+            return value
+    if len(text) <= widest:
+        return text
+    said["cut"] += 1
+    return f"{text[: widest - 1]}…"
+
+
+def _begun(value: Any, widest: int, said: Counter[str]) -> str:
+    """The JSON of a value, or of one that is longer than `widest` more than that of it."""
+    text = ""
+    for piece in pieces(value):
+        endless = piece in _ENDLESS
+        text += "null" if endless else piece
+        said["null"] += endless and len(text) < widest
+        if len(text) > widest:
+            break
+    return text
+
+
+def _levels(value: Any) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inside is None else 1 + max(map(_levels, inside), default=0)
 
 
 def unique(names: list[str]) -> list[str]:
     """Column names that are never blank and never twice the same."""
     made: list[str] = []
     for position, name in enumerate(names, 1):
-        base = name[:100].strip() or f"column_{position}"
+        base = name[:_MAX_NAME].strip() or f"column_{position}"
         candidate, again = base, 2
         while candidate in made:
             candidate, again = f"{base}_{again}", again + 1
@@ -167,49 +221,38 @@ def unique(names: list[str]) -> list[str]:
     return made
 
 
-def _endless(value: Any) -> int:
-    """How many numbers in a value JSON cannot hold, as they are not finite."""
-    match value:
-        case float():
-            return not math.isfinite(value)
-        case dict():
-            return sum(map(_endless, value.values()))
-        case list() | tuple() | set():
-            return sum(map(_endless, value))
-        case _:
-            return 0
+def plain(value: Any, most: int) -> Any:
+    """A value as JSON can hold it, but for what is not finite: no integer that loses digits, bytes as base64.
 
-
-def plain(value: Any) -> Any:
-    """A value as strict JSON can hold it: no NaN, no integer that loses digits, bytes as base64, the rest as text."""
+    Args:
+        most: of how many characters, bytes or items a value may be; what is beyond nobody can be shown.
+    """
     match value:
-        case None | bool():
+        case None | bool() | float():
             return value
         case int():
             return in_json(value)
-        case float():
-            return value if math.isfinite(value) else None
         case str():
-            return value.encode("utf-8", "replace").decode()
+            return value[:most].encode("utf-8", "replace").decode()
         case bytes() | bytearray() | memoryview():
-            return base64.b64encode(bytes(value)).decode()
+            return base64.b64encode(bytes(value[:most])).decode()
         case dict():
-            return {_key(key): plain(item) for key, item in value.items()}
+            return {_key(key, most): plain(item, most) for key, item in islice(value.items(), most)}
         case list() | tuple() | set():
-            return [plain(item) for item in value]
+            return [plain(item, most) for item in islice(value, most)]
         case _:
             return str(value)
 
 
-def _key(key: Any) -> str:
+def _key(key: Any, most: int) -> str:
     """A key of a map as text, not as Python spells it."""
     match key:
         case bool():
             return str(key).lower()
         case bytes():
-            return base64.b64encode(key).decode()
+            return base64.b64encode(key[:most]).decode()
         case _:
-            return str(plain(str(key)))
+            return str(plain(str(key), most))
 
 
 def cleaned(message: str, sql: str, columns: list[str]) -> str:

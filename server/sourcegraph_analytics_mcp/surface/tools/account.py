@@ -14,11 +14,12 @@ from ...errors import AnalyticsError
 from ...exports.identities import HIDDEN
 from ...exports.numbers import in_json
 from ...redaction import keys, told_apart
+from ...spelling import safe_data
 from ...upstream.models import Written
 from ..app import App
 from ..call import Call
 from ..nameless import nameless
-from ..text import cell, plural, safe_data, size, table
+from ..text import cell, plural, size, table
 from ..tool import Answer, Arguments, Cell, Day, Hints, Reply, tool
 from ..waiting import prepare
 from .exports import Instance, check_order

@@ -9,11 +9,12 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 
 from ...access.tokens import Created
 from ...errors import AnalyticsError, invalid
+from ...spelling import safe
 from ...upstream.models import Token
 from ..app import App
 from ..call import Call
 from ..nameless import nameless_token
-from ..text import fitting, plural, safe, short, table
+from ..text import fitting, plural, short, table
 from ..tool import Answer, Arguments, Hints, Reply, tool
 
 _LONGEST = timedelta(days=366)
