@@ -83,7 +83,7 @@ def test_each_library_has_its_place() -> None:
 
 def test_threads_are_had_where_it_is_known_what_a_system_without_them_means() -> None:
     had = {name for name, tree in modules() if any("to_thread" in target for target in imported(name, tree))}
-    assert {name for name in had if not name.startswith("access/")} == {"disk.py"}
+    assert had == {"disk.py"}
 
 
 def test_every_mechanism_is_where_its_switch_says_and_names_tests_that_there_are() -> None:

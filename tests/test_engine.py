@@ -38,6 +38,7 @@ from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, refused
 from support.engines import an_engine, engines, fork_servers
 from support.statements import BOMBS
+from support.threads import all_threads_taken
 from support.upstreams import Exchange, Served, scripted_upstream
 
 pytestmark = pytest.mark.anyio
@@ -276,25 +277,6 @@ async def test_a_query_that_ends_while_there_are_no_threads_leaves_nothing(
             await all_threads_taken(tasks, released, monkeypatch)
         assert (failed[0]["code"], engines()) == ("sql_timeout", [])
         assert list((settings.home / "staging").iterdir()) == []
-
-
-async def all_threads_taken(tasks: Any, released: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no thread started any more, and those that are there wait to be released."""
-    none = anyio.Event()
-
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    async def take() -> None:
-        try:
-            await anyio.to_thread.run_sync(released.wait, limiter=anyio.CapacityLimiter(1))
-        except RuntimeError:
-            none.set()
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    while not none.is_set():
-        tasks.start_soon(take)
-        await anyio.lowlevel.checkpoint()
 
 
 @ENGINES

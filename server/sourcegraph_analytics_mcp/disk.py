@@ -30,21 +30,27 @@ async def in_thread(work: Callable[..., T], *arguments: Any, limiter: anyio.Capa
         raise busy from error
 
 
-async def surely(work: Callable[..., object], *arguments: Any, limiter: anyio.CapacityLimiter | None = None) -> None:
-    """Do what must not be left undone: in a thread, and where there are no more of them in the loop, which waits."""
+async def surely(work: Callable[..., T], *arguments: Any, limiter: anyio.CapacityLimiter | None = None) -> T:
+    """Do what must not be left undone: in a thread, and where there are no more of them in the loop, which waits.
+
+    So it is for work that ends by itself, not for what may ask somebody.
+
+    Args:
+        limiter: of threads at once, in place of the usual one.
+    """
     begun = False
 
-    def begin() -> None:
+    def begin() -> T:
         nonlocal begun
         begun = True
-        work(*arguments)
+        return work(*arguments)
 
     try:
-        await anyio.to_thread.run_sync(begin, limiter=limiter)
+        return await anyio.to_thread.run_sync(begin, limiter=limiter)
     except RuntimeError:
         if begun:
             raise
-        work(*arguments)
+        return work(*arguments)
 
 
 class Disk:

@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-import anyio.to_thread
 from pydantic import SecretStr
 
+from ..disk import in_thread
 from ..errors import AnalyticsError
 from ..redaction import LEARNT
 from ..settings import DEMO_TOKEN_ID, Settings, SettingsError, header_safe
@@ -221,7 +221,7 @@ class Configured:
             return self._current[1]
         if self._settings.demo:  # what an earlier demo kept means nothing to the upstream of this one
             return self._demos
-        found = await anyio.to_thread.run_sync(self._first)
+        found = await in_thread(self._first)
         own = found is not None and found[0] is self._store
         self._current = found[1:] if found and own else None  # the operator's is asked for each time: it may be revoked
         return found[2] if found else None

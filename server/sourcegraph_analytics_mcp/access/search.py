@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import anyio
-import anyio.to_thread
 
+from ..disk import surely
 from ..upstream.models import Token, TokenList
 from .journal import Journal, Unsettled
 from .secret_store import SecretStore
@@ -77,8 +77,8 @@ class Search:
         """
         every = await self._listed()
         # In this order: whatever another server has made is on its way still, or kept by now.
-        under_way = await anyio.to_thread.run_sync(self._journal.under_way, entry.display_name)
-        ids = await anyio.to_thread.run_sync(self._store.kept)
+        under_way = await surely(self._journal.under_way, entry.display_name)
+        ids = await surely(self._store.kept)
         new = [t for t in every.tokens if _may_be_its(t, entry)]
         return Look(
             lost=tuple(t for t in new if t.id not in (ids or ())),

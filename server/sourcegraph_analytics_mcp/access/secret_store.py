@@ -9,15 +9,16 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, TypeAdapter
 
+from ..disk import in_thread, surely
 from ..errors import AnalyticsError
 from ..files import MAKE_ROOM, homes, no_room, private_folder, private_home, write_private
 from ..settings import one_spelling
@@ -26,6 +27,7 @@ from ..upstream.models import Moment, NewToken
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
 
+T = TypeVar("T")
 Place = Literal["keyring", "file"]
 _log = logging.getLogger(__name__)
 _SERVICE = "sourcegraph-analytics-mcp"
@@ -154,6 +156,14 @@ class SecretStore:
             return None
         return None if value is None else SecretStr(value)
 
+    def places(self, token_id: str) -> frozenset[Place]:
+        """Where the secret of a token is, also where a caller keeps it.
+
+        Raises:
+            AnalyticsError: as for `with_callers`.
+        """
+        return frozenset(t.place for store in self.with_callers() for t in store.tokens() if t.id == token_id)
+
     def forget(self, token_id: str) -> bool:
         """Remove a token's secret and its entry, also where a caller keeps it; whether it is gone, if that can be told.
 
@@ -268,6 +278,17 @@ class SecretStore:
         used = backend.backends if isinstance(backend, ChainerBackend) else [backend]
         useless = any(type(one).__module__.startswith(_USELESS) for one in used)
         return None if useless or backend.priority < 1 else backend
+
+
+async def changed(places: Collection[Place], work: Callable[..., T], *arguments: Any) -> T:
+    """Change what is kept in some places, after upstream has changed.
+
+    No loop waits for a keyring, which may ask somebody, or hang.
+
+    Raises:
+        AnalyticsError: `busy` where a keyring is among them and the system has no more threads; nothing was done then.
+    """
+    return await (in_thread if "keyring" in places else surely)(work, *arguments)
 
 
 def _lock(descriptor: int) -> None:

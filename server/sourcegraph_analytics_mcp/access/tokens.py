@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, NoReturn
 
 import anyio
-import anyio.to_thread
 from pydantic import SecretStr
 
+from ..disk import in_thread, surely
 from ..errors import AnalyticsError
 from ..files import disk_error
 from ..settings import Settings, header_safe
@@ -28,7 +28,7 @@ from ..upstream.policy import Failed, Outcome
 from .credentials import Configured
 from .journal import Journal, Unsettled
 from .search import Search, called, ids_of, told
-from .secret_store import Place, SecretStore, StoredToken
+from .secret_store import Place, SecretStore, StoredToken, changed
 
 _log = logging.getLogger(__name__)
 _LOST: tuple[Outcome, ...] = (  # a token may exist
@@ -109,7 +109,7 @@ class TokenDesk:
             AnalyticsError: when the tokens cannot be listed, or a revoke is not confirmed; the entry is kept then.
         """
         try:
-            left = [] if self._read_only else await anyio.to_thread.run_sync(self._journal.left_by_a_crash)
+            left = [] if self._read_only else await in_thread(self._journal.left_by_a_crash)
         except OSError as error:
             raise disk_error(error) from None
         return [await self._settle(entry) for entry in left]
@@ -122,7 +122,7 @@ class TokenDesk:
                 whether a token was made.
         """
         with self._one_of_few(display_name):
-            place = await anyio.to_thread.run_sync(self._store.probe)
+            place = await in_thread(self._store.probe)
             before = frozenset(token.id for token in (await self.listed()).tokens)
         try:
             with self._journal.entry(display_name, datetime.now(UTC), before) as entry:
@@ -194,7 +194,7 @@ class TokenDesk:
 
     async def _keep(self, token: NewToken, asked_for: str | None, place: Place) -> Created:
         try:
-            stored = await anyio.to_thread.run_sync(self._store.save, token, place)
+            stored = await changed({place}, self._store.save, token, place)
             await self._check(token.secret)
         except AnalyticsError as error:
             await self._undo(token, asked_for, error)
@@ -310,10 +310,11 @@ class TokenDesk:
         """Stop using a token and remove what is kept of it; what could not be removed."""
         self._credentials.forget(token_id)
         try:
-            gone = await anyio.to_thread.run_sync(self._operators.forget, token_id)
+            places = await surely(self._operators.places, token_id)
+            gone = await changed(places, self._operators.forget, token_id)
         except (AnalyticsError, OSError) as error:
             _log.warning("The entry of a revoked token stays in the index: %s", type(error).__name__)
-            return "entry"
+            return "secret" if isinstance(error, AnalyticsError) and error.code == "busy" else "entry"
         return None if gone else "secret"
 
 

@@ -4,6 +4,11 @@ from .switch import Switch
 
 _ENDLESS = "test_bounds.py::test_one_person_with_an_endless_name_hides_no_other"
 _TOKENS = "test_tokens.py::"
+_USED_UP = "test_used_up.py::"
+_MADE = "test_a_token_that_is_made_while_the_last_thread_goes_is_kept_and_used"
+_GONE = "test_a_token_that_is_revoked_while_the_last_thread_goes_is_forgotten_and_said_to_be_revoked"
+_KEYS = f"{_USED_UP}test_a_revoke_says_what_a_keyring_keeps_where_no_thread_can_ask_it"
+_UNTHREADED = f"{_USED_UP}test_a_token_whose_secret_was_lost_is_revoked_also_while_there_are_no_threads"
 _JOURNAL = f"{_TOKENS}test_a_crash_between_the_create_and_the_store_is_put_right_at_the_next_call"
 _LOST = f"{_TOKENS}test_a_create_whose_answer_is_lost_revokes_the_orphan"
 _FULL = f"{_TOKENS}test_a_disk_that_fills_up_under_a_second_token_leaves_the_first_one_whole"
@@ -26,8 +31,26 @@ _DEMO_SAYS = f"{_TOKENS}test_the_advice_of_the_demo_is_its_own"
 _SERVES = "test_http_parts.py::test_the_token_that_the_operator_stored_serves_the_callers_and_is_shown_to_none"
 
 _GUARDS = (
+    Switch("a secret is kept though there is no thread any more", "access/secret_store.py",
+           "in_thread if \"keyring\" in places else surely", "in_thread", f"{_USED_UP}{_MADE} {_USED_UP}{_GONE}"),
+    Switch("no loop waits for a keyring", "access/secret_store.py",
+           "in_thread if \"keyring\" in places else surely", "surely",
+           f"{_USED_UP}test_what_asks_a_keyring_never_waits_in_the_loop_and_leaves_no_token_whose_secret_is_lost "
+           f"{_KEYS}"),
+    Switch("nor where a token is forgotten", "access/secret_store.py",
+           "return frozenset(t.place for", "return frozenset() and frozenset(t.place for", _KEYS),
+    Switch("a secret that no thread could remove is said", "access/tokens.py",
+           'return "secret" if isinstance(error, AnalyticsError) and error.code == "busy" else "entry"',
+           'return "entry"', _KEYS),
+    Switch("a lost token is looked for without a thread", "access/search.py",
+           "await surely(self._journal.under_way", 'await __import__("anyio.to_thread").to_thread.run_sync('
+           "self._journal.under_way", _UNTHREADED),
+    Switch("in all that is kept", "access/search.py", "await surely(self._store.kept",
+           'await __import__("anyio.to_thread").to_thread.run_sync(self._store.kept', _UNTHREADED),
+    Switch("what exports use now hides no revoke", "surface/tools/tokens.py",
+           "except AnalyticsError:  # which must", "except ZeroDivisionError:  # which must", f"{_USED_UP}{_GONE}"),
     Switch("the store is tried before anything is posted", "access/tokens.py",
-           "place = await anyio.to_thread.run_sync(self._store.probe)", 'place: Place = "file"',
+           "place = await in_thread(self._store.probe)", 'place: Place = "file"',
            f"{_TOKENS}test_without_a_place_for_secrets_nothing_is_posted"),
     Switch("a caller learns no path of a secret", "surface/tools/tokens.py", "if app.shows_paths else", "if True else",
            "test_http.py::test_a_caller_learns_nothing_of_the_operator_s_tokens_and_folders"),

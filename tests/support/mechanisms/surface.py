@@ -221,7 +221,7 @@ SURFACE = (
     Switch("whoever needed the thread", "errors.py", "if (busy := used_up(error)) is not None:",
            "if (busy := None) is not None:", _NO_THREADS),
     Switch("what must not be left undone needs no thread", "disk.py",
-           "            raise\n        work(*arguments)\n", "            raise\n",
+           "            raise\n        return work(*arguments)\n", "            raise\n",
            "test_engine.py::test_a_query_that_ends_while_there_are_no_threads_leaves_nothing"),
     Switch("where no file can be opened it is busy", "files.py", "if (busy := used_up(error)) is not None:",
            "if (busy := None) is not None:", "test_engine.py::test_a_call_for_which_no_file_can_be_opened_is_busy"),

@@ -23,7 +23,7 @@ _LEFT = {
     "entry": " Its entry in this server's index of tokens could not be removed, which does no harm; check that "
     "SRC_ANALYTICS_DATA_DIR is writable.",
     "secret": " Its secret, which no longer works, may still be where this server kept it: the place could not be "
-    "changed (a keyring that is locked, or SRC_ANALYTICS_DATA_DIR that is not writable).",
+    "changed (a keyring that is locked, a system without threads, or SRC_ANALYTICS_DATA_DIR that is not writable).",
 }
 _HIDDEN_NAMES = (
     "Names of tokens are hidden, as they may name people (SRC_ANALYTICS_IDENTITIES=pseudonyms); ids tell them apart."
@@ -259,7 +259,13 @@ async def _next(app: App, in_use: bool | None) -> str:
     """What exports use after a token has gone that they used, or perhaps used."""
     if in_use is None:
         return " Exports may have used it: check_connection says whether they still work."
-    return f" It was the one this server used; {await _left_to_exports(app)}." if in_use else ""
+    if not in_use:
+        return ""
+    try:
+        left = await _left_to_exports(app)
+    except AnalyticsError:  # which must not hide that the token was revoked
+        left = "check_connection says what exports use now"
+    return f" It was the one this server used; {left}."
 
 
 async def _left_to_exports(app: App) -> str:
