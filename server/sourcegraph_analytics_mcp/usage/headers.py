@@ -59,13 +59,15 @@ class Columns:
         first: the first row.
         kinds: what it calls them, "" where that is not known; empty where it is no header.
         people: those of people, the best first; the others stand in where it is blank.
-        mail: the one that holds nothing but e-mails.
+        mail: the one of people that holds nothing but e-mails.
+        mails: all those of e-mails.
     """
 
     first: Row
     kinds: tuple[str, ...]
     people: tuple[int, ...]
-    mail: int | None = None
+    mail: int | None
+    mails: Set[int]
 
     @property
     def width(self) -> int:
@@ -85,6 +87,8 @@ class Columns:
         return _only(beside if self.width == 2 else [], self.first, _NO_GROUPS)
 
     def _may_be_teams(self, column: int) -> bool:
+        if column in self.mails:
+            return False
         if not self.kinds:
             return column > self.people[0]  # what stands in front may be people, too
         return self.first.cells[column : column + 1] != ("",) and _NO_TEAMS.isdisjoint(self.kinds[column : column + 1])
@@ -104,9 +108,9 @@ def columns_of(rows: Sequence[Row]) -> Columns:
     kinds = tuple(map(_kind, first.cells))
     mails = _of_mails(below)
     if not _is_header(first, kinds, below, mails):
-        return Columns(first, (), (_without_header(rows),))
+        return Columns(first, (), (_without_header(rows),), None, _of_mails(rows))
     people = _named(first, kinds, mails) or (_of_anybody(first, kinds, below, mails),)
-    return Columns(first, kinds, people, people[0] if kinds[people[0]] in ("mail", "holder") else None)
+    return Columns(first, kinds, people, people[0] if kinds[people[0]] in ("mail", "holder") else None, mails)
 
 
 def is_mail(cell: str) -> bool:

@@ -237,6 +237,7 @@ QUESTIONS = (
            f"test_inactive.py::test_a_first_line_that_may_be_a_header_or_a_person_is_neither {_FIRST_TEAM}"),
     Switch("the team is beside the person", "usage/headers.py", "beside if self.width == 2 else []", "beside", _LISTS),
     Switch("and behind without a header", "usage/headers.py", "return column > self.people[0]", "return True", _LISTS),
+    Switch("nor are e-mails teams", "usage/headers.py", "if column in self.mails:", "if False:", _LISTS),
     Switch("people are no teams", "usage/headers.py", '{*_PEOPLE, "private"}', "set[str]()", _LISTS),
     Switch("nor is a column without a name", "usage/headers.py", '!= ("",)', '!= ("?",)', _LISTS),
     Switch("a list is UTF-8", "usage/listed.py", 'if "\\0" in text:', 'if text == "\\0":', _UTF_8),
