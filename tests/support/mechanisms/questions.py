@@ -147,7 +147,7 @@ QUESTIONS = (
            "except ZeroDivisionError as error:\n                raise (deleted()",
            f"{_SQL}test_a_query_without_room_says_so_and_one_without_its_folder_makes_it"),
     Switch("there is no NaN", "exports/engine/sandbox.py", 'text += "null" if endless else piece',
-           "text += piece", f"{_SQL}test_every_type_becomes_strict_json"),
+           "text += piece", f"{_SQL}test_numbers_that_are_not_finite_are_counted_as_they_are_shown"),
     Switch("no integer loses digits", "exports/numbers.py",
            "return value if abs(value) < _SAFE_INTEGER else str(value)", "return value",
            f"{_SQL}test_every_type_becomes_strict_json {_EXACT}"),

@@ -48,7 +48,7 @@ SURFACE = (
     Switch("line separators are shown", "spelling.py", ', "Zl", "Zp"}', "}", _HIDDEN),
     Switch("fillers are shown", "spelling.py", "char in _LOOKS_BLANK or", "", _HIDDEN),
     Switch("data is made safe too", "surface/tool.py", "safe_data(self.data.model_dump(mode=\"json\"), self.spell)",
-           'self.data.model_dump(mode="json")', "test_query_export.py::test_instructions_in_cells_are_shown_as_data"),
+           'self.data.model_dump(mode="json")', "test_query_usage.py::test_two_people_never_look_the_same"),
     Switch("Markdown is escaped", "surface/text.py", "_MARKDOWN.sub(", "(lambda a, b: b)(",
            "test_text.py::test_markup_in_a_cell_is_only_text"),
     Switch("cells are cut", "surface/text.py", "    if len(text) > widest:", "    if False:",
