@@ -1,6 +1,9 @@
-"""Tokens where the system has no more threads: whatever was done is told as done."""
+"""Tokens and upstream where the system has no more threads or descriptors: whatever was done is told as done."""
 
 import json
+import os
+import resource
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -9,14 +12,16 @@ from typing import Any, ClassVar
 
 import anyio
 import keyring
+import keyring.backends.chainer  # which the first create would load, from a file
 import pytest
 from keyring.backends import fail
+from mcp import Client
 
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, refused, text
 from support.keyring_backend import MemoryKeyring
 from support.threads import all_threads_taken, take_those_that_look_names_up
-from support.upstreams import Exchange, Scripted, scripted_upstream
+from support.upstreams import Exchange, Scripted, Served, scripted_upstream
 
 pytestmark = pytest.mark.anyio
 
@@ -207,3 +212,60 @@ async def test_without_threads_nothing_is_posted_and_the_call_is_busy(make_setti
         assert desk.tokens == []
         desk.give_back()
         assert (await call(client, "create_token", display_name="nightly"))["token"]["id"] == "t-0"
+
+
+async def test_a_revoke_after_which_no_name_can_be_looked_up_is_not_said_to_be_undone(
+    make_settings: Make, desk: Desk
+) -> None:
+    async with desk.open() as fake:
+        url = fake.url.replace("127.0.0.1", "localhost")
+        async with connected(make_settings(url)) as client:
+            await call(client, "create_token", display_name="nightly")
+            desk.takes_at = "DELETE"
+            error = await refused(client, "revoke_token", token_id="t-0", confirm=True)
+            desk.give_back()
+    assert error["code"] == "unverified"
+    assert "The tokens cannot be listed (busy)" in error["message"]
+
+
+@pytest.mark.parametrize("tool", ["get_credits", "list_tokens", "create_token"])
+async def test_where_no_connection_can_be_opened_it_is_busy_and_not_the_network(
+    settings: Settings, upstream: Served, tool: str
+) -> None:
+    async with connected(settings) as client:
+        await call(client, "list_tokens")
+        await call(client, "get_credits")
+        before = len(upstream.ledger)
+        assert await without_descriptors(client, tool) == ("busy", True)
+        assert len(upstream.ledger) == before
+        await call(client, "get_credits")
+
+
+@pytest.mark.parametrize("addresses", [(), ("127.0.0.1",), ("127.0.0.1", "127.0.0.2")])
+async def test_also_where_upstream_has_a_name(
+    make_settings: Make, upstream: Served, monkeypatch: pytest.MonkeyPatch, addresses: tuple[str, ...]
+) -> None:
+    """To look one up takes a descriptor, too; there may be one for that and none for its addresses."""
+    port = int(upstream.url.rpartition(":")[2])
+    async with connected(make_settings(f"http://localhost:{port}")) as client:
+        await call(client, "get_credits")
+        if addresses:
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert await without_descriptors(client, "get_credits") == ("busy", True)
+
+
+async def without_descriptors(client: Client, tool: str) -> tuple[str, bool]:
+    """The error of a call while no file or connection can be opened: its code, and whether it may be tried again."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)  # the lowest that is
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        result = await client.call_tool(tool, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert result.structured_content is not None
+    error = result.structured_content["error"]
+    assert "open files" in error["message"]
+    return error["code"], error["retryable"]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, TypeAdapter
 
 from ..disk import in_thread, surely
-from ..errors import AnalyticsError
+from ..errors import AnalyticsError, used_up
 from ..files import MAKE_ROOM, homes, no_room, private_folder, private_home, write_private
 from ..settings import one_spelling
 from ..upstream.models import Moment, NewToken
@@ -315,6 +315,8 @@ def _busy() -> AnalyticsError:
 
 
 def _unavailable(place: Place, error: Exception | None = None) -> AnalyticsError:
+    if error is not None and (busy := used_up(error)) is not None:
+        return busy
     if no_room(error):
         return AnalyticsError("secret_store_unavailable", "There is no room left on the disk for a secret.", MAKE_ROOM)
     keyring = "Unlock the system's keyring, or make" if place == "keyring" else "Make"

@@ -7,7 +7,7 @@ first request, so that nothing is loaded or contacted before it is asked.
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from ..errors import AnalyticsError
+from ..errors import AnalyticsError, used_up
 from ..settings import Settings
 from .body import decoded, steady
 from .markup import refuse_markup
@@ -161,6 +161,10 @@ class Http:
                 return await receive(_answer(response, request, window, None if self._app else wire))
         except httpx.TransportError as error:
             raise (_cut(error, patience) if head_seen else self._unanswered(error, patience)) from None
+        except (OSError, RuntimeError) as error:  # of a connection not opened yet: to look a name up takes a thread
+            if head_seen or (busy := used_up(error)) is None:
+                raise
+            raise Failed("unsent", busy) from error
 
     async def _head(self, request: Request, opened: AsyncExitStack, wire: Wire) -> "httpx.Response":
         """Send, and wait for the head of the answer: a drip of headers or interim answers does not hold it open."""
@@ -218,6 +222,9 @@ class Http:
         if _certificate(error):
             return untrusted(host)
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
+            for cause in _causes(error):
+                if (busy := used_up(cause)) is not None:
+                    return Failed("unsent", busy)
             check = "Check the network, HTTPS_PROXY and SRC_ANALYTICS_URL."
             return unsent(f"{host} cannot be reached.", check)
         if isinstance(error, httpx.TimeoutException):
@@ -263,12 +270,17 @@ def _trust() -> ssl.SSLContext:
     return trust
 
 
-def _certificate(error: BaseException | None) -> bool:
+def _certificate(error: BaseException) -> bool:
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it, of a name with several addresses what each of them led to."""
     while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
+        yield error
+        for one in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+            yield from _causes(one)
         error = error.__cause__ or error.__context__
-    return False
 
 
 async def fetch_document(settings: Settings, address: str) -> bytes:

@@ -7,6 +7,7 @@ _TOKENS = "test_tokens.py::"
 _USED_UP = "test_used_up.py::"
 _MADE = "test_a_token_that_is_made_while_the_last_thread_goes_is_kept_and_used"
 _GONE = "test_a_token_that_is_revoked_while_the_last_thread_goes_is_forgotten_and_said_to_be_revoked"
+_KEPT_OUT = "test_where_no_connection_can_be_opened_it_is_busy_and_not_the_network"
 _KEYS = f"{_USED_UP}test_a_revoke_says_what_a_keyring_keeps_where_no_thread_can_ask_it"
 _UNTHREADED = f"{_USED_UP}test_a_token_whose_secret_was_lost_is_revoked_also_while_there_are_no_threads"
 _JOURNAL = f"{_TOKENS}test_a_crash_between_the_create_and_the_store_is_put_right_at_the_next_call"
@@ -49,6 +50,9 @@ _GUARDS = (
            'await __import__("anyio.to_thread").to_thread.run_sync(self._store.kept', _UNTHREADED),
     Switch("what exports use now hides no revoke", "surface/tools/tokens.py",
            "except AnalyticsError:  # which must", "except ZeroDivisionError:  # which must", f"{_USED_UP}{_GONE}"),
+    Switch("a place for secrets without descriptors is busy", "access/secret_store.py",
+           "if error is not None and (busy := used_up(error)) is not None:", "if (busy := None) is not None:",
+           f"{_USED_UP}{_KEPT_OUT}"),
     Switch("the store is tried before anything is posted", "access/tokens.py",
            "place = await in_thread(self._store.probe)", 'place: Place = "file"',
            f"{_TOKENS}test_without_a_place_for_secrets_nothing_is_posted"),

@@ -2,6 +2,8 @@
 
 from .switch import Switch
 
+_NO_SOCKET = "test_used_up.py::test_where_no_connection_can_be_opened_it_is_busy_and_not_the_network"
+_NO_ADDRESS = "test_used_up.py::test_also_where_upstream_has_a_name"
 _DOWNLOADS = "test_downloads.py::"
 _TOKENS = "test_tokens.py::"
 _ANALYTICS = "test_analytics.py::"
@@ -89,6 +91,14 @@ _GUARDS = (
     Switch("certificates are checked", "upstream/http.py",
            "verify=_trust() if settings.url.startswith", "verify=False if settings.url.startswith",
            f"{_DOWNLOADS}test_a_certificate_that_nobody_vouches_for_is_not_trusted"),
+    Switch("a connection without a descriptor is busy", "upstream/http.py", "if (busy := used_up(cause)) is not None:",
+           "if (busy := None) is not None:", f"{_NO_SOCKET} {_NO_ADDRESS}"),
+    Switch("also for the addresses of a name", "upstream/http.py",
+           "for one in error.exceptions if isinstance(error, BaseExceptionGroup) else ():", "for one in ():",
+           _NO_ADDRESS),
+    Switch("a name that cannot be looked up for want of a thread hides nothing", "upstream/http.py",
+           "if head_seen or (busy := used_up(error)) is None:", "if True:",
+           "test_used_up.py::test_a_revoke_after_which_no_name_can_be_looked_up_is_not_said_to_be_undone"),
     Switch("a certificate is not asked for again", "upstream/http.py", "if _certificate(error):", "if False:",
            f"{_DOWNLOADS}test_a_certificate_that_nobody_vouches_for_is_not_trusted"),
     Switch("no cookie is stored", "upstream/http.py",
