@@ -185,7 +185,8 @@ def _columns(question: Question, source: Source, terms: Terms, *, compared: bool
         return [f"n.{m.name}" for m in question.metrics]
     columns: list[str] = []
     for metric in question.metrics:
-        now, before = _value("n", metric), _value("b", metric)
+        there = question.buckets_compared  # only groups of the range have a row then
+        now, before = f"n.{metric.name}" if there else _value("n", metric), _value("b", metric)
         fair = _fair(question, source, terms)
         if question.buckets_compared:
             before = f"CASE WHEN {_begun(question, source, terms)} THEN {before} END"
