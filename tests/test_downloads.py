@@ -1,5 +1,6 @@
 """A body counts only when it is whole and a report: framing, encoding, content, and how often each is tried."""
 
+import errno
 import gzip
 import json
 import resource
@@ -801,6 +802,16 @@ async def test_a_bug_ends_neither_the_server_nor_the_next_call(make_settings: Ma
         assert (await call(client, "list_exports"))["exports"] == []
     assert (export["code"], buckets["code"]) == ("internal", "internal")
     assert "nobody foresaw" not in json.dumps([export, buckets])
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENFILE, "planted"), RuntimeError("can't start new thread")], ids=str)
+async def test_what_the_system_has_no_more_of_is_busy_whoever_needed_it(make_settings: Make, error: Exception) -> None:
+    async def broken(*_: Any) -> None:
+        raise error
+
+    async with Client(AnalyticsServer(make_settings("http://127.0.0.1:9"), broken), mode="2026-07-28") as client:
+        told = [await refused(client, tool) for tool in ("export_csv", "get_credits")]
+    assert [(one["code"], one["retryable"]) for one in told] == [("busy", True)] * 2
 
 
 async def test_a_document_is_asked_for_under_our_name_and_without_a_credential(make_settings: Make) -> None:
