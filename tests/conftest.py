@@ -4,6 +4,7 @@ import compileall
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -24,6 +25,10 @@ from support.upstreams import Served, serve_company
 
 _HEARD = ("sourcegraph_analytics_mcp", "uvicorn.error")
 _HOOKS = ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarning"))
+
+for _number, _usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_number) is signal.SIG_IGN:  # by nohup or a shell's &, and so ignored by what tests start
+        signal.signal(_number, _usual)
 
 
 @pytest.hookimpl(optionalhook=True)
