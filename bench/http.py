@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,33 +70,62 @@ class Target:
         return f"POST /mcp HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
-async def calls_per_second(target: Target, era: str, clients: int, seconds: float) -> float:
-    """Calls answered in a second, by so many clients that each wait for their answer."""
-    begin = time.perf_counter() + 0.5
-    counts = await asyncio.gather(*(_client(target, era, begin, begin + seconds) for _ in range(clients)))
-    return sum(counts) / seconds
+async def compared(targets: Sequence[Target], era: str, clients: int, slices: int, seconds: float) -> list[list[float]]:
+    """Calls a second of each target in each slice: so many clients that each wait for their answer, targets in turn.
+
+    Slices are short, since a machine's speed may change within seconds: what is compared was measured side by side.
+    """
+    loads = [[await _Client.connected(target, era) for _ in range(clients)] for target in targets]
+    rates: list[list[float]] = [[] for _ in targets]
+    for number in range(-1, slices):  # the first one warms up
+        for turn in range(len(targets)):
+            which = (number + turn) % len(targets)
+            rate = await _rate(loads[which], seconds)
+            if number >= 0:
+                rates[which].append(rate)
+    for client in chain(*loads):
+        client.writer.close()
+    return rates
 
 
-async def _client(target: Target, era: str, begin: float, end: float) -> int:
-    reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
-    call: dict[str, Any] = {"name": target.tool, "arguments": {}}
-    headers = {"MCP-Protocol-Version": era}
-    if era == ERAS[0]:
-        call["_meta"] = _META
-        headers |= {"Mcp-Method": "tools/call", "Mcp-Name": target.tool}
-    else:
-        about = {"protocolVersion": era, "capabilities": {}, "clientInfo": _CLIENT}
-        head, _ = await _exchange(reader, writer, target.request("initialize", about, {}))
-        headers["Mcp-Session-Id"] = head.split("mcp-session-id: ")[1].split("\r\n")[0]
-        await _exchange(reader, writer, target.request("notifications/initialized", {}, headers, told=True))
-    request, counted = target.request("tools/call", call, headers), 0
-    while (now := time.perf_counter()) < end:
-        head, body = await _exchange(reader, writer, request)
-        if not head.startswith("HTTP/1.1 200") or b'"isError":false' not in body.replace(b" ", b""):
-            raise RuntimeError(f"{head.splitlines()[0]} {body[:200]!r}")
-        counted += now >= begin
-    writer.close()
-    return counted
+async def _rate(clients: list["_Client"], seconds: float) -> float:
+    begun = time.perf_counter()
+    counts = await asyncio.gather(*(client.calls(begun + seconds) for client in clients))
+    return sum(counts) / (time.perf_counter() - begun)
+
+
+class _Client:
+    """One connection, ready to call."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.request = request
+
+    @classmethod
+    async def connected(cls, target: Target, era: str) -> "_Client":
+        reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
+        call: dict[str, Any] = {"name": target.tool, "arguments": {}}
+        headers = {"MCP-Protocol-Version": era}
+        if era == ERAS[0]:
+            call["_meta"] = _META
+            headers |= {"Mcp-Method": "tools/call", "Mcp-Name": target.tool}
+        else:
+            about = {"protocolVersion": era, "capabilities": {}, "clientInfo": _CLIENT}
+            head, _ = await _exchange(reader, writer, target.request("initialize", about, {}))
+            headers["Mcp-Session-Id"] = head.split("mcp-session-id: ")[1].split("\r\n")[0]
+            await _exchange(reader, writer, target.request("notifications/initialized", {}, headers, told=True))
+        return cls(reader, writer, target.request("tools/call", call, headers))
+
+    async def calls(self, end: float) -> int:
+        """How many calls are answered until then, one after the other."""
+        counted = 0
+        while time.perf_counter() < end:
+            head, body = await _exchange(self.reader, self.writer, self.request)
+            if not head.startswith("HTTP/1.1 200") or b'"isError":false' not in body.replace(b" ", b""):
+                raise RuntimeError(f"{head.splitlines()[0]} {body[:200]!r}")
+            counted += 1
+        return counted
 
 
 async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[str, bytes]:
