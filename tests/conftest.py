@@ -1,7 +1,6 @@
 """Fixtures that every test may use."""
 
 import compileall
-import json
 import logging
 import os
 import signal
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 import sourcegraph_analytics_mcp
 from sourcegraph_analytics_mcp.demo.company import Company
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
 from sourcegraph_analytics_mcp.exports.engine.forks import forks
 from sourcegraph_analytics_mcp.settings import Settings
+from support.client import schemas_checked_once
 from support.upstreams import Served, serve_company
 
 _HEARD = ("sourcegraph_analytics_mcp", "uvicorn.error")
@@ -58,17 +57,8 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def schemas_are_checked_once() -> Iterator[None]:
-    """The SDK's client checks the schema of an answer at a tool's first call; here that is of every test."""
-    check, checked = Draft202012Validator.check_schema, set[str]()
-
-    def once(schema: Any, *more: Any, **how: Any) -> None:
-        if (spelled := json.dumps(schema, sort_keys=True)) not in checked:
-            check(schema, *more, **how)
-            checked.add(spelled)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Draft202012Validator, "check_schema", once)
+def checked() -> Iterator[None]:
+    with schemas_checked_once():
         yield
 
 

@@ -38,7 +38,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Company
 from sourcegraph_analytics_mcp.demo.reports import report
 from support.campaign import arguments, for_many_servers, reporter, settings
-from support.client import call, connected, refused
+from support.client import call, connected, refused, schemas_checked_once
 from support.upstreams import Exchange, scripted_upstream
 
 TODAY = datetime.now(UTC).date()
@@ -292,7 +292,8 @@ def run(seed: int, count: int, steps: int, shrink: int) -> tuple[Counter[str], l
         phases=(hypothesis.Phase.generate, *((hypothesis.Phase.shrink,) if shrink else ())),
     )  # fmt: skip
     try:
-        run_state_machine_as_test(hypothesis.seed(seed)(Kept), settings=options)
+        with schemas_checked_once():
+            run_state_machine_as_test(hypothesis.seed(seed)(Kept), settings=options)
     except (AssertionError, ExceptionGroup) as error:
         traceback.print_exception(error)
         return done, [f"seed {seed}: {error!r}"]

@@ -2,15 +2,11 @@
 
 import argparse
 import atexit
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import certifi
 
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
 from sourcegraph_analytics_mcp.exports.engine.forks import forks
@@ -40,21 +36,11 @@ def settings(url: str, home: Path, **more: object) -> Settings:
     return Settings.from_env({f"SRC_ANALYTICS_{k.upper()}": v for k, v in named(url, home, **more).items()})
 
 
-_END = "-----END CERTIFICATE-----\n"
-_own_folder = tempfile.TemporaryDirectory()
-
-
 def for_many_servers() -> None:
-    """Let the servers of this process share a fork server, and trust one certificate: all is plain HTTP here.
-
-    Each would start its own else, which takes 100 ms, and read every certificate, which takes 20.
-    """
+    """Let the servers of this process share a fork server: each would start its own else, which takes 100 ms."""
     used = forks.used()
     used.__enter__()
     atexit.register(used.__exit__, None, None, None)
-    file = Path(_own_folder.name) / "one.pem"
-    file.write_text(Path(certifi.where()).read_text(encoding="utf-8").split(_END)[0] + _END)
-    os.environ["SSL_CERT_FILE"] = str(file)
 
 
 def reporter(name: str, asked: argparse.Namespace) -> Callable[..., int]:

@@ -1,9 +1,11 @@
 """The real server and a real client of it."""
 
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from mcp import Client
 from mcp.client import session
 from mcp.server.auth.middleware.auth_context import auth_context_var
@@ -15,6 +17,23 @@ from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
 
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
+
+
+@contextmanager
+def schemas_checked_once() -> Iterator[None]:
+    """The SDK's client checks the schema of an answer at a tool's first call; here that is of every server."""
+    check, checked = Draft202012Validator.check_schema, set[str]()
+
+    def once(schema: Any, *more: Any, **how: Any) -> None:
+        if (spelled := json.dumps(schema, sort_keys=True)) not in checked:
+            check(schema, *more, **how)
+            checked.add(spelled)
+
+    Draft202012Validator.check_schema = once
+    try:
+        yield
+    finally:
+        Draft202012Validator.check_schema = check
 
 
 @asynccontextmanager
