@@ -259,7 +259,8 @@ async def test_a_first_line_that_may_be_a_header_or_a_person_is_neither(
     "lines",
     ["Kollege,Team/ann,Data", "ann , TEAM /bo,Data", "ann,team", "Kollege,Team/a@x.com,Data/b@x.com,Data",
      "Kollege,Trupp/a@x.com,Data/b@x.com,Web", "ann,Mail/bo,Data", "ann,Login", "ann,Login/bo,Data/cy,Data",
-     "ann,Login/b@x.com,Data/cy,Web", "Kollege,Squad/ann,Data"],
+     "ann,Login/b@x.com,Data/cy,Web", "Kollege,Squad/ann,Data", "ann,Login/bo,Data/cy,Web", "ann,UPN/bo,Data",
+     "ann,user id/bo,Data", "Ann Lee,Login/bo,Data/cy,Data"],
 )  # fmt: skip
 async def test_a_first_line_of_teams_that_may_be_a_header_or_a_person_is_neither(lines: str, tmp_path: Path) -> None:
     (tmp_path / "teams.csv").write_text(lines.replace("/", "\n"))
@@ -344,6 +345,7 @@ async def test_a_header_says_which_column_holds_the_teams(header: str, person: s
         ("Department,Kostenstelle/Web,K1", "may be a header", "may be a header"),
         ("Initials,Email/A,ann", "may be a header", "may be a header"),
         ("bo,Mail/ann,Phone", "may be a header", None),
+        ("bo,Handle/ann,Data", "may be a header", "may be a header"),
         ("Email;Name/ann@x.com;Ann", "not separated by commas", "not separated by commas"),
         ("ann@x.com\tData", "not separated by commas", "not separated by commas"),
     ],
@@ -407,6 +409,8 @@ async def test_a_first_line_that_does_not_say_who_is_who_is_refused(
         ("Handle,Department/ann,Data", "ann", "ann=Data"),
         ("User,K\u00fcrzel/Ann,ann", "! column holds the people", "! column holds the people"),
         ("Seat,Assignee/1,ann", "! column holds the people", "! column holds the people"),
+        ("Nr,Login/1,ann/2,bo", "ann bo", "ann=1 bo=2"),
+        ("Report Time,Login/1,ann/Report Time,Login/2,bo", "ann bo", "ann=1 bo=2"),
         ("Login,User name,Name/ann,bo,Ann", "! column holds the people", "! column holds the people"),
         ("Initials,Team,Username/A,Data,ann/B,Data,bo", "ann bo", "ann=Data bo=Data"),
         ("team_slug,login/data,ann/team_slug,login/data,bo", "ann bo", "ann=data bo=data"),

@@ -31,7 +31,7 @@ _OTHERS = {  # and what the other columns are called
     "private": "(?:first|last|given|middle|family|sur)+names?|(?:line)?managers?(?:names?|e?mails?|ids?)?|reportsto",
     "note": "notes?|comments?|remarks?|descriptions?",
     "other": f"(?:{_WHOSE}|{_GROUPS}|staff|licen[cs]es?|e?mails?|address(?:es)?|names?|logins?|ids?|teams?|personal|"
-    "second(?:ary)?|recovery|plan|role|title|location|city|country|office|status|state|type|tier|phone|date|"
+    "second(?:ary)?|recovery|slug|plan|role|title|location|city|country|office|status|state|type|tier|phone|date|"
     "created|joined|seen|at|on)+",
 }
 _KINDS = {kind: re.compile(words) for kind, words in (_PEOPLE | _OTHERS).items()}
@@ -146,16 +146,18 @@ def _is_header(first: Row, kinds: Sequence[str], below: Sequence[Row], mails: Se
     """
     called = [kind for cell, kind in zip(first.cells, kinds, strict=True) if cell]
     people = not _PEOPLE.keys().isdisjoint(called)
+    unlike = _unlike(first.cells[0], _cells(below, 0), mails)
+    another = unlike or sum(map(bool, called)) > 1  # sign of a header than what one column is called, as a team may be
     evidence: tuple[tuple[bool, bool | str], ...] = (  # the first that there is decides
         (any(map(is_mail, first.cells)), False),
         (any(kind in _PEOPLE and n in mails for n, kind in enumerate(kinds)), True),
         (first.cells[0].isdecimal(), False),
         (called[0] in _PEOPLE or (all(called) and people), True),
-        (any(_names_people(n, kind, first, below) for n, kind in enumerate(kinds)), True),
+        (any(_names_people(n, kind, first, below, sure=another) for n, kind in enumerate(kinds)), True),
         (_recurs(first, below), False),
         (all(called), _NO_PEOPLE.format("")),
         (bool(called[0]) or not _BESIDE.isdisjoint(called), _MAYBE),
-        (_unlike(first.cells[0], _cells(below, 0), mails), _UNLIKE),
+        (unlike, _UNLIKE),
     )
     verdict = next((verdict for there, verdict in evidence if there), False)
     if isinstance(verdict, str):
@@ -163,16 +165,18 @@ def _is_header(first: Row, kinds: Sequence[str], below: Sequence[Row], mails: Se
     return verdict
 
 
-def _names_people(column: int, kind: str, first: Row, below: Sequence[Row]) -> bool:
+def _names_people(column: int, kind: str, first: Row, below: Sequence[Row], *, sure: bool) -> bool:
     """Whether it is called as only people's columns are, and what is below may be people: each once, and not so called.
 
-    Where e-mails are in front, what is below may be their teams, and where it is called email, some must be there.
+    Where it is called email, some must be there. Else it may be called as a team is: unless it is sure that the first
+    row is a header, and where e-mails are in front, what is below may be teams.
     """
     if kind not in _WHO:
         return False
     cells = _cells(below, column)
     mails = any(map(has_mail, cells if kind == "mail" else _cells(below, 0)))
-    return bool(cells) and len({first.cells[column], *cells}) > len(cells) and mails == (kind == "mail")
+    apart = bool(cells) and len({first.cells[column], *cells}) > len(cells)
+    return apart and (mails if kind == "mail" else sure and not mails)
 
 
 def _recurs(first: Row, below: Sequence[Row]) -> bool:
