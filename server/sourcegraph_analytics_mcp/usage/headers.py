@@ -113,14 +113,14 @@ def columns_of(rows: Sequence[Row]) -> Columns:
     return Columns(first, kinds, people, people[0] if kinds[people[0]] in ("mail", "holder") else None, mails)
 
 
-def is_mail(cell: str) -> bool:
-    """Whether it is an e-mail and nothing else."""
-    return "@" in cell and re.fullmatch(r"[^\s@:;|<>]+@[^\s@:;|<>]+", cell) is not None
-
-
 def has_mail(cell: str) -> bool:
     """Whether there is an e-mail in it, which may have a name or another e-mail beside it."""
     return _MAIL.search(cell) is not None and not APART.search(cell)
+
+
+def _as_mail(cell: str) -> bool:
+    """Whether it is meant to be an e-mail, though it may have quotes or brackets around it, rather than a note."""
+    return has_mail(cell) and not re.search(r"\s", cell)
 
 
 def _kind(cell: str) -> str:
@@ -149,7 +149,7 @@ def _is_header(first: Row, kinds: Sequence[str], below: Sequence[Row], mails: Se
     unlike = _unlike(first.cells[0], _cells(below, 0), mails)
     another = unlike or sum(map(bool, called)) > 1  # sign of a header than what one column is called, as a team may be
     evidence: tuple[tuple[bool, bool | str], ...] = (  # the first that there is decides
-        (any(map(is_mail, first.cells)), False),
+        (any(map(_as_mail, first.cells)), False),
         (any(kind in _PEOPLE and n in mails for n, kind in enumerate(kinds)), True),
         (first.cells[0].isdecimal(), False),
         (called[0] in _PEOPLE or (all(called) and people), True),
@@ -197,7 +197,7 @@ def _cells(rows: Sequence[Row], column: int) -> list[str]:
 def _without_header(rows: Sequence[Row]) -> int:
     """The column of people where none is called so: the first, or the only one with an e-mail in every row."""
     mails = _of_mails(rows)
-    if 0 in mails or not any(is_mail(cell) for row in rows for cell in row.cells[1:]):
+    if 0 in mails or not any(_as_mail(cell) for row in rows for cell in row.cells[1:]):
         return 0
     return _only([n for n in sorted(mails) if all(row.cell(n) for row in rows)], rows[0], _NO_PEOPLE)
 

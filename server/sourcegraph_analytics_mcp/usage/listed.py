@@ -53,7 +53,7 @@ def _text(path: Path) -> str:
 
 
 def _rows(text: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     try:
         for fields in reader:
             cells = [_bare(field) for field in fields]

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..settings import Settings, SettingsError
-from .headers import Columns, columns_of, has_mail, is_mail
+from .headers import Columns, columns_of, has_mail
 from .listed import APART, ListError, Row, read_rows
 
 NO_TEAM = "(no team)"
 _QUOTES = "put quotes around a cell that has a comma, or call every column in a first line"
+_MAIL = re.compile(r"""(?![='])[^\s@:;|<>"`]+@[^\s!-,/:-@[-^`{-~]+(?<!\.)""")
+_FOREIGN = re.compile(r"""[<>"]|^['`=]""")  # signs that no username has, some of them where they stand
 BLANK = "(blank)"  # what is shown, and taken as a filter, for rows without a language, client or user
 
 
@@ -115,13 +117,23 @@ def _wrong(person: str, *, mail: bool) -> str:
     """Why nobody can be called so, where only an e-mail may stand or any name; "" where somebody can."""
     if APART.search(person):
         return "its columns are not separated by commas: save it as CSV with commas"
-    if has_mail(person) and not is_mail(person):
-        return "its person is not one e-mail alone: leave out names, brackets, mailto: and further e-mails"
-    if mail and not is_mail(person):
+    if has_mail(person) and not _is_mail(person):
+        return "its person is not one e-mail alone: leave out names, brackets, quotes, mailto: and further e-mails"
+    if mail and not _is_mail(person):
         return "it has no e-mail in the column of e-mails; call one that holds usernames, too, username"
-    if re.search("[<>]", person) or not person.isprintable():
-        return "it needs the e-mail, username or user id alone, without signs that none of them has"
+    if _FOREIGN.search(person) or _encloses(person[0]) or not person.isprintable():
+        return "it needs the e-mail, username or user id alone, without quotes or other signs that none of them has"
     return ""
+
+
+def _is_mail(cell: str) -> bool:
+    """Whether it is an e-mail and nothing else."""
+    return _MAIL.fullmatch(cell) is not None and not any(map(_encloses, cell))
+
+
+def _encloses(sign: str) -> bool:
+    """Whether it is a bracket, or a quote that is not straight."""
+    return unicodedata.category(sign) in ("Ps", "Pe", "Pi", "Pf")
 
 
 @contextmanager
