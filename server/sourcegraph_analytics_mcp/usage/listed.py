@@ -6,9 +6,12 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 APART = re.compile(r"[;|\t]")  # what stands between cells in a list that is not separated by commas, and in nobody
+NO_COMMAS = "its columns are not separated by commas: save it as CSV with commas"
+_QUOTED = "behind a cell in quotes it has something else than a comma; leave that out, and double quotes in a cell"
 _SEPARATOR = re.compile(r"sep=\S?")  # the first line of what Excel writes, which tells it how to read the others
 
 
@@ -62,8 +65,17 @@ def _rows(text: str) -> Iterator[Row]:
             if cells:
                 yield Row(reader.line_num, tuple(cells))
     except csv.Error as error:
-        reason = "one of its cells is too long" if "limit" in str(error) else "its quotes do not match"
-        raise ListError(reason, reader.line_num) from None
+        line = next(islice(io.StringIO(text, newline=""), reader.line_num - 1, None))
+        raise ListError(_malformed(str(error), line), reader.line_num) from None
+
+
+def _malformed(error: str, line: str) -> str:
+    """Why a line is no CSV, by what the reader says of it."""
+    if "limit" in error:
+        return "one of its cells is too long"
+    if "expected after" not in error:
+        return "its quotes do not match"
+    return NO_COMMAS if re.search(rf'"\s*{APART.pattern}', line) else _QUOTED
 
 
 def _bare(field: str) -> str:

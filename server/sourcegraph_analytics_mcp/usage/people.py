@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..settings import Settings, SettingsError
 from .headers import Columns, columns_of, has_mail
-from .listed import APART, ListError, Row, read_rows
+from .listed import APART, NO_COMMAS, ListError, Row, read_rows
 
 NO_TEAM = "(no team)"
 _QUOTES = "put quotes around a cell that has a comma, or call every column in a first line"
@@ -116,7 +116,7 @@ def _people(rows: Sequence[Row], columns: Columns) -> Iterator[tuple[Row, int, s
 def _wrong(person: str, *, mail: bool) -> str:
     """Why nobody can be called so, where only an e-mail may stand or any name; "" where somebody can."""
     if APART.search(person):
-        return "its columns are not separated by commas: save it as CSV with commas"
+        return NO_COMMAS
     if has_mail(person) and not _is_mail(person):
         return "its person is not one e-mail alone: leave out names, brackets, quotes, mailto: and further e-mails"
     if mail and not _is_mail(person):
