@@ -30,14 +30,15 @@ _OTHERS = {  # and what the other columns are called
     "group": f"(?:{_WHOSE}|{_GROUPS})*(?:{_GROUPS}|costcent(?:er|re)s?)(?:paths?|names?|codes?)?",
     "private": "(?:first|last|given|middle|family|sur)+names?|(?:line)?managers?(?:names?|e?mails?|ids?)?|reportsto",
     "note": "notes?|comments?|remarks?|descriptions?",
+    "value": f"(?:{_WHOSE}|staff|personal|office)+",  # a plan, a role, a place or a provider as well
     "other": f"(?:{_WHOSE}|{_GROUPS}|staff|licen[cs]es?|e?mails?|address(?:es)?|names?|logins?|ids?|teams?|personal|"
     "second(?:ary)?|recovery|slug|plan|role|title|location|city|country|office|status|state|type|tier|phone|date|"
-    "created|joined|seen|at|on)+",
+    "created|joined|seen|last|at|on)+",
 }
 _KINDS = {kind: re.compile(words) for kind, words in (_PEOPLE | _OTHERS).items()}
 _WHO = ("mail", "principal", "username", "id")  # those that say by what, the best first
 _NO_TEAMS = {*_PEOPLE, "private"}  # of whom a file of teams would make teams
-_BESIDE = {*_PEOPLE, "team", "group"}  # what beside an unknown word may make a header of it
+_BESIDE = {*_PEOPLE, *_OTHERS} - {"value"}  # what beside an unknown word may make a header of it
 _LONGEST = 60  # characters of a header; no name of a column that is known has more
 _MOST_NAMED = 4  # columns in a sentence
 _MAIL = re.compile(r"[^\s<>@,;]@[^\s<>@,;]")
@@ -226,7 +227,9 @@ def _of_anybody(first: Row, kinds: Sequence[str], below: Sequence[Row], mails: S
         return _only(sure, first, _NO_PEOPLE)
     there = sorted({n for row in (first, *below) for n, cell in enumerate(row.cells) if cell})
     doubtful = [
-        n for n in there if kind_of.get(n, "") in ("", "holder") or (n in mails and kind_of[n] in ("private", "other"))
+        n
+        for n in there
+        if kind_of.get(n, "") in ("", "holder") or (n in mails and kind_of[n] in ("private", "value", "other"))
     ]
     named = [n for n, kind in kind_of.items() if kind == "person"]
     if doubtful:
