@@ -433,6 +433,8 @@ async def test_a_first_line_that_does_not_say_who_is_who_is_refused(
         ("ann@x.com,Core,Web", "ann@x.com", "! line 1: it has 3 cells for 2 columns; put quotes"),
         # lines that are nobody, or somebody all the same
         ("sep=,/Email,Team/ann@x.com,Data", "ann@x.com", "ann@x.com=Data"),
+        ("Email/ann@x.com/EMAIL/bo@x.com", "ann@x.com bo@x.com", "! line 2: it has a person, but"),
+        ("User,Team/ann,Data/USER,team/team,Mail", "ann team", "ann=Data team=Mail"),
         ("User,Team/ann,Data/User,Team/team,Mail", "ann team", "ann=Data team=Mail"),
         ("Email,Team/ann@x.com,Data/Total: 1,Data", "! line 3: it has no e-mail", "! line 3: it has no e-mail"),
         ("Email,Team/Ann <ann@x.com>,Data", "! line 2: its person is not one", "! line 2: its person is not one"),
@@ -455,6 +457,9 @@ async def test_a_first_line_that_does_not_say_who_is_who_is_refused(
         ("User,Team/bot[bot],Data/O\u2019Lee,Data", "bot[bot] O\u2019Lee", "bot[bot]=Data O\u2019Lee=Data"),
         ("Ann <ann@x.com>/Bo <bo@x.com>", "! line 1: its person is not one", "! line 1: its person is not one"),
         ("User,Team/<ann>,Data", "! line 2: it needs the", "! line 2: it needs the"),
+        ("User,Team/ann,Data/# left,Data", "! line 3: it needs the", "! line 3: it needs the"),
+        ("ann@x.com,Data/#bo,Data", "! line 2: it needs the", "! line 2: it needs the"),
+        ("User,Team/ann,Data/Total: 1,Data", "! line 3: it needs the", "! line 3: it needs the"),
         ("Email,Username,Team/,ann,Data", "ann", "ann=Data"),
         ("Name,Email,Team/,ann@x.com,Data", "ann@x.com", "ann@x.com=Data"),
         ("Email,Team,,/ann@x.com,Data,", "ann@x.com", "ann@x.com=Data"),

@@ -105,7 +105,7 @@ def columns_of(rows: Sequence[Row]) -> Columns:
         ListError: where a guess could be wrong.
     """
     first, *others = rows
-    below = [row for row in others if row.cells != first.cells]  # a header may come again
+    below = [row for row in others if not row.repeats(first)]
     kinds = tuple(map(_kind, first.cells))
     mails = _of_mails(below)
     if not _is_header(first, kinds, below, mails):

@@ -32,6 +32,10 @@ class Row:
     def cell(self, column: int) -> str:
         return self.cells[column] if column < len(self.cells) else ""
 
+    def repeats(self, header: "Row") -> bool:
+        """Whether it is a header that comes again, in whatever case."""
+        return [cell.casefold() for cell in self.cells] == [cell.casefold() for cell in header.cells]
+
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a list.

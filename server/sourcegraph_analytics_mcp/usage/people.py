@@ -14,7 +14,7 @@ from .listed import APART, NO_COMMAS, ListError, Row, read_rows
 NO_TEAM = "(no team)"
 _QUOTES = "put quotes around a cell that has a comma, or call every column in a first line"
 _MAIL = re.compile(r"""(?![='])[^\s@:;|<>"`]+@[^\s!-,/:-@[-^`{-~]+(?<!\.)""")
-_FOREIGN = re.compile(r"""[<>"]|^['`=]""")  # signs that no username has, some of them where they stand
+_FOREIGN = re.compile(r"""[<>":]|^['`=#]""")  # signs that no username has, some of them where they stand
 BLANK = "(blank)"  # what is shown, and taken as a filter, for rows without a language, client or user
 
 
@@ -104,7 +104,7 @@ def _people(rows: Sequence[Row], columns: Columns) -> Iterator[tuple[Row, int, s
     That is the e-mail, else the username, else the user id, as far as the header names their columns.
     """
     for row in rows:
-        if not columns.kinds or row.cells != columns.first.cells:
+        if not columns.kinds or not row.repeats(columns.first):
             column = next((column for column in columns.people if row.cell(column)), None)
             if column is None:
                 raise ListError("it has no e-mail, username or user id in the column of people", row.line)
@@ -122,7 +122,10 @@ def _wrong(person: str, *, mail: bool) -> str:
     if mail and not _is_mail(person):
         return "it has no e-mail in the column of e-mails; call one that holds usernames, too, username"
     if _FOREIGN.search(person) or _encloses(person[0]) or not person.isprintable():
-        return "it needs the e-mail, username or user id alone, without quotes or other signs that none of them has"
+        return (
+            "it needs the e-mail, username or user id alone, without quotes or other signs that none of them has; "
+            "leave out comments and totals"
+        )
     return ""
 
 
