@@ -22,11 +22,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sourcegraph_analytics_mcp.cli.console import Terminal, show
 from sourcegraph_analytics_mcp.cli.main import run
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Company
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE
 from sourcegraph_analytics_mcp.demo.walkthrough import STEPS, Walk
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface.text import table
 from support.client import connected
 from support.stdio import COMMAND, spawned
 from support.upstreams import Served
@@ -290,6 +292,16 @@ async def test_the_chart_of_the_demo_is_of_whole_weeks(settings: Settings, compa
     today = datetime.now(UTC).date()
     weeks = [str(today - timedelta(days=today.weekday(), weeks=ago)) for ago in range(13, 0, -1)]
     assert drawn == [(week, f"{chats[week]:,}") for week in weeks]
+
+
+def test_a_table_breaks_no_name_or_day_whatever_a_letter_takes() -> None:
+    """Letters of East Asia take two columns each; at a width where the table has no room, there are blocks."""
+    words = ["\u6771\u4eac\u672c\u793e\u5206\u6790\u7528\u30c8\u30fc\u30af\u30f3", "2026-11-26", "2027-11-26"]
+    for width in range(40, 100):
+        shown = io.StringIO()
+        console = Terminal(file=shown, width=width, force_terminal=True, color_system=None)
+        show(console, table(["id", "name", "created", "expires", "in use"], [["tok_0123456789abcdef", *words, "yes"]]))
+        assert [word for word in words if word not in shown.getvalue()] == [], width
 
 
 def test_the_help_names_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,13 +4,14 @@ import io
 from collections.abc import Iterator
 from typing import cast
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import Markdown, TableElement
 from rich.table import Column, Table
 from rich.text import Text
 
 _WIDE = 10_000  # columns where nobody looks at them, so that nothing is broken or cut
-_LONG = 30  # characters; a longer word, which is no date or name, may be broken
+_LONG = 30  # columns of the terminal; a longer word, which is no date or name, may be broken
 _BETWEEN = 3  # columns that a table takes beside the text of each of its own
 
 
@@ -45,7 +46,7 @@ def _texts(column: Column) -> Iterator[Text]:
 
 def _narrowest(column: Column) -> int:
     """How many columns of the terminal it needs."""
-    words = [len(word) for text in _texts(column) for word in text.plain.split()]
+    words = [cell_len(word) for text in _texts(column) for word in text.plain.split()]
     longest = max(words, default=0)
     return (longest if column.no_wrap else min(longest, _LONG)) + _BETWEEN
 
