@@ -126,7 +126,7 @@ def _as_mail(cell: str) -> bool:
 
 def _kind(cell: str) -> str:
     """What a column that is called so holds: a key of `_KINDS`, or "" where its words are not known."""
-    words = re.sub(r"\s*[(\[][^)\]]*[)\]]$", "", cell)  # Email Address [Required]
+    words = re.sub(r"[(\[][^()\[\]]*[)\]]$", "", cell)  # Email Address [Required]
     letters = re.sub(r"[\W_]", "", unicodedata.normalize("NFKD", words)).casefold()
     if len(letters) > _LONGEST or APART.search(cell):
         return ""
