@@ -34,7 +34,8 @@ class Row:
 
     def repeats(self, header: "Row") -> bool:
         """Whether it is a header that comes again, in whatever case."""
-        return [cell.casefold() for cell in self.cells] == [cell.casefold() for cell in header.cells]
+        pairs = zip(self.cells, header.cells, strict=False)
+        return len(self.cells) == len(header.cells) and all(a.casefold() == b.casefold() for a, b in pairs)
 
 
 def read_rows(path: Path) -> list[Row]:
