@@ -259,6 +259,21 @@ async def test_reports_that_are_compared_may_have_other_names_in_them(make_setti
     assert of_ann["totals"][:2] == [2, 2]
 
 
+async def test_teams_that_are_compared_go_by_the_names_of_both_periods_and_say_so(
+    make_settings: Make, tmp_path: Path
+) -> None:
+    before, now = (Person("1", f"{name}@example.com", "", None) for name in ("ann", "new"))
+    days = did(before, TODAY - 10 * DAY, searches=1), did(now, TODAY - 3 * DAY, searches=2)
+    asked = {"metrics": ["searches"], "period": "last_7_days", "group_by": ["team"]}
+    found = {}
+    async with served(world_of(*days, team_of={"ann@example.com": "Data"}), make_settings, tmp_path) as (client, _):
+        for compared in (False, True):
+            answer = await call(client, "query_usage", **asked, compare_to_previous=compared)
+            said = any("the e-mails and usernames of both periods" in note for note in answer["notes"])
+            found[compared] = answer["rows"][0][:2], said
+    assert found == {False: (["(no team)", 2], False), True: (["Data", 2], True)}
+
+
 @pytest.mark.parametrize("kept", KEPT)
 async def test_names_are_those_of_the_days_asked_about_and_the_latest_is_shown(
     kept: dict[str, str], make_settings: Make, tmp_path: Path

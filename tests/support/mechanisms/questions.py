@@ -493,6 +493,8 @@ QUESTIONS = (
            "test_exports.py::test_hours_saved_by_code_navigation_alone_are_hours"),
     Switch("people are counted by id", "usage/metrics.py", 'f"count(DISTINCT {_USER})"', '"count(DISTINCT user_email)"',
            f"{_USAGE}test_people_without_emails_are_counted_by_id_and_blank_is_not_zero"),
+    Switch("that teams go by both periods is said", "usage/notes.py", "if question.about_teams:  #", "if False:  #",
+           f"{_USAGE}test_teams_that_are_compared_go_by_the_names_of_both_periods_and_say_so"),
     Switch("counts of other days are said to be", "usage/notes.py", "if not other_days and", "if",
            f"{_USAGE}test_counts_of_a_report_that_holds_other_days_are_said_to_be_of_all_of_it"),
     Switch("so are counts of other people", "usage/notes.py", "and not question.narrowed:", "and True:",
