@@ -106,6 +106,15 @@ def test_the_name_of_a_token_is_shown_as_it_is(name: str, capsys: pytest.Capture
     assert re.search(rf"name +{re.escape(name)}$", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_a_terminal_that_says_it_has_no_columns_shows_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("COLUMNS", "0"), ("FORCE_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    assert run(["--demo", "token", "list"]) == 0
+    assert ACTIVE in capsys.readouterr().out
+
+
 def test_a_path_is_shown_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Markdown as a terminal can show it, or as plain lines where there is none."""
 
 import io
+import shutil
 from collections.abc import Iterator
 from typing import cast
 
@@ -16,7 +17,12 @@ _BETWEEN = 3  # columns that a table takes beside the text of each of its own
 
 
 class Terminal(Console):
-    """Standard output; rich would end the process where nobody reads it."""
+    """Standard output; rich would end the process where nobody reads it, and show nothing in no columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not self.width:  # which is how some environments say that they do not know it
+            self.width = shutil.get_terminal_size().columns
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

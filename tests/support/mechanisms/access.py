@@ -444,6 +444,8 @@ ACCESS = (
            "test_terminal.py::test_output_that_nobody_reads_ends_a_command_as_shells_know_it"),
     Switch("a letter that takes two columns is that wide", "cli/console.py", "[cell_len(word) for", "[len(word) for",
            "test_terminal.py::test_a_table_breaks_no_name_or_day_whatever_a_letter_takes"),
+    Switch("no columns are an unknown number", "cli/console.py", "        if not self.width:", "        if False:",
+           "test_terminal.py::test_a_terminal_that_says_it_has_no_columns_shows_what_there_is"),
     Switch("a narrow terminal cuts no id", "cli/console.py", "sum(map(_narrowest, table.columns)) <= options.max_width",
            "True",
            "test_store.py::test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut"),
