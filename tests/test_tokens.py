@@ -1446,7 +1446,7 @@ async def test_a_token_whose_secret_cannot_be_kept_is_revoked_again(
     assert MemoryKeyring.kept == {}
 
 
-async def test_a_create_that_was_undone_says_when_to_try_again_and_nothing_else(make_settings: Make) -> None:
+async def test_a_create_that_was_undone_says_when_to_try_again(make_settings: Make) -> None:
     made: list[dict[str, Any]] = []
 
     async def answer(exchange: Exchange) -> None:
@@ -1468,7 +1468,8 @@ async def test_a_create_that_was_undone_says_when_to_try_again_and_nothing_else(
     assert error["code"] == "auth_rejected"
     assert error["retryable"] is True
     assert 50 < error["retry_after_seconds"] <= 60
-    assert error["next_step"] == f"One of that name can be made in {error['retry_after_seconds']} seconds."
+    wait = error["retry_after_seconds"]
+    assert error["next_step"] == f"Wait {wait} seconds, until one of that name can be made. Try again."
 
 
 class Readable(MemoryKeyring):

@@ -182,7 +182,10 @@ async def test_what_asks_a_keyring_never_waits_in_the_loop_and_leaves_no_token_w
         desk.give_back()
     assert (error["code"], error["retryable"]) == ("busy", True)
     assert "The new token t-0 was revoked again; nothing usable remains." in error["message"]
-    assert error["next_step"].endswith(f"One of that name can be made in {error['retry_after_seconds']} seconds.")
+    assert error["next_step"] == (
+        f"Wait {error['retry_after_seconds']} seconds, until one of that name can be made. Try again; if it stays so, "
+        "the limits that the server runs under have to be raised."
+    )
     assert (desk.live, Asking.kept, Asking.asked_in_loop) == ([], {}, [])
 
 

@@ -213,8 +213,7 @@ class TokenDesk:
             raise AnalyticsError("unverified", message, _LIVE, retryable=True) from error
         message = f"{error.message} The new token {token.id} was revoked again; nothing usable remains."
         wait = self._wait(asked_for)
-        first = error.next_step.removesuffix("Try again.").strip()  # which is not yet
-        next_step = f"{first} One of that name can be made in {wait} seconds.".strip()
+        next_step = f"Wait {wait} seconds, until one of that name can be made. {error.next_step}"
         raise AnalyticsError(error.code, message, next_step, retryable=True, retry_after_seconds=wait) from error
 
     async def _check(self, secret: SecretStr) -> None:

@@ -477,8 +477,8 @@ ACCESS = (
     Switch("an endless name hides no token", "surface/tools/tokens.py", "display_name=short(name)",
            "display_name=name", "test_bounds.py::test_one_token_with_an_endless_name_hides_no_other"),
     Switch("what was undone can be tried again, but not yet", "access/tokens.py",
-           'error.next_step.removesuffix("Try again.").strip()', "error.next_step",
-           f"{_TOKENS}test_a_create_that_was_undone_says_when_to_try_again_and_nothing_else"),
+           'f"Wait {wait} seconds, until one of that name can be made. {error.next_step}"', "error.next_step",
+           f"{_TOKENS}test_a_create_that_was_undone_says_when_to_try_again"),
     Switch("a time that is none in UTC is no time", "upstream/models.py", "except OverflowError:",
            "except ZeroDivisionError:",
            f"{_TOKENS}test_a_list_with_a_time_that_there_is_not_is_refused_as_such {_LOST} "
