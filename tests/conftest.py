@@ -3,7 +3,6 @@
 import compileall
 import logging
 import os
-import signal
 import sys
 import threading
 import warnings
@@ -24,10 +23,6 @@ from support.upstreams import Served, serve_company
 
 _HEARD = ("sourcegraph_analytics_mcp", "uvicorn.error")
 _HOOKS = ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarning"))
-
-for _number, _usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
-    if signal.getsignal(_number) is signal.SIG_IGN:  # by nohup or a shell's &, and so ignored by what tests start
-        signal.signal(_number, _usual)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,10 +1,10 @@
 """A person's terminal as an MCP client of the server in the same process."""
 
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 from mcp import Client
 from mcp_types import ElicitResult, TextContent
 from rich.prompt import Confirm
@@ -12,18 +12,8 @@ from rich.prompt import Confirm
 from ..settings import Settings
 from ..surface.server import AnalyticsServer
 from .console import Terminal, show
-from .ending import INTERRUPTED
+from .leaving import Interrupted, asking
 from .wording import for_a_person
-
-
-@contextmanager
-def _interrupts() -> Iterator[None]:
-    """Have an interrupt end a question at once; the event loop's own way waits for the loop, which waits for it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class TerminalClient:
@@ -35,7 +25,6 @@ class TerminalClient:
         self._server = AnalyticsServer(settings, upstream)
         self.console = Terminal()
         self._assume_yes = assume_yes
-        self._interrupted = False
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Client]:
@@ -64,8 +53,6 @@ class TerminalClient:
             self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
         else:
             show(self.console, text)
-        if self._interrupted:
-            return INTERRUPTED
         return 1 if result.is_error or not succeeded(result.structured_content or {}) else 0
 
     async def _ask(self, context: Any, params: Any) -> ElicitResult:
@@ -73,11 +60,10 @@ class TerminalClient:
             self.console.print(f"{params.message} yes", markup=False)
             return ElicitResult(action="accept", content={"confirm": True})
         try:
-            with _interrupts():
+            with asking():
                 agreed = Confirm.ask(params.message, console=self.console, default=False)
         except EOFError:  # nobody is there to ask
             return ElicitResult(action="cancel")
-        except KeyboardInterrupt:
-            self._interrupted = True
-            return ElicitResult(action="cancel")
+        except Interrupted:
+            await anyio.sleep_forever()  # the event loop hears the signal, too
         return ElicitResult(action="accept", content={"confirm": agreed})

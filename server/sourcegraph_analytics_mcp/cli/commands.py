@@ -5,14 +5,16 @@ import getpass
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import anyio
 from pydantic import SecretStr
 
+from ..disk import in_thread
 from ..errors import AnalyticsError
 from ..settings import PREFIX, Settings, SettingsError, header_safe
+from .leaving import asking, run
 from .log import configure_log, log_the_unforeseen
 from .main import check_files, serve, with_upstream
 from .wording import for_a_person
@@ -95,7 +97,7 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
 def _demo(settings: Settings, options: argparse.Namespace) -> int:
     from ..demo.walkthrough import walk
 
-    return anyio.run(walk)
+    return run(walk)
 
 
 def _doctor(settings: Settings, options: argparse.Namespace) -> int:
@@ -123,7 +125,8 @@ def _asked(prompt: str) -> str:
         EOFError: when nobody is there to ask.
     """
     if sys.stdin.isatty():
-        return getpass.getpass(prompt)
+        with asking():  # so that the terminal shows again what is typed
+            return getpass.getpass(prompt)
     line = sys.stdin.readline(_LONGEST_LINE)
     if not line.strip():
         raise EOFError
@@ -152,8 +155,12 @@ def _reveal(settings: Settings, token_id: str) -> int:
 
     settings, _ = with_upstream(settings)
     store = SecretStore(settings.home, settings.url, keyring=not settings.demo)
-    kept = ((one, token) for one in store.with_callers() for token in one.tokens() if token.id == token_id)
-    secret = next(filter(None, (one.secret(token) for one, token in kept)), None)
+
+    def looked_up() -> SecretStr | None:
+        kept = ((one, token) for one in store.with_callers() for token in one.tokens() if token.id == token_id)
+        return next(filter(None, (one.secret(token) for one, token in kept)), None)
+
+    secret = run(partial(in_thread, looked_up))
     if secret is None:
         raise AnalyticsError("not_found", "No secret of that token is stored here.", "`token list` shows all tokens.")
     print(secret.get_secret_value())  # noqa: T201 - the one place that shows a secret, to the person who asked
@@ -165,7 +172,7 @@ def _tool(settings: Settings, name: str, arguments: dict[str, Any], *, assume_ye
 
     configure_log(settings.model_copy(update={"log_level": "ERROR"}))
     settings, upstream = with_upstream(settings)
-    return anyio.run(lambda: TerminalClient(settings, upstream, assume_yes=assume_yes).show(name, arguments, **how))
+    return run(lambda: TerminalClient(settings, upstream, assume_yes=assume_yes).show(name, arguments, **how))
 
 
 def _export(settings: Settings, options: argparse.Namespace) -> int:
@@ -175,9 +182,9 @@ def _export(settings: Settings, options: argparse.Namespace) -> int:
 
     configure_log(settings.model_copy(update={"log_level": "ERROR"}))
     if options.action == "list":
-        show(Terminal(), listed(settings))
+        show(Terminal(), run(partial(in_thread, listed, settings)))
         return 0
-    count = purge(settings, options.id, options.instance)
+    count = run(partial(in_thread, purge, settings, options.id, options.instance))
     print(f"{plural(count, 'export')} deleted, every copy.{unreadable(settings)}")  # noqa: T201
     return 0
 

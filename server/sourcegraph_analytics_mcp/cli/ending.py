@@ -3,9 +3,11 @@
 import errno
 import io
 import os
+import signal
 import sys
 
-INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
+from .leaving import Interrupted
+
 _UNREAD = 141
 _UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
@@ -28,7 +30,7 @@ def status_of(error: BaseException) -> int | None:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
+        return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)  # as shells have it
     if not isinstance(error, BrokenPipeError) and not (isinstance(error, OSError) and error.errno in _UNWRITTEN):
         return None
     nothing = os.open(os.devnull, os.O_WRONLY)

@@ -1,26 +1,123 @@
-"""The end of a server, over whichever transport: which signals ask for it, and that nothing is left behind."""
+"""The end of this process, whatever it runs: which signals ask for it, and that nothing is left behind.
+
+While it loads, a signal ends it on the spot; while a person is asked, the question; else it cuts off the work, which is
+put away within some seconds or given up.
+"""
 
 import os
 import signal
-from typing import NoReturn
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TypeVar
 
-from ..surface.app import leave_nothing
-from .log import flush_log
+T = TypeVar("T")
+_PUT_AWAY_WITHIN = 3.0  # seconds
+_APP = "sourcegraph_analytics_mcp.surface.app"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal that came while a person was asked.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def signals() -> tuple[signal.Signals, ...]:
-    """Those that end a server; that of a closed terminal not where whoever started it has said so (`nohup`)."""
-    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    return (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
+    """Those that end this process, but for those that whoever started it has said to ignore (`nohup`, `&`)."""
+    every = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return tuple(number for number in every if signal.getsignal(number) != signal.SIG_IGN)
 
 
-def put_away() -> None:
-    """Leave nothing running or half made, however the server got here, and write the last lines of the log."""
-    leave_nothing()
+def end_at_once() -> None:
+    """Have signals end this process on the spot while nothing is under way; some imports make errors of exceptions."""
+    for number in signals():
+        signal.signal(number, lambda sent, _: os._exit(128 + sent))
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Have signals end a question, which keeps the event loop from hearing them: they raise `Interrupted`."""
+
+    def raising(number: int, _: object) -> NoReturn:
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, raising) for number in signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """Do work in an event loop of its own; signals end it in order."""
+    import anyio
+
+    return anyio.run(in_order, work)
+
+
+async def in_order(
+    work: Callable[[], Awaitable[T]],
+    stop: Callable[[int], object] | None = None,
+    within: float = _PUT_AWAY_WITHIN,
+    *,
+    dies: bool = False,
+) -> T:
+    """Do work; a signal stops it, and the process ends when that is done or has taken too long.
+
+    Args:
+        stop: called with the number of each signal; without it the work is cut off.
+        within: seconds for the work to stop.
+        dies: as for `leave`.
+    """
+    import asyncio
+
+    import anyio
+
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in signals()}
+    heard: list[int] = []
+
+    def hear(number: int) -> None:
+        if not heard:
+            loop.call_later(within, lambda: leave(number, dies=dies))
+        heard.append(number)
+        stop(number) if stop else scope.cancel()
+
+    with anyio.CancelScope() as scope:
+        for number in before:
+            loop.add_signal_handler(number, hear, number)
+        try:
+            return await work()
+        finally:
+            if heard:
+                leave(heard[0], dies=dies)
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+    raise AssertionError("nothing but a signal cuts it off")
+
+
+def leave(number: int, *, dies: bool = False) -> NoReturn:
+    """End this process at once, because of a signal or, with 0, by itself; nothing is left behind.
+
+    Args:
+        dies: of SIGTERM itself, which those who manage services take for an end in order, and no status for one.
+    """
+    from .log import flush_log
+
+    if _APP in sys.modules:  # else nothing has been begun
+        from ..surface.app import leave_nothing
+
+        leave_nothing()
     flush_log()
-
-
-def leave(number: int) -> NoReturn:
-    """End this process at once, because of a signal or, with 0, by itself; nothing is left behind."""
-    put_away()
+    if dies and number == signal.SIGTERM:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)  # which the first process of a container outlives
     os._exit(128 + number if number else 0)  # as shells have it

@@ -15,7 +15,7 @@ _NAME = "sourcegraph-analytics-mcp"
 def run(arguments: Sequence[str]) -> int:
     """Run one command; the exit status is 0 for success, 1 for a failure that was explained, 2 for bad usage.
 
-    It is 130 after an interrupt, and 141 where nobody reads the output any more.
+    After a signal it is 128 and the number of that, and 141 where nobody reads the output any more.
     """
     os.umask(0o077)  # whatever this process writes is for this user alone
     _leave_no_core()
@@ -60,13 +60,13 @@ def _leave_no_core() -> None:
 def serve(settings: Settings) -> int:
     """Serve one client over stdio."""
     import gc
-
-    import anyio
+    from functools import partial
 
     from ..loading import without
 
     with without("uvicorn"):
         from ..surface.server import AnalyticsServer
+    from .leaving import run as run_in_order
     from .log import configure_log, log_the_unforeseen
     from .stdio import serve_stdio
 
@@ -77,7 +77,7 @@ def serve(settings: Settings) -> int:
     server = AnalyticsServer(settings, upstream)
     gc.freeze()
     gc.enable()
-    anyio.run(serve_stdio, server)
+    run_in_order(partial(serve_stdio, server))
     return 0
 
 

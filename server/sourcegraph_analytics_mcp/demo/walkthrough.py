@@ -3,6 +3,8 @@
 import shlex
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from rich.table import Table
 from ..cli.client import TerminalClient
 from ..cli.install import command
 from ..errors import AnalyticsError
+from ..files import Held
 from ..settings import Settings
 from .embedded import demo_settings, embedded_upstream
 
@@ -75,13 +78,19 @@ async def walk() -> int:
     return 0
 
 
-def _folder() -> tempfile.TemporaryDirectory[str]:
+@contextmanager
+def _folder() -> Iterator[str]:
+    """A directory for the walk alone, which goes with it, however that ends."""
     try:
-        return tempfile.TemporaryDirectory(prefix="sourcegraph-analytics-demo-")
+        held = Held(Path(tempfile.mkdtemp(prefix="sourcegraph-analytics-demo-")))
     except OSError:
         raise AnalyticsError(
             "store_corrupt", "The demo has no place for its files.", "Set TMPDIR to a directory that can be written."
         ) from None
+    try:
+        yield str(held.folder)
+    finally:
+        held.close()
 
 
 class Walk:

@@ -2,6 +2,7 @@
 
 from .switch import Switch
 
+_ENDS = "test_ends.py::"
 _HTTP = "test_http.py::"
 _LOCAL = f"{_HTTP}test_the_local_credential_opens_the_server_and_nothing_else_does"
 _PLACES = f"{_HTTP}test_hosts_origins_and_codings"
@@ -57,19 +58,37 @@ HTTP = (
     Switch("where it serves is said once it listens", "cli/http/serving.py",
            "        await super().startup(sockets)\n        print(self._told, file=sys.stderr)  # noqa: T201\n",
            "        print(self._told, file=sys.stderr)\n        await super().startup(sockets)\n", _LISTENS),
-    Switch("nothing outlives a forced end", "cli/http/serving.py",
-           "                put_away()\n", "                pass\n",
+    Switch("nothing outlives a forced end", "cli/leaving.py", "        leave_nothing()\n", "        pass\n",
            f"{_HTTP}test_nothing_outlives_a_server_that_is_made_to_end"),
     Switch("a query's copy neither", "surface/app.py", "    give_up()\n", "",
            f"{_HTTP}test_nothing_outlives_a_server_that_is_made_to_end"),
-    Switch("a closed terminal ends it in order", "cli/http/serving.py", "if signal.SIGHUP in signals():", "if False:",
+    Switch("a closed terminal ends it in order", "cli/leaving.py", "signal.SIGINT, signal.SIGHUP)", "signal.SIGINT)",
+           f"{_HTTP}test_nothing_outlives_a_server_that_is_made_to_end "
+           f"{_ENDS}test_a_signal_ends_the_demo_with_all_that_it_made"),
+    Switch("an end is one for shells", "cli/leaving.py", "os._exit(128 + number if number else 0)", "os._exit(0)",
+           f"{_HTTP}test_an_interrupt_is_no_error {_ENDS}test_a_signal_ends_a_command_that_waits_for_upstream"),
+    Switch("and for those who manage services", "cli/leaving.py", "if dies and number == signal.SIGTERM:", "if False:",
            f"{_HTTP}test_nothing_outlives_a_server_that_is_made_to_end"),
-    Switch("and is its end for shells", "cli/http/serving.py",
-           "            if self._hung_up:\n", "            if False:\n",
-           f"{_HTTP}test_nothing_outlives_a_server_that_is_made_to_end"),
-    Switch("one that was started to outlive its terminal does", "cli/leaving.py",
-           "() if ignored else (signal.SIGHUP,)", "(signal.SIGHUP,)",
-           f"{_HTTP}test_a_server_that_was_started_to_outlive_its_terminal_does"),
+    Switch("what was started to outlive a signal does", "cli/leaving.py",
+           "if signal.getsignal(number) != signal.SIG_IGN", "if number",
+           f"{_HTTP}test_a_server_that_was_started_to_outlive_its_terminal_does "
+           f"{_ENDS}test_a_command_that_was_started_to_outlive_a_signal_does"),
+    Switch("no end waits for ever", "cli/leaving.py", "loop.call_later(within, ", "partial(print, ",
+           f"{_ENDS}test_no_end_waits_for_a_keyring_that_hangs_and_its_token_is_put_right_later"),
+    Switch("what only looks is not waited for either", "cli/commands.py", "run(partial(in_thread, looked_up))",
+           "looked_up()", f"{_ENDS}test_no_end_waits_for_a_keyring_that_is_only_asked"),
+    Switch("what loads can be ended", "__main__.py", "    end_at_once()\n", "",
+           f"{_ENDS}test_a_signal_ends_it_while_it_loads"),
+    Switch("a question ends as all else", "cli/leaving.py",
+           "before = {number: signal.signal(number, raising) for number in signals()}", "before = {}",
+           f"{_ENDS}test_a_signal_at_a_hidden_prompt_leaves_the_terminal_as_it_was"),
+    Switch("streams do not hold up the end", "cli/http/serving.py",
+           "asyncio.get_running_loop().call_later(_LAST_WORDS_WITHIN, self._closing.close)", "pass",
+           f"{_ENDS}test_streams_end_with_the_server_and_no_error"),
+    Switch("a stream that ends with the server is whole", "cli/http/closing.py",
+           "if self.ending and not ended:", "if False:", f"{_ENDS}test_streams_end_with_the_server_and_no_error"),
+    Switch("who is not answered any more is told", "cli/http/closing.py", "if self.ending and not begun:", "if False:",
+           f"{_ENDS}test_a_call_that_goes_on_ends_with_the_server_and_no_error"),
     Switch("where it serves is an address", "cli/http/serving.py", 'f"[{host}]" if ":" in host else host', "host",
            _LISTENS),
     Switch("other machines need an issuer", "cli/http/serving.py",
@@ -309,7 +328,7 @@ HTTP = (
     Switch("an interrupt is no error", "cli/ending.py", "if isinstance(error, KeyboardInterrupt):", "if False:",
            "test_terminal.py::test_an_interrupt_ends_a_command_without_a_traceback"),
     Switch("an interrupt ends a question", "cli/client.py",
-           "            with _interrupts():\n", "            if True:\n",
+           "            with asking():\n", "            if True:\n",
            "test_terminal.py::test_an_interrupt_ends_a_command_without_a_traceback"),
     Switch("nobody hears of what he may not read", "surface/server.py", "admit_reader(known(uri))",
            "may_read(known(uri))",

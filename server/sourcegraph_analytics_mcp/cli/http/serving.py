@@ -1,11 +1,12 @@
 """Serve many clients over streamable HTTP."""
 
+import asyncio
 import gc
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +17,8 @@ from ...settings import PORTS, PREFIX, Settings, SettingsError, one_spelling, pa
 from ...surface.notices import MOST_SESSIONS
 from ...surface.server import AnalyticsServer
 from ...surface.tools import TOKEN_TOOLS
-from ..leaving import leave, put_away, signals
+from ..leaving import in_order
+from .closing import Closing
 from .connections import Connection
 from .guard import LARGEST_BODY, METADATA, PATH, Guard
 from .identity import READ, TOKENS, Identity, IssuedTokens, LocalCredential
@@ -24,7 +26,8 @@ from .sessions import Sessions
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MOST_REQUESTS = 768  # above what connections keep to, so that none is refused for another's sake
-_LAST_WORDS_WITHIN = 2  # seconds for open streams when the server ends
+_LAST_WORDS_WITHIN = 2  # seconds for what is being answered when the server ends
+_CUT_OFF_WITHIN = 1  # seconds more for what is cut off then, and another for all else
 
 
 def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address: str) -> int:
@@ -50,7 +53,7 @@ def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address:
     else:
         identity = IssuedTokens(settings)
         told = f"Callers need an access token of {settings.oauth_issuer}."
-    app = application(settings, upstream, identity, host, port)
+    app = Closing(application(settings, upstream, identity, host, port))
     config = uvicorn.Config(
         app,
         host=host,
@@ -63,41 +66,41 @@ def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address:
         server_header=False,
         proxy_headers=False,
         limit_concurrency=_MOST_REQUESTS,
-        timeout_graceful_shutdown=_LAST_WORDS_WITHIN,
+        timeout_graceful_shutdown=_LAST_WORDS_WITHIN + _CUT_OFF_WITHIN,
     )
     gc.freeze()
     gc.enable()
-    with suppress(KeyboardInterrupt):  # uvicorn has put everything away by then
-        _Server(config, f"Serving http://{_in_address(host)}:{port}{PATH}. {told}").run()
+    _Server(config, f"Serving http://{_in_address(host)}:{port}{PATH}. {told}", app).run()
     return 0
 
 
 class _Server(uvicorn.Server):
-    """One that says where once it listens, that a closed terminal ends, too, and that leaves nothing behind."""
+    """One that says where once it listens, and ends as the others do."""
 
-    def __init__(self, config: uvicorn.Config, told: str) -> None:
+    def __init__(self, config: uvicorn.Config, told: str, closing: Closing) -> None:
         super().__init__(config)
         self._told = told
-        self._hung_up = False
+        self._closing = closing
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        within = _LAST_WORDS_WITHIN + _CUT_OFF_WITHIN + 1
+        await in_order(partial(super().serve, sockets), self._stop, within, dies=True)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(self._told, file=sys.stderr)  # noqa: T201
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(_LAST_WORDS_WITHIN, self._closing.close)
+        await super().shutdown(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals():  # which lets a signal end the process when this block is left
-            if signal.SIGHUP in signals():
-                signal.signal(signal.SIGHUP, self._hang_up)
-            try:
-                yield
-            finally:
-                put_away()
-            if self._hung_up:
-                leave(signal.SIGHUP)
+        yield  # they are heard already
 
-    def _hang_up(self, *_: object) -> None:
-        self._hung_up = self.should_exit = True
+    def _stop(self, number: int) -> None:
+        self._closing.ending = True
+        self.handle_exit(number, None)
 
 
 def application(

@@ -1,0 +1,306 @@
+"""How the process ends on a signal, whatever it runs and whenever that comes: soon, in order, with nothing left."""
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
+from support.commands import Command, finished
+from support.engines import fork_servers
+from support.stdio import COMMAND, META, Raw
+from support.upstreams import Served
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+CREATE = {"name": "create_token", "arguments": {"display_name": "nightly"}}
+LIST: dict[str, Any] = {"name": "list_tokens", "arguments": {}}
+LISTEN = {"notifications": {"resourcesListChanged": True}}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Serving:
+    """A server over HTTP, once it listens, and its log."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}/mcp"
+        self.process = Command(["serve", "--http", f"127.0.0.1:{port}"], environment)
+        self.log: list[str] = []
+        listens = threading.Event()
+
+        def read() -> None:
+            assert self.process.stderr is not None
+            for line in self.process.stderr:
+                self.log.append(line)
+                if line.startswith("Serving "):
+                    listens.set()
+
+        self._reader = threading.Thread(target=read)
+        self._reader.start()
+        assert listens.wait(20), self.log
+        credential = next(Path(environment["SRC_ANALYTICS_DATA_DIR"]).rglob("http-credential")).read_text()
+        self.headers = {
+            "accept": "application/json, text/event-stream",
+            "authorization": f"Bearer {credential}",
+        }
+
+    def modern(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """A request of the newest revision."""
+        named = {"mcp-name": params["name"]} if "name" in params else {}
+        headers = {**self.headers, "mcp-protocol-version": "2026-07-28", "mcp-method": method, **named}
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": META}}
+        return {"headers": headers, "json": body}
+
+    def older(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """A request of an older revision, in a session of its own."""
+        headers = {**self.headers, "mcp-protocol-version": "2025-11-25"}
+        client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+        opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": client}
+        opened = httpx2.post(self.url, headers=headers, json=opening, timeout=20)
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        return {"headers": {**headers, "mcp-session-id": opened.headers["mcp-session-id"]}, "json": body}
+
+    def told(self) -> str:
+        """All of its log, once it has ended."""
+        self._reader.join(10)
+        return "".join(self.log)
+
+
+@pytest.fixture
+def environment(tmp_path: Path, upstream: Served) -> dict[str, str]:
+    """Of a process whose data are its own."""
+    return {
+        "HOME": str(tmp_path),
+        "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
+        "SRC_ANALYTICS_URL": upstream.url,
+        "SRC_ANALYTICS_INSTANCE": DEMO_INSTANCE,
+        "SRC_ANALYTICS_ACCESS_TOKEN": DEMO_TOKEN,
+        "SRC_ANALYTICS_CAS_COOKIE": DEMO_COOKIE,
+        "SRC_ANALYTICS_DATA_DIR": str(tmp_path / "data"),
+    }
+
+
+@contextmanager
+def over_stdio(environment: dict[str, str]) -> Iterator[Command]:
+    process = Command([], environment)
+    Raw(process, "2026-07-28").send("tools/call", CREATE)
+    yield process
+
+
+@contextmanager
+def at_the_terminal(environment: dict[str, str]) -> Iterator[Command]:
+    yield Command(["token", "create", "--name", "nightly"], environment)
+
+
+@contextmanager
+def _over_http(environment: dict[str, str], form: Callable[[Serving, str, dict[str, Any]], Any]) -> Iterator[Command]:
+    server = Serving(environment)
+
+    def ask() -> None:
+        with suppress(httpx2.HTTPError):
+            httpx2.post(server.url, timeout=20, **form(server, "tools/call", CREATE))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    yield server.process
+    asking.join()
+    server.told()
+
+
+def over_http(environment: dict[str, str]) -> Any:
+    return _over_http(environment, Serving.modern)
+
+
+def over_older_http(environment: dict[str, str]) -> Any:
+    return _over_http(environment, Serving.older)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("way", "sent"),
+    [
+        (over_stdio, signal.SIGINT),
+        *((at_the_terminal, sent) for sent in SIGNALS),
+        *((over_http, sent) for sent in SIGNALS),
+        (over_older_http, signal.SIGINT),
+    ],
+)
+def test_no_end_waits_for_a_keyring_that_hangs_and_its_token_is_put_right_later(
+    environment: dict[str, str],
+    way: Callable[[dict[str, str]], Any],
+    sent: signal.Signals,
+    tmp_path: Path,
+    upstream: Served,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(Path(__file__).parent)  # where the keyring is found
+    os.mkfifo(tmp_path / "asked")
+    before = [token.id for token in upstream.desk.tokens]
+    hanging = {"PYTHON_KEYRING_BACKEND": "support.keyring_backend.Hanging", "ASKED": str(tmp_path / "asked")}
+    with way(environment | hanging) as process:
+        (tmp_path / "asked").read_text()  # when it is asked
+        process.send_signal(sent)
+        service = way in (over_http, over_older_http) and sent == signal.SIGTERM
+        assert process.wait(5) == (-sent if service else 128 + sent)
+    assert len(list((tmp_path / "data").rglob("creates/*.json"))) == 1
+    made = [token for token in upstream.desk.tokens if token.id not in before]
+    assert [token.revoked for token in made] == [False]
+    later = finished("token", "list", **environment, COLUMNS="200")
+    assert f"the token it had made ({made[0].id}) was revoked" in later.stdout
+    assert [token.revoked for token in upstream.desk.tokens if token.id == made[0].id] == [True]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_no_end_waits_for_a_keyring_that_is_only_asked(
+    environment: dict[str, str], tmp_path: Path, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parent)
+    working = {"PYTHON_KEYRING_BACKEND": "support.keyring_backend.MemoryKeyring"}
+    made = finished("token", "create", **environment | working)
+    (token,) = json.loads((tmp_path / "data" / "tokens.json").read_text())
+    assert (made.returncode, token["place"]) == (0, "keyring")
+    os.mkfifo(tmp_path / "asked")
+    hanging = {"PYTHON_KEYRING_BACKEND": "support.keyring_backend.Hanging", "ASKED": str(tmp_path / "asked")}
+    process = Command(["token", "reveal", token["id"]], environment | hanging)
+    (tmp_path / "asked").read_text()  # when it is asked
+    process.send_signal(sent)
+    assert process.wait(5) == 128 + sent
+
+
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_a_signal_ends_the_demo_with_all_that_it_made(tmp_path: Path, sent: signal.Signals) -> None:
+    process = Command(["demo"], {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)})
+    with process.stdout:
+        assert any(b"as CSV" in line for line in process.stdout)
+        while not (children := fork_servers(process.pid)):
+            assert process.poll() is None
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(sent)
+        assert process.wait(5) == 128 + sent
+    assert list(tmp_path.iterdir()) == []
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("sent", SIGNALS)
+@pytest.mark.parametrize("command", [["doctor"], ["token", "list"]])
+def test_a_signal_ends_a_command_that_waits_for_upstream(
+    environment: dict[str, str], command: list[str], sent: signal.Signals
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = Command(command, environment | {"SRC_ANALYTICS_URL": url})
+        silent.accept()
+        process.send_signal(sent)
+        assert process.wait(5) == 128 + sent
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("command", [[], ["serve", "--http", "127.0.0.1:0"], ["token", "list"], ["demo"]])
+@pytest.mark.parametrize("loaded", ["pydantic._internal._config", "mcp_types.jsonrpc"])
+def test_a_signal_ends_it_while_it_loads(tmp_path: Path, command: list[str], loaded: str) -> None:
+    started = [COMMAND[0], "-X", "importtime", *COMMAND[1:], "--demo", *command]
+    with subprocess.Popen(
+        started, env={"HOME": str(tmp_path)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        too_long = threading.Timer(20, process.kill)
+        too_long.start()
+        assert any(line.split()[-1:] == [loaded.encode()] for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(5) == 130
+        too_long.cancel()
+    assert b"Traceback" not in rest
+
+
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_a_signal_at_a_hidden_prompt_leaves_the_terminal_as_it_was(tmp_path: Path, sent: signal.Signals) -> None:
+    keyboard, terminal = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "login"], stdin=terminal, stdout=terminal, stderr=terminal, env={"HOME": str(tmp_path)},
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        shown = b""
+        while b"(hidden): " not in shown:
+            shown += os.read(keyboard, 1000)
+        assert not termios.tcgetattr(terminal)[3] & termios.ECHO
+        for _ in range(5):  # one right before a read is not heard
+            process.send_signal(sent)
+            with suppress(subprocess.TimeoutExpired):
+                assert process.wait(2) == 128 + sent
+                break
+        assert process.poll() is not None
+    assert termios.tcgetattr(terminal)[3] & termios.ECHO
+    os.close(keyboard)
+    os.close(terminal)
+
+
+@pytest.mark.parametrize("form", [Serving.modern, Serving.older])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_streams_end_with_the_server_and_no_error(
+    environment: dict[str, str], form: Callable[[Serving, str, dict[str, Any]], Any], sent: signal.Signals
+) -> None:
+    server = Serving(environment | {"SRC_ANALYTICS_LOG_LEVEL": "INFO"})
+    asked = form(server, "subscriptions/listen", LISTEN)
+    if form is Serving.older:
+        asked.pop("json")
+    method = "POST" if "json" in asked else "GET"
+    with httpx2.stream(method, server.url, timeout=20, **asked) as answer:
+        server.process.send_signal(sent)
+        answer.read()  # to an end that is one
+        assert server.process.wait(5) == (-sent if sent == signal.SIGTERM else 128 + sent)
+    assert " ERROR " not in server.told()
+    assert "Finished server process" in server.log[-1]
+
+
+@pytest.mark.parametrize("form", [Serving.modern, Serving.older])
+def test_a_call_that_goes_on_ends_with_the_server_and_no_error(
+    environment: dict[str, str], form: Callable[[Serving, str, dict[str, Any]], Any]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = Serving(environment | {"SRC_ANALYTICS_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"})
+        answers: list[httpx2.Response] = []
+
+        def ask() -> None:
+            answers.append(httpx2.post(server.url, timeout=20, **form(server, "tools/call", LIST)))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        silent.accept()
+        server.process.terminate()
+        assert server.process.wait(5) == -signal.SIGTERM
+        asking.join()
+    assert " ERROR " not in server.told()
+    assert [answer.status_code for answer in answers] == [503 if form is Serving.modern else 200]
+
+
+def test_a_command_that_was_started_to_outlive_a_signal_does(environment: dict[str, str]) -> None:
+    """As shells start what goes on in the background."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        line = ["sh", "-c", 'trap "" INT HUP; exec "$@"', "sh", *COMMAND, "token", "list"]
+        with subprocess.Popen(line, env=environment | {"SRC_ANALYTICS_URL": url}) as process:
+            silent.accept()
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(5) == 128 + signal.SIGTERM
