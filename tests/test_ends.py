@@ -239,6 +239,8 @@ def test_a_signal_at_a_hidden_prompt_leaves_the_terminal_as_it_was(tmp_path: Pat
         [*COMMAND, "login"], stdin=terminal, stdout=terminal, stderr=terminal, env={"HOME": str(tmp_path)},
         start_new_session=True,
     ) as process:  # fmt: skip
+        too_long = threading.Timer(20, process.kill)
+        too_long.start()
         shown = b""
         while b"(hidden): " not in shown:
             shown += os.read(keyboard, 1000)
@@ -249,6 +251,7 @@ def test_a_signal_at_a_hidden_prompt_leaves_the_terminal_as_it_was(tmp_path: Pat
                 assert process.wait(2) == 128 + sent
                 break
         assert process.poll() is not None
+        too_long.cancel()
     assert termios.tcgetattr(terminal)[3] & termios.ECHO
     os.close(keyboard)
     os.close(terminal)

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -482,6 +483,8 @@ def interrupted(command: list[str], asked: bytes, environment: dict[str, str], w
         [*COMMAND, *command], stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=True
     ) as process:
         os.close(terminal)
+        too_long = threading.Timer(20, process.kill)
+        too_long.start()
         shown = b""
         if not asked:
             wait()
@@ -499,6 +502,7 @@ def interrupted(command: list[str], asked: bytes, environment: dict[str, str], w
                     more = b""
                 shown += more
         assert process.wait(20) == 130
+        too_long.cancel()
     os.close(keyboard)
     assert b"Traceback" not in shown
     assert b"CRITICAL" not in shown
