@@ -110,6 +110,17 @@ def leave(number: int, *, dies: bool = False) -> NoReturn:
     Args:
         dies: of SIGTERM itself, which those who manage services take for an end in order, and no status for one.
     """
+    try:
+        _put_away()
+    finally:  # whatever went wrong
+        if dies and number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)  # which the first process of a container outlives
+        os._exit(128 + number if number else 0)  # as shells have it
+
+
+def _put_away() -> None:
+    """Leave nothing running or half made, and write the last lines of the log."""
     from .log import flush_log
 
     if _APP in sys.modules:  # else nothing has been begun
@@ -117,7 +128,3 @@ def leave(number: int, *, dies: bool = False) -> NoReturn:
 
         leave_nothing()
     flush_log()
-    if dies and number == signal.SIGTERM:
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)  # which the first process of a container outlives
-    os._exit(128 + number if number else 0)  # as shells have it

@@ -353,7 +353,7 @@ QUESTIONS = (
     Switch("where none answers it is busy", "exports/engine/process.py",
            "            raise AnalyticsError(**NOT_STARTED)\n", "            pass\n",
            f"{_ENGINE}test_an_export_without_an_engine_fails_and_leaves_nothing"),
-    Switch("even a stopped one ends with the server", "cli/leaving.py", "    leave_nothing()\n", "",
+    Switch("even a stopped one ends with the server", "cli/leaving.py", "        leave_nothing()\n", "        pass\n",
            "test_stdio.py::test_a_query_does_not_outlive_a_server_whose_fork_server_was_stopped",
            also=(("exports/engine/forks.py", "_OBEYS_WITHIN = 5.0", "_OBEYS_WITHIN = 9.0"),)),
     Switch("the last who uses a fork server ends it", "exports/engine/forks.py", "if not self._users:", "if False:",
