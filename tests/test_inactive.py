@@ -458,6 +458,8 @@ async def test_a_first_line_that_does_not_say_who_is_who_is_refused(
         ("User,Team/bot[bot],Data/O\u2019Lee,Data", "bot[bot] O\u2019Lee", "bot[bot]=Data O\u2019Lee=Data"),
         ("Ann <ann@x.com>/Bo <bo@x.com>", "! line 1: its person is not one", "! line 1: its person is not one"),
         ("User,Team/<ann>,Data", "! line 2: it needs the", "! line 2: it needs the"),
+        ("User/ann/User", "ann", "! line 2: it has a person, but no team"),
+        ("User/ann/user", "! line 3: it may be the header", "! line 2: it has a person, but no team"),
         ("User,Team/ann,Data/# left,Data", "! line 3: it needs the", "! line 3: it needs the"),
         ("ann@x.com,Data/#bo,Data", "! line 2: it needs the", "! line 2: it needs the"),
         ("User,Team/ann,Data/Total: 1,Data", "! line 3: it needs the", "! line 3: it needs the"),

@@ -13,6 +13,7 @@ from .listed import APART, NO_COMMAS, ListError, Row, read_rows
 
 NO_TEAM = "(no team)"
 _QUOTES = "put quotes around a cell that has a comma, or call every column in a first line"
+_HEADER_OR_PERSON = "it may be the header again, or somebody: leave it out, or call the column by another name"
 _MAIL = re.compile(r"""(?![='])[^\s@:;|<>"`]+@[^\s!-,/:-@[-^`{-~]+(?<!\.)""")
 _FOREIGN = re.compile(r"""[<>":]|^['`=#]""")  # signs that no username has, some of them where they stand
 BLANK = "(blank)"  # what is shown, and taken as a filter, for rows without a language, client or user
@@ -111,6 +112,8 @@ def _people(rows: Sequence[Row], columns: Columns) -> Iterator[tuple[Row, int, s
             if wrong := _wrong(row.cell(column), mail=column == columns.mail):
                 raise ListError(wrong, row.line)
             yield row, column, row.cell(column)
+        elif columns.mail is None and len(row.cells) == 1 and row.cells != columns.first.cells:
+            raise ListError(_HEADER_OR_PERSON, row.line)
 
 
 def _wrong(person: str, *, mail: bool) -> str:

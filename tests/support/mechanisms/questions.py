@@ -278,6 +278,8 @@ QUESTIONS = (
     Switch("and is no comment", "usage/people.py", "^['`=#]", "^['`=]", _LISTS),
     Switch("a header comes again in any case", "usage/listed.py",
            "a.casefold() == b.casefold() for", "a == b for", _LISTS),
+    Switch("or is somebody", "usage/people.py", "columns.mail is None and len(row.cells) == 1 and", "False and",
+           _LISTS),
     Switch("nor stands in others", "usage/people.py", " or _encloses(person[0])", "", _LISTS),
     Switch("and no signs that nobody sees", "usage/people.py", " or not person.isprintable()", "", _LISTS),
     Switch("who has no e-mail may have a username", "usage/people.py", "for column in columns.people if",
