@@ -3,7 +3,7 @@
 import io
 import shutil
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -19,8 +19,8 @@ _BETWEEN = 3  # columns that a table takes beside the text of each of its own
 class Terminal(Console):
     """Standard output; rich would end the process where nobody reads it, and show nothing in no columns."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         if not self.width:  # which is how some environments say that they do not know it
             self.width = shutil.get_terminal_size().columns
 
