@@ -1,5 +1,6 @@
 """The command as clients start it: both protocol eras, a pure stdout, prompt and clean ends."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -7,10 +8,12 @@ import re
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +21,7 @@ import anyio
 import pytest
 from mcp_types import JSONRPCNotification, JSONRPCRequest
 
-from sourcegraph_analytics_mcp.cli.lines import Output
+from sourcegraph_analytics_mcp.cli.lines import Input, Output
 from sourcegraph_analytics_mcp.cli.unanswered import Unanswered
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
 from support.client import REVISIONS
@@ -231,6 +234,14 @@ def test_it_ends_with_the_input_where_the_system_has_no_more_threads(tmp_path: P
         assert raw.process.wait(2) == 0
 
 
+@pytest.mark.parametrize("arguments", [["--demo"], ["token", "list"]])
+def test_a_start_for_which_the_system_has_no_threads_ends_with_a_sentence(tmp_path: Path, arguments: list[str]) -> None:
+    limited = ("sh", "-c", 'ulimit -S -s 1048576 && ulimit -v 1048576 && exec "$@"', "sh", *COMMAND, *arguments)
+    done = subprocess.run(limited, env={"HOME": str(tmp_path)}, input="", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "The system has no more threads for this command: raise the limits that it runs under.\n"
+
+
 def test_a_thread_that_waits_keeps_no_process_alive() -> None:
     code = (
         "import anyio, os; from sourcegraph_analytics_mcp.cli.worker import Worker\n"
@@ -259,10 +270,12 @@ def numbers(lines: Iterable[bytes]) -> list[int]:
     return [int(line.rsplit(b" id=")[1]) for line in lines if b" call tool=" in line]
 
 
+@pytest.mark.parametrize("blocking", [True, False])
 def test_a_log_that_nobody_reads_holds_up_nothing_and_says_later_what_it_lost(
-    tmp_path: Path, unread: tuple[BinaryIO, int]
+    tmp_path: Path, unread: tuple[BinaryIO, int], *, blocking: bool
 ) -> None:
     file, sink = unread
+    os.set_blocking(sink, blocking)
     call = {"name": "list_exports", "arguments": {"limit": 1}}
     with spawned(tmp_path, "--demo", log=sink, log_level="INFO") as raw:
         raw.handshake()
@@ -293,19 +306,19 @@ def test_it_ends_promptly_though_nobody_reads_its_log(
         assert raw.process.wait(5) == (128 + sent if sent else 0)
 
 
-def test_a_log_that_cannot_be_written_for_a_while_goes_on_later(tmp_path: Path, unread: tuple[BinaryIO, int]) -> None:
-    file, sink = unread
-    os.set_blocking(sink, False)  # so that a write fails where it would wait
-    with spawned(tmp_path, "--demo", log=sink, log_level="INFO", lifetime=20) as raw:
+def test_a_log_that_cannot_be_written_for_a_while_goes_on_later(tmp_path: Path) -> None:
+    call = {"name": "list_exports", "arguments": {"limit": 1}}
+    with spawned(tmp_path, "--demo", log_level="INFO") as raw:
         raw.handshake()
-        found = [0]
-        for _ in range(200):
-            raw.ask("tools/call", {"name": "list_exports", "arguments": {}})
-        for _ in range(100):
-            raw.ask("tools/call", {"name": "list_exports", "arguments": {}})
-            os.set_blocking(file.fileno(), False)
-            found += numbers(file.readlines())
-    assert found[-1] > 201
+        before = resource.prlimit(raw.process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        for _ in range(300):  # more than are written at once
+            raw.ask("tools/call", call)
+        resource.prlimit(raw.process.pid, resource.RLIMIT_FSIZE, before)
+        raw.ask("tools/call", call)
+        ended(raw)
+    found = numbers((tmp_path / "stderr").read_bytes().splitlines())
+    assert found[-1] == 302
+    assert len(found) < 301
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -346,6 +359,85 @@ def test_what_was_asked_before_the_end_of_the_input_is_answered(tmp_path: Path, 
         given: dict[str, Any] = {"input": lines} if piped else {"stdin": file}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=True, **given)
     assert sorted(str(json.loads(line)["id"]) for line in done.stdout.splitlines()) == sorted(map(str, numbers))
+
+
+def test_an_endless_file_holds_up_neither_an_answer_nor_the_end(tmp_path: Path) -> None:
+    with (tmp_path / "asked").open("w+") as file:
+        json.dump({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}, file)
+        file.write("\n")
+        file.truncate(1 << 36)
+        file.seek(0)
+        with started(tmp_path, file, subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["id"] == 1
+            process.terminate()
+            assert process.wait(5) == 128 + signal.SIGTERM
+
+
+def test_output_that_does_not_block_is_written_whole(tmp_path: Path) -> None:
+    source, sink = os.pipe()
+    fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(sink, False)
+    with os.fdopen(source, "rb") as file, started(tmp_path, subprocess.PIPE, sink) as process:
+        os.close(sink)
+        raw = Raw(process, "2026-07-28")
+        numbers = [raw.send("tools/list") for _ in range(20)]  # each answer is longer than there is room for
+        assert sorted(json.loads(file.readline())["id"] for _ in numbers) == numbers
+        ended(raw)
+
+
+def test_a_client_that_closes_its_socket_without_reading_all_ends_it_cleanly(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.send(b"what is never read")
+    with theirs, started(tmp_path, theirs, subprocess.PIPE) as process:
+        ours.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}).encode())
+        ours.send(b"\n")
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["id"] == 1
+        ours.close()
+        assert process.wait(5) == 0
+
+
+@contextmanager
+def started(home: Path, stdin: Any, stdout: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    """The demo with these streams; it is killed at the end, or after 20 seconds, so that a test fails and ends."""
+    streams = {"stdin": stdin, "stdout": stdout}
+    with subprocess.Popen([*COMMAND, "--demo"], env={"HOME": str(home)}, **streams) as process:
+        too_long = threading.Timer(20, process.kill)
+        too_long.start()
+        try:
+            yield process
+        finally:
+            too_long.cancel()
+            process.kill()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_another_reader_of_the_input_that_is_faster_holds_up_nothing(*, blocking: bool) -> None:
+    source, sink = os.pipe()
+    os.set_blocking(source, blocking)
+    faster = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK)
+
+    def take() -> None:
+        with suppress(BlockingIOError):  # this time it was not faster
+            os.read(faster, 1)
+
+    asyncio.get_running_loop().add_reader(faster, take)
+    with os.fdopen(source, "rb", buffering=0) as file, os.fdopen(sink, "wb", buffering=0) as given:
+        too_late = threading.Timer(10, given.close)  # so that what is held up fails
+        too_late.start()
+        lines = Input(file, Output(given, Unanswered()), Unanswered(), lambda: None)
+        line = asyncio.ensure_future(anext(lines))
+        for _ in range(100):
+            given.write(b" ")
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().remove_reader(faster)
+        given.write(b"[]\n")
+        assert (await line).strip() == "[]"
+        assert os.get_blocking(source) == blocking  # which others may rely on
+        too_late.cancel()
+    os.close(faster)
 
 
 @pytest.mark.anyio

@@ -101,10 +101,14 @@ def invalid(message: str, next_step: str = "") -> AnalyticsError:
     return AnalyticsError("invalid_argument", message, next_step)
 
 
+def no_thread(error: BaseException) -> bool:
+    """Whether the system has no more threads."""
+    return isinstance(error, RuntimeError) and str(error) == _NO_THREAD
+
+
 def used_up(error: BaseException) -> AnalyticsError | None:
     """What to say, and what is logged, where the system has no more of something; None for an error of another kind."""
-    no_thread = isinstance(error, RuntimeError) and str(error) == _NO_THREAD
-    if not no_thread and not (isinstance(error, OSError) and error.errno in _USED_UP):
+    if not no_thread(error) and not (isinstance(error, OSError) and error.errno in _USED_UP):
         return None
     _log.warning("The system has no more threads, processes, memory or descriptors: %s", origin(error))
     return AnalyticsError(

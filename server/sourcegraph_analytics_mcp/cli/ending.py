@@ -1,4 +1,4 @@
-"""How a command ends whatever its standard streams are: closed, full, read by nobody, or of another encoding."""
+"""How a command ends whatever its standard streams are (closed, full, read by nobody), or without what it needs."""
 
 import errno
 import io
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from ..errors import no_thread
 from .leaving import Interrupted
 
 _UNREAD = 141
@@ -26,11 +27,17 @@ def take_streams() -> None:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The exit status for an interrupt, or for output that could not be written (which is said); None for the rest."""
+    """The exit status for an interrupt, or for no threads or output that could not be written; None for the rest.
+
+    What is not the user's own doing is said on stderr.
+    """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, KeyboardInterrupt):
         return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)  # as shells have it
+    if no_thread(error):
+        print("The system has no more threads for this command: raise the limits that it runs under.", file=sys.stderr)  # noqa: T201
+        return 1
     if not isinstance(error, BrokenPipeError) and not (isinstance(error, OSError) and error.errno in _UNWRITTEN):
         return None
     nothing = os.open(os.devnull, os.O_WRONLY)

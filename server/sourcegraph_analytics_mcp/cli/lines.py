@@ -5,16 +5,17 @@ it drops (measured on 2.3.0); its transport takes other streams, which are these
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO
 
-import anyio
 from mcp_types import jsonrpc_message_adapter
 from pydantic import ValidationError
 
+from .descriptors import read, write
 from .unanswered import Unanswered
 from .worker import Worker
 
@@ -25,6 +26,7 @@ _AT_END = re.compile(rb'"\s*,\s*' + _ID + rb"\}\s*\Z")
 _SEEN = 1024  # bytes looked at for the id at either end
 _READ = 1 << 16  # bytes, what a pipe holds
 _LAST_ANSWERS_WITHIN = 0.5  # seconds after the end of the input
+_log = logging.getLogger(__name__)
 
 
 class Output:
@@ -44,18 +46,12 @@ class Output:
         await self.send(line.encode("utf-8", "replace"))
 
     async def send(self, line: bytes) -> None:
-        await self._writer.run(partial(self._send, line))
+        await self._writer.run(partial(write, self._file.fileno(), line))
         self._unanswered.went(line)
-
-    def _send(self, line: bytes) -> None:
-        self._file.write(line)
-        self._file.flush()
 
 
 class Input:
     """The client's lines as text; in the form of the text file that the SDK reads.
-
-    They are read as they come, by no thread: none has to be had, and none waits for ever.
 
     Args:
         output: where lines that cannot be taken are answered.
@@ -66,7 +62,7 @@ class Input:
         self._file = file
         self._unanswered = unanswered
         self._there = bytearray()  # what has come and is in no line yet
-        self._waits = True
+        self._reader = Worker("read")
         self._output = output
         self._on_end = on_end
 
@@ -110,12 +106,11 @@ class Input:
         return line
 
     async def _more(self) -> bytes:
-        if self._waits:
-            try:
-                await anyio.wait_readable(self._file)
-            except PermissionError:  # a plain file, which nobody has to wait for
-                self._waits = False
-        return os.read(self._file.fileno(), _READ)
+        try:
+            return await self._reader.run(partial(read, self._file.fileno(), _READ))
+        except OSError as error:  # such as that of a terminal that was closed, or of a client that did not read all
+            _log.warning("The input ended: %s", error.strerror)
+            return b""
 
     async def _skip(self, end: bytes) -> bytes:
         """Read to the end of an overlong line; its last bytes."""
@@ -148,7 +143,7 @@ def _message(text: str) -> object | None:
 
 def standard_streams() -> tuple[BinaryIO, BinaryIO]:
     """The client's two pipes, taken over: what else reads stdin finds nothing, what else prints goes to stderr."""
-    source, sink = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
+    source, sink = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

@@ -1,7 +1,6 @@
 """The log: one line per event on stderr, without secrets and without people, and never in anybody's way."""
 
 import logging
-import os
 import re
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 from ..errors import origin
 from ..redaction import LEARNT, Redactor
 from ..settings import Settings
+from .descriptors import write
 
 _SESSION = re.compile(r"(?<=\bsession )([0-9a-f]{8})[0-9a-f]{24}\b", re.IGNORECASE)  # whole, it is as good as a key
 _MOST_WAITING = 1000  # lines
@@ -26,7 +26,7 @@ _LAST_LINES_WITHIN = 0.5  # seconds for a log that nobody reads
 # Who may say anything below WARNING; other libraries log addresses, headers and whole answers.
 _HEARD = ("sourcegraph_analytics_mcp", "uvicorn.error")
 _log = logging.getLogger(__name__)
-_to_stderr = partial(os.write, 2)  # with no buffer, whose lock a thread that is held up would keep
+_to_stderr = partial(write, 2)  # with no buffer, whose lock a thread that is held up would keep
 
 
 class _OneLine(logging.Formatter):
@@ -52,10 +52,10 @@ class _Aside(QueueHandler):
     """Leaves the writing to a thread, since it takes as long as the reader likes; lines beyond the queue are dropped.
 
     Args:
-        write: takes as much of a line as it can, and says how much that was.
+        write: takes whole lines, in its time.
     """
 
-    def __init__(self, write: Callable[[bytes], int]) -> None:
+    def __init__(self, write: Callable[[bytes], object]) -> None:
         self._lines: Queue[str] = Queue()
         super().__init__(self._lines)
         self._write = write
@@ -108,11 +108,10 @@ class _Aside(QueueHandler):
 
     def _written(self, piece: bytes) -> None:
         with suppress(OSError):  # where nobody is there any more
-            while piece:
-                piece = piece[self._write(piece) :]
+            self._write(piece)
 
 
-def configure_log(settings: Settings, write: Callable[[bytes], int] = _to_stderr) -> None:
+def configure_log(settings: Settings, write: Callable[[bytes], object] = _to_stderr) -> None:
     """Send the log to stderr: what we say from the level that is set on, and warnings of everybody."""
     handler = _Aside(write)
     LEARNT.update(settings.secrets)

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
-    except (KeyboardInterrupt, OSError, BaseExceptionGroup) as error:
+    except (KeyboardInterrupt, OSError, RuntimeError, BaseExceptionGroup) as error:
         status = status_of(error)
         if status is None:
             raise
