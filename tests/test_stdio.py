@@ -278,6 +278,8 @@ def test_a_log_that_nobody_reads_holds_up_nothing_and_says_later_what_it_lost(
     os.set_blocking(sink, blocking)
     call = {"name": "list_exports", "arguments": {"limit": 1}}
     with spawned(tmp_path, "--demo", log=sink, log_level="INFO") as raw:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), sink)  # so that the log ends with the server
         raw.handshake()
         for _ in range(1200):
             assert "result" in raw.answer(raw.send("tools/call", call))
@@ -430,8 +432,11 @@ async def test_another_reader_of_the_input_that_is_faster_holds_up_nothing(*, bl
         lines = Input(file, Output(given, Unanswered()), Unanswered(), lambda: None)
         line = asyncio.ensure_future(anext(lines))
         for _ in range(100):
+            for _ in range(10):  # by then who waits is waiting, or reads where there is nothing any more
+                await asyncio.sleep(0)
             given.write(b" ")
-            await asyncio.sleep(0)
+            while select.select([source], [], [], 0)[0]:
+                await asyncio.sleep(0)
         asyncio.get_running_loop().remove_reader(faster)
         given.write(b"[]\n")
         assert (await line).strip() == "[]"
