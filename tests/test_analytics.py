@@ -137,6 +137,7 @@ async def troubled(exchange: Exchange, trouble: str) -> None:
 
 
 @pytest.mark.parametrize("asked", CALLS)
+@pytest.mark.long
 async def test_each_trouble_is_met_as_often_as_the_table_says(make_settings: Make, asked: Call) -> None:
     trouble, sent = "", dict.fromkeys(TABLE, 0)
 
@@ -177,6 +178,7 @@ async def test_an_answer_that_fails_says_how_and_what_to_do(make_settings: Make,
 
 
 @pytest.mark.parametrize("asked", CALLS)
+@pytest.mark.long
 async def test_each_status_means_what_the_table_says(make_settings: Make, asked: Call) -> None:
     status = 0
 

@@ -62,6 +62,7 @@ async def bounded(client: Client, tool: str, **arguments: Any) -> Any:
     return result.structured_content
 
 
+@pytest.mark.long
 async def test_rows_that_do_not_fit_are_cut_and_said(make_settings: Make) -> None:
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
         metrics = ["searches", "chat_events"]
@@ -119,6 +120,7 @@ async def test_one_token_with_an_endless_name_hides_no_other(make_settings: Make
     assert [(token["id"], len(token["display_name"])) for token in listed] == [("a", 500), ("b", 5)]
 
 
+@pytest.mark.long
 async def test_one_person_with_an_endless_name_hides_no_other(make_settings: Make, tmp_path: Path) -> None:
     async def named(exchange: Exchange) -> None:
         day, old = TODAY - timedelta(days=2), TODAY - timedelta(days=200)

@@ -108,6 +108,7 @@ def values(folder: Path, column: str, cells: list[str], beside: str) -> tuple[li
 
 
 @pytest.mark.parametrize("column", SPELLINGS)
+@pytest.mark.long
 def test_a_cell_means_the_same_however_its_row_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
 ) -> None:

@@ -321,6 +321,7 @@ async def test_a_body_is_whole_though_its_connection_is_reset_behind_it(make_set
         assert (export["row_count"], len(fake.exchanges)) == (2, 1)
 
 
+@pytest.mark.long
 async def test_a_body_is_whole_though_its_connection_stays_open(make_settings: Make) -> None:
     """However its head and body are cut in pieces, and whatever ends the lines of the head."""
     head, blank, _ = framed(CSV).partition(b"\r\n\r\n")
@@ -469,6 +470,7 @@ async def test_columns_may_be_reordered_renamed_missing_or_new(make_settings: Ma
     assert repeated == "1 row repeats the Instance user ID of another row; all of them are counted."
 
 
+@pytest.mark.long
 async def test_a_cell_means_the_same_in_a_clean_report_and_beside_a_bad_one(make_settings: Make) -> None:
     odd = [b"2026-1-5", b"2026/01/05", b"2026-01-05T10:00:00Z", b"2026-01-05 10:00:00+02", b"0001-01-01", b"9999-12-31"]
     head = b"Instance user ID,Timestamp Date,Searches,Username\n"
@@ -710,6 +712,7 @@ def test_retries_of_the_last_minute_count_and_older_ones_do_not() -> None:
     assert [budget.take() for _ in range(11)] == [True] * 10 + [False]
 
 
+@pytest.mark.long
 async def test_a_body_that_stops_coming_times_out(make_settings: Make) -> None:
     async def stop(exchange: Exchange) -> None:
         await exchange.send(framed(CSV, length=len(CSV) + 5))
@@ -731,6 +734,7 @@ async def test_a_request_has_a_deadline_with_all_its_retries(make_settings: Make
     assert "after 0.2 seconds" in error["message"]
 
 
+@pytest.mark.long
 async def test_a_body_that_is_slow_and_steady_is_waited_for(make_settings: Make) -> None:
     body = b"Instance user ID,Searches\n" + b"1,2\n" * 4000
 
@@ -745,6 +749,7 @@ async def test_a_body_that_is_slow_and_steady_is_waited_for(make_settings: Make)
     assert export["row_count"] == 4000
 
 
+@pytest.mark.long
 async def test_a_pause_that_is_allowed_is_waited_for_whatever_comes_after_it(make_settings: Make) -> None:
     async def pause(exchange: Exchange) -> None:
         await exchange.send(framed(CSV[:5], length=len(CSV)))

@@ -184,6 +184,7 @@ def test_no_end_waits_for_a_keyring_that_is_only_asked(
 
 
 @pytest.mark.parametrize("sent", SIGNALS)
+@pytest.mark.long
 def test_a_signal_ends_the_demo_with_all_that_it_made(tmp_path: Path, sent: signal.Signals) -> None:
     process = Command(["demo"], {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)})
     with process.stdout:
@@ -259,6 +260,7 @@ def test_a_signal_at_a_hidden_prompt_leaves_the_terminal_as_it_was(tmp_path: Pat
 
 @pytest.mark.parametrize("form", [Serving.modern, Serving.older])
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.long
 def test_streams_end_with_the_server_and_no_error(
     environment: dict[str, str], form: Callable[[Serving, str, dict[str, Any]], Any], sent: signal.Signals
 ) -> None:
@@ -276,6 +278,7 @@ def test_streams_end_with_the_server_and_no_error(
 
 
 @pytest.mark.parametrize("form", [Serving.modern, Serving.older])
+@pytest.mark.long
 def test_a_call_that_goes_on_ends_with_the_server_and_no_error(
     environment: dict[str, str], form: Callable[[Serving, str, dict[str, Any]], Any]
 ) -> None:
@@ -296,6 +299,7 @@ def test_a_call_that_goes_on_ends_with_the_server_and_no_error(
     assert [answer.status_code for answer in answers] == [503 if form is Serving.modern else 200]
 
 
+@pytest.mark.long
 def test_a_command_that_was_started_to_outlive_a_signal_does(environment: dict[str, str]) -> None:
     """As shells start what goes on in the background."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -119,6 +119,7 @@ async def test_the_path_of_the_data_directory_says_nothing_about_the_data(
     assert shown == [6, 5]
 
 
+@pytest.mark.long
 async def test_an_answer_that_is_too_large_is_said_and_the_next_question_is_answered(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +257,7 @@ async def test_a_call_for_which_no_file_can_be_opened_is_busy(
     assert (error["code"], error["retryable"]) == ("busy", True)
 
 
+@pytest.mark.long
 async def test_a_query_that_ends_while_there_are_no_threads_leaves_nothing(
     make_settings: Make, upstream: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +282,7 @@ async def test_a_query_that_ends_while_there_are_no_threads_leaves_nothing(
 
 
 @ENGINES
+@pytest.mark.long
 async def test_a_fork_server_that_was_stopped_gives_way_to_another(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tool: str, asked: dict[str, Any]
 ) -> None:
@@ -295,6 +298,7 @@ async def test_a_fork_server_that_was_stopped_gives_way_to_another(
             assert stopped not in fork_servers()
 
 
+@pytest.mark.long
 async def test_a_fork_server_may_take_its_time_to_start(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -309,6 +313,7 @@ async def test_a_fork_server_may_take_its_time_to_start(
     assert "does not obey" not in caplog.text
 
 
+@pytest.mark.long
 async def test_a_fork_server_that_dies_is_started_again(settings: Settings) -> None:
     """What was forked from it has gone, too."""
     asked = {"metrics": ["searches"], "period": "all_time"}
@@ -376,6 +381,7 @@ async def test_an_engine_is_gone_once_it_has_been_ended_though_it_had_more_to_sa
     assert engine not in engines()
 
 
+@pytest.mark.long
 async def test_a_fork_server_that_was_stopped_is_ended_where_an_engine_has_to_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -394,6 +400,7 @@ async def test_a_fork_server_that_was_stopped_is_ended_where_an_engine_has_to_en
     assert "and all its engines with it" in caplog.text
 
 
+@pytest.mark.long
 async def test_a_fork_server_that_takes_no_orders_gives_way_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forking, "_OBEYS_WITHIN", 0.1)
     control, unread = socket.socketpair()
@@ -420,6 +427,7 @@ async def test_engines_begin_and_end_while_all_threads_are_taken() -> None:
             threads.release_on_behalf_of(borrower)
 
 
+@pytest.mark.long
 async def test_a_fork_server_keeps_nothing_open_of_its_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else there could be only so many, and the one too much would end those of all callers."""
     others = fork_servers()
@@ -436,6 +444,7 @@ async def test_a_fork_server_keeps_nothing_open_of_its_engines(monkeypatch: pyte
     assert answers == [[[2]]] * 8
 
 
+@pytest.mark.long
 async def test_a_fork_server_hears_what_has_ended_where_the_server_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -838,6 +847,7 @@ async def test_a_question_whose_process_dies_fails_and_the_next_has_another(sett
     assert after["totals"] == before["totals"]
 
 
+@pytest.mark.long
 async def test_an_export_that_is_deleted_while_it_is_asked_has_gone_and_nothing_is_wrong(settings: Settings) -> None:
     asked = {"metrics": ["searches"], "period": "all_time"}
     async with connected(settings) as client:
@@ -947,6 +957,7 @@ def test_engines_begin_with_one_that_was_opened_ahead_where_that_has_no_thread(a
     assert seen == (b"[(1,)]\n" if ahead else b"[(0,)]\n")
 
 
+@pytest.mark.long
 async def test_engines_forked_from_one_share_nothing_and_draw_lots_of_their_own(settings: Settings) -> None:
     async with connected(settings) as client:
         export = (await call(client, "export_csv"))["export"]["id"]

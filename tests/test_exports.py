@@ -135,6 +135,7 @@ async def test_hours_saved_by_code_navigation_alone_are_hours(make_settings: Cal
     assert found["totals"] == [3]
 
 
+@pytest.mark.long
 async def test_the_summary_breaks_down_by_month_client_and_language(settings: Settings, company: Company) -> None:
     rows = rows_of(sent_by_upstream(company, "by_user_day_client_language", None, None))
     month = max(row["Timestamp Date"] for row in rows)[:7]
@@ -183,6 +184,7 @@ async def test_an_export_whose_csv_is_not_what_was_sent_is_downloaded_again(sett
     assert hashlib.sha256(Path(again["path"]).read_bytes()).hexdigest() == again["sha256"]
 
 
+@pytest.mark.long
 async def test_an_export_of_another_upstream_answers_nothing(make_settings: Make, upstream: Served) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(b"Instance user ID,Searches\n1,2\n")
@@ -200,6 +202,7 @@ async def test_an_export_of_another_upstream_answers_nothing(make_settings: Make
     assert (figures["totals"], here["id"] in figures["export_ids"]) == ([2], False)
 
 
+@pytest.mark.long
 async def test_exports_are_listed_in_pages_and_deleted(settings: Settings) -> None:
     async with connected(settings) as client:
         made = [(await call(client, "export_csv", granularity=g))["export"]["id"] for g in GRANULARITIES]
@@ -482,6 +485,7 @@ async def test_a_refresh_that_came_to_nothing_is_over(make_settings: Make, tool:
         assert len(fake.exchanges) == reports + 1 + reports
 
 
+@pytest.mark.long
 async def test_only_what_was_downloaded_for_a_refresh_ends_it_as_does_whoever_saw_it(make_settings: Make) -> None:
     days = {"start_date": str(END - timedelta(days=120)), "end_date": str(END)}
     asked, new = {"granularity": "by_user", **days}, {"refresh": True}
@@ -544,6 +548,7 @@ async def test_a_wish_for_new_data_that_nobody_repeats_is_forgotten(monkeypatch:
 
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("tool", ["export_csv", "query_usage", "list_inactive_users"])
+@pytest.mark.long
 async def test_whoever_was_told_to_wait_gets_what_was_waited_for_though_the_hour_has_turned(
     make_settings: Make, monkeypatch: pytest.MonkeyPatch, tool: str, kept: bool
 ) -> None:
@@ -651,6 +656,7 @@ async def test_what_failed_long_ago_is_tried_again(
         assert app.downloads.start(request, wish_for(request)) is not first
 
 
+@pytest.mark.long
 async def test_only_the_latest_failures_are_kept_to_be_told(make_settings: Callable[..., Settings]) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(status="404 Not Found")
@@ -691,6 +697,7 @@ async def test_progress_counts_bytes_and_rows_and_gives_a_percentage(make_settin
 
 
 @pytest.mark.parametrize("length", [True, False])
+@pytest.mark.long
 async def test_the_progress_of_several_downloads_is_on_one_scale(make_settings: Make, length: bool) -> None:
     """The second has come less far than the first when it is looked at."""
     days = {"start_date": str(END - timedelta(days=120)), "end_date": str(END)}
@@ -816,6 +823,7 @@ async def test_the_log_says_how_a_download_ended_that_went_on_behind_its_call(
     assert f" rows={1 if outcome == 'ok' else 0} bytes={len(body)} " in line
 
 
+@pytest.mark.long
 async def test_old_exports_and_those_beyond_the_size_limit_are_deleted(
     make_settings: Callable[..., Settings], upstream: Served
 ) -> None:
@@ -864,6 +872,7 @@ async def test_damaged_data_is_never_read_and_is_downloaded_again(settings: Sett
 
 
 @pytest.mark.parametrize("odd", ["", "1.5"])  # which the engine alone reads, and which the strict parser does
+@pytest.mark.long
 async def test_a_cell_that_is_kept_can_be_read_however_long_it_is(
     make_settings: Callable[..., Settings], odd: str
 ) -> None:
@@ -948,6 +957,7 @@ async def test_a_cancelled_call_does_not_stop_what_another_waits_for(make_settin
     assert len(fake.exchanges) == 1
 
 
+@pytest.mark.long
 async def test_a_download_left_running_goes_on_when_a_later_call_is_cancelled(
     make_settings: Callable[..., Settings],
 ) -> None:
@@ -1024,6 +1034,7 @@ async def test_a_disk_that_takes_only_a_part_is_not_taken_for_having_all(
     assert error["code"] == "store_full"
 
 
+@pytest.mark.long
 async def test_the_latest_summaries_are_kept_and_never_mixed_up(settings: Settings) -> None:
     async with connected(settings) as client:
         for granularity in ("by_user", "by_user_month"):
@@ -1055,6 +1066,7 @@ async def test_a_range_that_is_not_over_or_open_is_said_as_such(settings: Settin
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.long
 async def test_every_granularity_says_that_today_is_not_over(settings: Settings, granularity: str) -> None:
     async with connected(settings) as client:
         for dates, open_still in (
@@ -1069,6 +1081,7 @@ async def test_every_granularity_says_that_today_is_not_over(settings: Settings,
             assert (f"{TODAY} was not over" in text(result)) is open_still
 
 
+@pytest.mark.long
 async def test_one_is_no_plural(settings: Settings) -> None:
     async with connected(settings) as client:
         await call(client, "export_csv", granularity="by_user")

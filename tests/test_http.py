@@ -355,6 +355,7 @@ def test_a_request_cannot_be_smuggled(local: Served, head: str) -> None:
 
 
 @pytest.mark.parametrize("begun", ["POST /mcp HT", "POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"])
+@pytest.mark.long
 def test_whoever_holds_connections_open_gives_way(local: Served, begun: str) -> None:
     with ExitStack() as held:
         for _ in range(800):  # more than are served at once
@@ -414,6 +415,7 @@ def test_chunks_count_too(local: Served) -> None:
     assert answer.status_code == 200
 
 
+@pytest.mark.long
 def test_two_servers_share_callers_exports_and_questions(
     tmp_path: Path, issuer: dict[str, str], upstream: Upstream
 ) -> None:
@@ -444,6 +446,7 @@ def test_two_servers_share_callers_exports_and_questions(
             server.end()
 
 
+@pytest.mark.long
 def test_a_confirmation_is_for_what_was_asked_and_does_nothing_twice(local: Served) -> None:
     """The state is sealed by the SDK; a yes that is sent again finds the token revoked."""
     person: dict[str, Any] = {"_meta": META | {f"{PREFIX}/clientCapabilities": {"elicitation": {}}}}
@@ -544,6 +547,7 @@ def public(encoding: Encoding, form: PublicFormat) -> bytes:
     ids=["PEM", "PEM without its end", "PKCS 1", "DER", "a published secret", "RS512", "RS512, a key for it",
          "RS256, a key for RS512", "none", "none, a key for RS512"],
 )  # fmt: skip
+@pytest.mark.long
 def test_other_algorithms_are_refused(issued: Served, refused: str) -> None:
     assert issued.post("list_exports", {}, refused).status_code == 401
 
@@ -579,6 +583,7 @@ def test_scopes(issued: Served) -> None:
     assert allowed["isError"] is False
 
 
+@pytest.mark.long
 def test_a_caller_learns_nothing_of_the_operator_s_tokens_and_folders(issued: Served) -> None:
     def told(name: str, scope: str) -> tuple[str, str]:
         """What is said of the cookie, and everything that is said."""
@@ -661,6 +666,7 @@ def test_callers_do_not_see_each_others_exports(issued: Served) -> None:
     assert held["isError"] is False
 
 
+@pytest.mark.long
 def test_what_callers_who_do_not_come_back_have_left_goes_too(tmp_path: Path, issuer: dict[str, str]) -> None:
     with served(tmp_path, **issuer) as server:
         export = server.result("export_csv", {}, token("alice"))["structuredContent"]["export"]
@@ -674,6 +680,7 @@ def test_what_callers_who_do_not_come_back_have_left_goes_too(tmp_path: Path, is
     assert not folder.exists()
 
 
+@pytest.mark.long
 def test_one_caller_cannot_take_the_others_share(issued: Served) -> None:
     arguments = {"granularity": "by_user_month", "start_date": "2026-01-01", "end_date": "2026-01-31", "refresh": True}
     answers = [issued.result("export_csv", arguments, token("greedy")) for _ in range(3)]
@@ -685,6 +692,7 @@ def test_one_caller_cannot_take_the_others_share(issued: Served) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.long
 async def test_callers_share_the_retries_of_a_minute(tmp_path: Path, issuer: dict[str, str]) -> None:
     async def fail(exchange: Exchange) -> None:
         await exchange.answer(b"", "503 Service Unavailable")
@@ -737,6 +745,7 @@ def ask(server: Served, who: str, method: str, named: str = "", /, **params: Any
 
 
 @pytest.mark.parametrize("tool", ASKING)
+@pytest.mark.long
 def test_a_caller_asks_about_the_instances_granted_alone(granted: Served, upstream: Upstream, tool: str) -> None:
     given = NEEDED.get(tool, {})
     answer = granted.result(tool, given | {"instance_url": DEMO_INSTANCE}, token("bob"))
@@ -749,6 +758,7 @@ def test_a_caller_asks_about_the_instances_granted_alone(granted: Served, upstre
     assert granted.result(tool, given | {"instance_url": DEMO_INSTANCE}, token("alice"))["isError"] is False
 
 
+@pytest.mark.long
 def test_a_caller_uses_the_tools_granted_alone(granted: Served, upstream: Upstream) -> None:
     lists = {who: ask(granted, who, "tools/list")["result"] for who in ("alice", "bob")}
     assert [tool["name"] for tool in lists["alice"]["tools"]] == [tool.name for tool in TOOLS]
@@ -771,6 +781,7 @@ def test_a_caller_uses_the_tools_granted_alone(granted: Served, upstream: Upstre
     assert upstream.sent("DELETE") == upstream.sent("POST") == []
 
 
+@pytest.mark.long
 def test_an_older_client_is_held_to_the_same(granted: Served, upstream: Upstream) -> None:
     known = [("authorization", f"Bearer {token('bob')}"), ("mcp-protocol-version", "2025-11-25")]
 
@@ -838,6 +849,7 @@ def test_it_ends_on_a_signal_and_logs_no_credential(tmp_path: Path) -> None:
     assert "Finished server process" in server.log[-1]
 
 
+@pytest.mark.long
 def test_the_log_at_its_most_talkative_is_ours_and_holds_no_answer(tmp_path: Path) -> None:
     """Answers to older clients are streamed, by a library that would log each of them whole."""
     server = Served(tmp_path, "--demo", log_level="DEBUG")
@@ -873,6 +885,7 @@ def test_an_interrupt_is_no_error(tmp_path: Path) -> None:
     ("sent", "status"), [((signal.SIGTERM, signal.SIGINT), -signal.SIGTERM), ((signal.SIGHUP,), 128 + signal.SIGHUP)]
 )
 @pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.long
 def test_nothing_outlives_a_server_that_is_made_to_end(
     tmp_path: Path, sent: tuple[signal.Signals, ...], status: int, stopped: bool
 ) -> None:
@@ -905,6 +918,7 @@ def unanswered(server: Served, asked: dict[str, Any]) -> None:
         server.post("query_export", asked, server.credential)
 
 
+@pytest.mark.long
 def test_a_server_that_was_started_to_outlive_its_terminal_does(tmp_path: Path) -> None:
     command = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *COMMAND, "--demo", "serve", "--http"]
     environ = {"SRC_ANALYTICS_DATA_DIR": str(tmp_path), "PATH": os.environ["PATH"]}
@@ -932,6 +946,7 @@ def test_an_address_that_cannot_be_served_stops_the_start(
     assert "127.0.0.1" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_where_it_serves_is_said_as_an_address_and_only_once_it_listens(tmp_path: Path) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         address = f"[::1]:{taken.getsockname()[1]}"

@@ -122,6 +122,7 @@ def test_whoever_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> No
         assert ended.poll(5000)
 
 
+@pytest.mark.long
 def test_whoever_reads_slowly_gets_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
     async def one_piece(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -394,6 +395,7 @@ def test_a_credential_that_others_could_read_is_made_private(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("refusal", [None, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS])
+@pytest.mark.long
 def test_the_first_starts_at_once_have_one_credential(
     refusal: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -844,6 +846,7 @@ async def test_one_caller_does_not_use_up_anothers_share() -> None:
                     known.take("calls", 1, 60)
 
 
+@pytest.mark.long
 async def test_calls_and_questions_have_a_share_each(make_settings: Callable[..., Settings], upstream: Served) -> None:
     settings = make_settings(upstream.url, calls_per_minute=4, queries_per_minute=1)
     async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
@@ -857,6 +860,7 @@ async def test_calls_and_questions_have_a_share_each(make_settings: Callable[...
     assert "more than 4 calls" in other["message"]
 
 
+@pytest.mark.long
 async def test_whatever_downloads_has_a_share_and_reading_has_that_of_calls(
     make_settings: Callable[..., Settings], upstream: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1016,6 +1020,7 @@ async def test_the_token_that_the_operator_stored_serves_the_callers_and_is_show
     assert not [file for file in (settings.home / "callers").rglob("*") if file.name in ("tokens.json", "secrets")]
 
 
+@pytest.mark.long
 async def test_callers_are_answered_by_the_teams_that_were_read_at_the_start(
     make_settings: Callable[..., Settings], upstream: Served, tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ async def test_a_new_token_has_the_name_that_came_with_the_call_and_no_other(
     assert [note.startswith("Names of tokens are hidden") for note in data["notes"]] == [True] * (shown == "(hidden)")
 
 
+@pytest.mark.long
 async def test_a_guess_of_a_name_can_be_proved_by_no_hash_and_no_length_of_an_export(make_settings: Make) -> None:
     """The file that they are of names people: whoever knows all of it but one name could try names until they fit."""
     given_up = anyio.Event()
@@ -235,6 +236,7 @@ async def test_a_cell_that_is_no_value_of_its_kind_is_hidden_as_it_may_name_some
         assert [cell for cell in others if cell not in told] == []
 
 
+@pytest.mark.long
 async def test_a_person_keeps_one_pseudonym_across_tools_exports_and_restarts(
     make_settings: Make, people_files: dict[str, Path]
 ) -> None:
@@ -253,6 +255,7 @@ async def test_a_person_keeps_one_pseudonym_across_tools_exports_and_restarts(
     assert len(seen[0]) == len(PEOPLE)
 
 
+@pytest.mark.long
 async def test_another_installation_has_other_pseudonyms_and_a_private_key(make_settings: Make, tmp_path: Path) -> None:
     people: list[set[str]] = []
     async with scripted_upstream(upstream) as fake:
@@ -297,6 +300,7 @@ def test_a_key_that_others_can_read_is_not_used(tmp_path: Path) -> None:
         Pseudonyms(tmp_path).of("somebody")
 
 
+@pytest.mark.long
 async def test_a_row_without_a_person_has_no_pseudonym(make_settings: Make) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(b"Instance user ID,Searches\n1,2\n,3\n")

@@ -33,6 +33,7 @@ def last_days(company: Company) -> dict[str, date]:
 
 
 @pytest.mark.parametrize("days", [1, 7, 30, 60, 3650])
+@pytest.mark.long
 async def test_the_inactive_are_those_without_a_row_in_the_last_days(
     settings: Settings, company: Company, days: int
 ) -> None:
@@ -49,6 +50,7 @@ async def test_the_inactive_are_those_without_a_row_in_the_last_days(
         assert (status, month) == ("lapsed", f"{last[user_id]:%Y-%m}")
 
 
+@pytest.mark.long
 async def test_two_coarse_reports_are_enough_and_kept(settings: Settings, upstream: Served) -> None:
     async with connected(settings) as client:
         for _ in range(2):
@@ -224,6 +226,7 @@ async def test_a_wrong_teams_file_names_the_line(tmp_path: Path, content: str, s
      "User name", "\nusernames", "Instance user ID", "user-id", "People", "seats", "Licensed users", "Members",
      "Full name"],
 )  # fmt: skip
+@pytest.mark.long
 async def test_a_header_is_nobody_however_it_is_spelled(header: str, make_settings: Make, tmp_path: Path) -> None:
     async def answer(exchange: Exchange) -> None:
         month = "granularity=by_user_month" in exchange.target
@@ -782,6 +785,7 @@ async def test_the_prompt_for_unused_seats_asks_for_all_that_an_answer_may_hold(
 
 
 @pytest.mark.parametrize("identities", ["names", "pseudonyms"])
+@pytest.mark.long
 async def test_people_files_name_people_in_any_spelling(make_settings: Make, tmp_path: Path, identities: str) -> None:
     seats, teams = tmp_path / "seats.csv", tmp_path / "teams.csv"
     seats.write_text("jos\u00e9@example.com\nΝΙΚΟΣ\nnobody\n")
@@ -886,6 +890,7 @@ async def test_service_accounts_that_did_nothing_are_not_left_out(make_settings:
     assert [note for note in notes if "left out" in note] == ([said] if said else [])
 
 
+@pytest.mark.long
 async def test_days_with_data_are_the_same_for_both_tools(make_settings: Make) -> None:
     first, last = TODAY - timedelta(days=4), TODAY - timedelta(days=1)
     rows = [("1", "ann@example.com", first), ("", "ghost@example.com", last)]

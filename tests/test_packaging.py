@@ -40,6 +40,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
+@pytest.mark.long
 def test_the_wheel_holds_every_module_and_prompt_and_nothing_else(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     sources = {str(p.relative_to(ROOT / "server")) for p in (ROOT / "server").rglob("*.py")}
@@ -48,6 +49,7 @@ def test_the_wheel_holds_every_module_and_prompt_and_nothing_else(wheel: Path) -
     assert any(name.endswith(".md") for name in prompts)
 
 
+@pytest.mark.long
 def test_the_source_distribution_holds_its_tests_and_what_the_readme_names(tmp_path: Path) -> None:
     """Built from a copy, as the build writes beside the sources."""
     listed = subprocess.run([GIT, "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout

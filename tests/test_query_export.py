@@ -187,6 +187,7 @@ async def test_cells_that_just_fit_are_whole_and_several_are_counted(queried: tu
     assert json.loads(re.sub(r"\\([\\\[\]])", r"\1", said.splitlines()[-1]).split(" | ")[0][2:]) == ["\\u{000A}"] * 38
 
 
+@pytest.mark.long
 async def test_what_is_nested_deeper_than_clients_can_read_is_text(queried: tuple[Client, str, Path]) -> None:
     _, data = await _both(queried, f"SELECT {'[' * 100}1{']' * 100} AS v, {'[' * 101}1{']' * 101} AS w")
     list_, deeper = data["rows"][0]
@@ -251,6 +252,7 @@ async def test_numbers_that_are_not_finite_are_counted_as_they_are_shown(queried
     assert all(f"- {note}\n" in said for note in data["notes"])
 
 
+@pytest.mark.long
 async def test_why_there_are_more_rows_is_said(queried: tuple[Client, str, Path]) -> None:
     few, _ = await _both(queried, "FROM range(5000)", limit=20)
     most, _ = await _both(queried, "FROM range(5000)", limit=1000)
@@ -287,6 +289,7 @@ async def test_text_has_every_value_as_data_have_it(queried: tuple[Client, str, 
     assert shown[8:] == [[0, None, 1.5, None], {"a": True, "b": "\\u{202E}"}, {"true": 1}, {"YQ==": "2026-01-31"}]
 
 
+@pytest.mark.long
 async def test_columns_are_bounded_and_their_names_count(queried: tuple[Client, str, Path]) -> None:
     client, export_id, _ = queried
     stars = {"export_id": export_id, "sql": f"SELECT {', '.join(['*'] * 20)} FROM usage", "limit": 300}
@@ -344,6 +347,7 @@ async def test_a_query_without_room_says_so_and_one_without_its_folder_makes_it(
 
 
 @pytest.mark.usefixtures("compiled")
+@pytest.mark.long
 async def test_a_query_whose_masked_copy_finds_no_room_says_so(
     make_settings: Callable[..., Settings], upstream: Served
 ) -> None:
@@ -407,6 +411,7 @@ async def test_every_type_becomes_strict_json(queried: tuple[Client, str, Path])
     assert inside["rows"] == [[[1, None], {"a": None, "b": None}]]
 
 
+@pytest.mark.long
 async def test_a_wrong_query_gets_the_columns_and_no_cell(queried: tuple[Client, str, Path]) -> None:
     client, export_id, home = queried
     unknown = await refused(client, "query_export", export_id=export_id, sql="SELECT chats FROM usage")
@@ -498,6 +503,7 @@ async def test_instructions_in_cells_are_shown_as_data(make_settings: Callable[.
         (f"SELECT {'CASE WHEN true THEN ' * 500}1{' END' * 500}", "sql_rejected", "nested too deeply"),
     ],
 )
+@pytest.mark.long
 async def test_a_query_that_is_refused_learns_why(
     queried: tuple[Client, str, Path], sql: str, code: str, says: str
 ) -> None:
@@ -529,6 +535,7 @@ async def test_a_query_that_is_refused_learns_why(
         ("{'in': [(INTERVAL 1 YEAR)::VARIANT]}", {"in": ["1 year"]}),
     ],
 )
+@pytest.mark.long
 async def test_dates_times_and_intervals_are_shown_as_the_engine_spells_them(
     queried: tuple[Client, str, Path], expression: str, shown: object
 ) -> None:

@@ -62,6 +62,7 @@ async def test_names_in_a_refusal_are_short_and_no_markup(make_settings: Make, f
     assert len(error["next_step"]) < 1100
 
 
+@pytest.mark.long
 async def test_two_people_never_look_the_same(make_settings: Make) -> None:
     async def answer(exchange: Exchange) -> None:
         head = "Instance user ID,Client Name,Timestamp Date,Language,Searches"
@@ -112,6 +113,7 @@ async def test_generated_questions_agree_with_the_reference(seed: int, make_sett
         ({"metrics": ["completion_suggestions"], "languages": ["Go"]}, "by_user_day_client_language"),
     ],
 )
+@pytest.mark.long
 async def test_the_coarsest_granularity_that_can_answer_is_asked_for(
     arguments: dict[str, Any], granularity: str, settings: Settings, upstream: Served
 ) -> None:
@@ -121,6 +123,7 @@ async def test_the_coarsest_granularity_that_can_answer_is_asked_for(
     assert set(asked) == {granularity}
 
 
+@pytest.mark.long
 async def test_any_kept_export_that_covers_the_question_is_used(settings: Settings, upstream: Served) -> None:
     async with connected(settings) as client:
         export = (await call(client, "export_csv"))["export"]
@@ -137,6 +140,7 @@ async def test_any_kept_export_that_covers_the_question_is_used(settings: Settin
     assert len(upstream.sent("GET", "/api/reports/by-")) == 2
 
 
+@pytest.mark.long
 async def test_what_is_downloaded_is_little_more_than_what_is_asked_for(settings: Settings, upstream: Served) -> None:
     week, old = str(TODAY - 7 * DAY), str(TODAY - 50 * DAY)
     months = {"group_by": ["month"], "start_date": "2024-01-01", "end_date": str(TODAY)}
@@ -151,6 +155,7 @@ async def test_what_is_downloaded_is_little_more_than_what_is_asked_for(settings
     ]
 
 
+@pytest.mark.long
 async def test_a_shorter_or_coarser_export_is_not_used(settings: Settings, upstream: Served) -> None:
     start = (TODAY - 5 * DAY).isoformat()
     async with connected(settings) as client:
@@ -195,6 +200,7 @@ async def test_rates_are_ratios_of_sums(make_settings: Make, tmp_path: Path) -> 
     assert answer["totals"] == [0.01]
 
 
+@pytest.mark.long
 async def test_somebody_whose_email_changed_is_one_person_under_either(make_settings: Make, tmp_path: Path) -> None:
     moved = Person("1", "ann.new@example.com", "ann", None)
     world = world_of(did(ANN, TODAY - 3 * DAY, searches=1), did(moved, TODAY - DAY, searches=2))
@@ -215,6 +221,7 @@ async def shares(client: Client, **asked: Any) -> dict[str, int]:
     return {row[0]: row[-1] for row in answer["rows"]}
 
 
+@pytest.mark.long
 async def test_what_has_no_language_is_told_of_the_people_of_the_days_asked_about(
     make_settings: Make, tmp_path: Path
 ) -> None:
@@ -275,6 +282,7 @@ async def test_teams_that_are_compared_go_by_the_names_of_both_periods_and_say_s
 
 
 @pytest.mark.parametrize("kept", KEPT)
+@pytest.mark.long
 async def test_names_are_those_of_the_days_asked_about_and_the_latest_is_shown(
     kept: dict[str, str], make_settings: Make, tmp_path: Path
 ) -> None:
@@ -391,6 +399,7 @@ async def test_teams_of_data_that_name_nobody_are_said_to_be_unknown(
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("absent", [True, False])
+@pytest.mark.long
 async def test_teams_of_data_that_lack_the_name_that_the_file_has_are_said_to_be_unknown(
     blank: dict[str, str], listed: list[str], said: list[str], masked: str, absent: bool,
     make_settings: Make, tmp_path: Path,
@@ -435,6 +444,7 @@ async def test_rows_of_nobody_hide_nobody_who_is_in_no_team(make_settings: Make,
     ]
 
 
+@pytest.mark.long
 async def test_days_with_data_are_told_of_short_ranges_whatever_is_kept(settings: Settings, upstream: Served) -> None:
     async with connected(settings) as client:
         await call(client, "list_inactive_users")
@@ -465,6 +475,7 @@ async def test_completions_without_a_language_are_not_said_to_have_one(
     assert error["next_step"] == f"Ask for {metric} without language."
 
 
+@pytest.mark.long
 async def test_what_has_no_language_is_told_of_what_is_asked_about_alone(make_settings: Make, tmp_path: Path) -> None:
     day = TODAY - 2 * DAY
     world = world_of(
@@ -585,6 +596,7 @@ async def test_a_trend_is_drawn_down_the_time_or_not_at_all(make_settings: Make,
 
 
 @pytest.mark.parametrize("name", [metric.name for metric in BY_NAME.values()])
+@pytest.mark.long
 async def test_what_may_be_taken_for_another_figure_is_said_and_only_that(settings: Settings, name: str) -> None:
     mistaken = ("average_daily_active_users", "active_days", "first_active_date", "last_active_date")
     async with connected(settings) as client:
@@ -679,6 +691,7 @@ async def test_totals_are_over_everything_and_the_page_says_so(settings: Setting
         ({"group_by": ["user"]}, "first"),
     ],
 )
+@pytest.mark.long
 async def test_a_page_says_whether_it_is_the_latest_or_the_first(
     settings: Settings, asked: dict[str, Any], shown: str
 ) -> None:
@@ -693,6 +706,7 @@ async def test_a_page_says_whether_it_is_the_latest_or_the_first(
         assert max(row[at] for row in whole["rows"]) in [row[at] for row in rows]
 
 
+@pytest.mark.long
 async def test_a_page_by_time_shows_the_most_of_each_bucket_and_says_which_is_cut(
     make_settings: Make, tmp_path: Path
 ) -> None:
@@ -731,6 +745,7 @@ async def test_a_page_by_time_shows_the_most_of_each_bucket_and_says_which_is_cu
             assert all(f"- {note}" in text(result) for note in said)
 
 
+@pytest.mark.long
 async def test_columns_of_several_metrics_can_be_told_apart(settings: Settings) -> None:
     async with connected(settings) as client:
         for metrics in (["searches"], ["searches", "chat_events"]):
@@ -784,6 +799,7 @@ def without_a_row(answer: dict[str, Any]) -> list[str]:
     return [note for note in answer["notes"] if note.startswith("Without a row")]
 
 
+@pytest.mark.long
 async def test_days_without_what_is_asked_are_said(make_settings: Make, tmp_path: Path) -> None:
     days = [TODAY - n * DAY for n in range(7, 0, -1)]
     rows = [*(did(ANN, day, searches=1) for day in (*days, TODAY)), *(did(BO, day, searches=1) for day in days[1:3])]
@@ -819,6 +835,7 @@ async def test_days_without_what_is_asked_are_said(make_settings: Make, tmp_path
     assert any(f"{days[1]}, days with any data: 2, {days[0]} to {days[1]}." in note for note in compared["notes"])
 
 
+@pytest.mark.long
 async def test_weeks_and_months_without_what_is_asked_are_those_that_have_any_data(
     make_settings: Make, tmp_path: Path
 ) -> None:
@@ -848,6 +865,7 @@ async def test_weeks_and_months_without_what_is_asked_are_those_that_have_any_da
     assert not any("not over" in note for note in (*without_a_row(weekly), *without_a_row(monthly)))
 
 
+@pytest.mark.long
 async def test_a_bucket_without_what_is_asked_may_not_be_over(make_settings: Make, tmp_path: Path) -> None:
     before = TODAY.replace(day=1) - 40 * DAY
     monday = before - before.weekday() * DAY
@@ -1032,6 +1050,7 @@ async def test_all_reports_of_one_question_share_the_time_that_a_call_has(
 
 
 @pytest.mark.parametrize("limit", [{"max_store_bytes": 1}, {"retention_days": 1e-9}], ids=["size", "age"])
+@pytest.mark.long
 async def test_limits_of_the_store_take_no_report_that_a_question_still_needs(
     make_settings: Make, upstream: Served, limit: dict[str, Any]
 ) -> None:
@@ -1079,6 +1098,7 @@ async def test_a_new_download_is_what_the_next_question_rests_on(make_settings: 
     assert (first["totals"], later["totals"], later["export_ids"]) == ([3], [43], [newer])
 
 
+@pytest.mark.long
 async def test_a_refresh_that_takes_several_calls_ends_with_what_was_downloaded_for_it(make_settings: Make) -> None:
     """However many of its reports were there when a call had to be answered; and the next one is another."""
     begun, finish = anyio.Event(), anyio.Event()
@@ -1227,6 +1247,7 @@ async def test_a_finer_report_that_lacks_a_column_does_not_stand_for_the_one_tha
         ("User Email,Username,", "", 1),
     ],
 )
+@pytest.mark.long
 async def test_a_finer_report_that_names_nobody_does_not_stand_for_the_one_that_does(
     make_settings: Make, tmp_path: Path, finest: str, by_day: str, downloads: int
 ) -> None:
@@ -1251,6 +1272,7 @@ async def test_a_finer_report_that_names_nobody_does_not_stand_for_the_one_that_
     assert len(fake.exchanges) == downloads
 
 
+@pytest.mark.long
 async def test_data_from_before_midnight_does_not_make_its_day_whole(
     make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1280,6 +1302,7 @@ async def test_data_from_before_midnight_does_not_make_its_day_whole(
     assert not [note for note in week["notes"] if "not over" in note]
 
 
+@pytest.mark.long
 async def test_data_from_after_midnight_do_not_make_the_day_of_the_question_whole(
     make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1327,6 +1350,7 @@ async def test_who_did_nothing_comes_first_where_the_least_is_asked_for(make_set
 
 
 @pytest.mark.parametrize("kept", [{}, {"granularity": "by_user_day_client_language"}])
+@pytest.mark.long
 async def test_a_filter_means_the_same_whatever_is_kept(
     kept: dict[str, str], make_settings: Make, tmp_path: Path
 ) -> None:
@@ -1378,6 +1402,7 @@ async def test_where_the_data_begin_within_what_is_compared_is_said(make_setting
 
 
 @pytest.mark.parametrize("kept", [{}, {"granularity": "by_user_day"}])
+@pytest.mark.long
 async def test_buckets_of_all_time_are_compared_from_the_second_on(
     kept: dict[str, str], make_settings: Make, tmp_path: Path
 ) -> None:
@@ -1495,6 +1520,7 @@ async def test_days_with_data_are_those_of_the_range_whatever_upstream_sends(mak
             assert f"Days with data: 7 of 7, {days['start_date']} to {days['end_date']}." in found["notes"]
 
 
+@pytest.mark.long
 async def test_an_export_of_a_clock_that_was_wrong_is_not_taken_for_new(settings: Settings, upstream: Served) -> None:
     async with connected(settings) as client:
         first = await call(client, "query_usage", metrics=["searches"])
@@ -1508,6 +1534,7 @@ async def test_an_export_of_a_clock_that_was_wrong_is_not_taken_for_new(settings
     assert len(upstream.sent("GET", "/api/reports/by-")) == 2
 
 
+@pytest.mark.long
 async def test_downloads_for_questions_keep_to_the_size_of_the_store(make_settings: Make, upstream: Served) -> None:
     async with connected(make_settings(upstream.url, max_store_bytes=10_000)) as client:
         for months in range(3):
@@ -1534,6 +1561,7 @@ _OTHERWISE = "they did nothing in it, or are called otherwise"
     ],
 )
 @pytest.mark.parametrize("absent", [True, False])
+@pytest.mark.long
 async def test_users_named_by_what_nobody_is_called_by_hear_what_works(
     names: str, users: list[str], why: str, works: str, absent: bool, make_settings: Make
 ) -> None:
@@ -1582,6 +1610,7 @@ async def test_a_column_that_is_called_like_a_group_disturbs_none(
     assert sorted(found["rows"]) == [["(no team)", 2, 1], ["Data", 1, 1]]
 
 
+@pytest.mark.long
 async def test_names_are_compared_in_any_spelling(make_settings: Make, tmp_path: Path) -> None:
     """Letters that become small in more than one way, accents that are characters of their own."""
     nikos, jose = Person("1", "", "ΝΙΚΟΣ", None), Person("2", "jos\u00e9@example.com", "İlker", None)
@@ -1601,6 +1630,7 @@ async def test_names_are_compared_in_any_spelling(make_settings: Make, tmp_path:
 
 
 @pytest.mark.parametrize("kept", [*KEPT, {"granularity": "by_user"}, {"granularity": "by_user_month"}])
+@pytest.mark.long
 async def test_what_is_dated_after_today_is_left_out_whatever_is_kept(
     kept: dict[str, str], make_settings: Make, tmp_path: Path
 ) -> None:
@@ -1656,6 +1686,7 @@ async def test_the_share_without_a_language_is_never_rounded_to_all_or_nothing(
     assert f"{share} of searches has no language recorded." in answer["notes"]
 
 
+@pytest.mark.long
 async def test_figures_as_data_are_as_exact_as_the_text(make_settings: Make, tmp_path: Path) -> None:
     """Whole numbers that many clients would round are text, as in the answers of query_export."""
     many, more = 123_456_789_012_345, 2**53 - 1

@@ -115,6 +115,7 @@ async def test_no_secret_leaves(
     assert all(p.parent == Path(settings.home) / "secrets" and p.stat().st_mode & 0o777 == 0o600 for p in kept)
 
 
+@pytest.mark.long
 async def test_secrets_that_upstream_says_back_as_data_are_masked(make_settings: Callable[..., Settings]) -> None:
     async def echo(exchange: Exchange) -> None:
         told = f"{TOKEN} and {COOKIE}"
@@ -403,6 +404,7 @@ UNFORESEEN = {
 
 
 @pytest.mark.parametrize("happens", UNFORESEEN)
+@pytest.mark.long
 def test_what_python_itself_would_print_is_one_line_that_says_where(happens: str) -> None:
     code = (
         "import asyncio, gc, threading, warnings\n"

@@ -65,6 +65,7 @@ def test_the_demo_answers_over_stdio(tmp_path: Path, revision: str) -> None:
 
 
 @pytest.mark.parametrize("revision", REVISIONS[:-1])
+@pytest.mark.long
 def test_earlier_revisions_hear_that_the_list_has_changed(tmp_path: Path, revision: str) -> None:
     with spawned(tmp_path, "--demo", revision=revision) as raw:
         assert raw.handshake()["capabilities"]["resources"]["listChanged"] is True
@@ -98,6 +99,7 @@ def test_the_log_has_one_line_per_call_and_no_content(tmp_path: Path, upstream: 
         assert person.username not in log
 
 
+@pytest.mark.long
 def test_the_log_says_where_the_engine_failed_and_nothing_that_it_said(tmp_path: Path, upstream: Served) -> None:
     """What the engine says of data that it cannot read is where they lie."""
     kept = tmp_path / "kept by anybody@example.com"
@@ -126,6 +128,7 @@ def running_query(raw: Raw) -> int:
     return a_query(raw.process.pid)
 
 
+@pytest.mark.long
 def test_a_query_does_not_outlive_a_server_that_is_killed(tmp_path: Path, upstream: Served) -> None:
     with spawned(tmp_path, **settings_for(upstream, tmp_path), sql_timeout="50") as raw:
         query = os.pidfd_open(running_query(raw))
@@ -137,6 +140,7 @@ def test_a_query_does_not_outlive_a_server_that_is_killed(tmp_path: Path, upstre
 
 
 @pytest.mark.parametrize("sent", [None, signal.SIGTERM], ids=["end of input", "a signal"])
+@pytest.mark.long
 def test_a_query_does_not_outlive_a_server_whose_fork_server_was_stopped(
     tmp_path: Path, upstream: Served, sent: signal.Signals | None
 ) -> None:
@@ -156,6 +160,7 @@ def test_a_query_does_not_outlive_a_server_whose_fork_server_was_stopped(
             assert select.select([process], [], [], 2)[0] == [process]
 
 
+@pytest.mark.long
 def test_a_query_knows_no_secret_and_has_nothing_open_but_its_copy(tmp_path: Path, upstream: Served) -> None:
     secrets = {"access_token": DEMO_TOKEN, "cas_cookie": DEMO_COOKIE}
     with spawned(tmp_path, command=COMMAND, **settings_for(upstream, tmp_path) | secrets, sql_timeout="50") as raw:
@@ -177,6 +182,7 @@ def test_a_query_knows_no_secret_and_has_nothing_open_but_its_copy(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("limit", "most"), [(resource.RLIMIT_AS, 1 << 30), (resource.RLIMIT_NOFILE, 200)])
+@pytest.mark.long
 def test_an_engine_works_where_less_is_allowed_than_it_may_have(tmp_path: Path, limit: int, most: int) -> None:
     with spawned(tmp_path, "--demo") as raw:
         resource.prlimit(raw.process.pid, limit, (most, most))
@@ -193,6 +199,7 @@ def test_an_engine_works_where_less_is_allowed_than_it_may_have(tmp_path: Path, 
 _LARGE_STACKS = ("sh", "-c", 'ulimit -S -s 1048576; exec "$@"', "sh", *COMMAND)  # of a gibibyte each
 
 
+@pytest.mark.long
 def test_where_the_system_has_no_more_threads_calls_are_busy_and_it_goes_on(tmp_path: Path) -> None:
     with spawned(tmp_path, "--demo") as raw:
         raw.handshake()
@@ -224,6 +231,7 @@ def test_where_the_system_has_no_more_threads_calls_are_busy_and_it_goes_on(tmp_
         assert [raw.ask("tools/call", each)["isError"] for each in asked] == [False] * len(asked)
 
 
+@pytest.mark.long
 def test_it_ends_with_the_input_where_the_system_has_no_more_threads(tmp_path: Path) -> None:
     with spawned(tmp_path, "--demo", command=_LARGE_STACKS) as raw:
         raw.handshake()
@@ -235,6 +243,7 @@ def test_it_ends_with_the_input_where_the_system_has_no_more_threads(tmp_path: P
 
 
 @pytest.mark.parametrize("arguments", [["--demo"], ["token", "list"]])
+@pytest.mark.long
 def test_a_start_for_which_the_system_has_no_threads_ends_with_a_sentence(tmp_path: Path, arguments: list[str]) -> None:
     limited = ("sh", "-c", 'ulimit -S -s 1048576 && ulimit -v 1048576 && exec "$@"', "sh", *COMMAND, *arguments)
     done = subprocess.run(limited, env={"HOME": str(tmp_path)}, input="", capture_output=True, text=True, check=False)
@@ -271,6 +280,7 @@ def numbers(lines: Iterable[bytes]) -> list[int]:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.long
 def test_a_log_that_nobody_reads_holds_up_nothing_and_says_later_what_it_lost(
     tmp_path: Path, unread: tuple[BinaryIO, int], *, blocking: bool
 ) -> None:
@@ -296,6 +306,7 @@ def test_a_log_that_nobody_reads_holds_up_nothing_and_says_later_what_it_lost(
 
 
 @pytest.mark.parametrize("sent", [None, signal.SIGTERM])
+@pytest.mark.long
 def test_it_ends_promptly_though_nobody_reads_its_log(
     tmp_path: Path, unread: tuple[BinaryIO, int], sent: signal.Signals | None
 ) -> None:
@@ -308,6 +319,7 @@ def test_it_ends_promptly_though_nobody_reads_its_log(
         assert raw.process.wait(5) == (128 + sent if sent else 0)
 
 
+@pytest.mark.long
 def test_a_log_that_cannot_be_written_for_a_while_goes_on_later(tmp_path: Path) -> None:
     call = {"name": "list_exports", "arguments": {"limit": 1}}
     with spawned(tmp_path, "--demo", log_level="INFO") as raw:
@@ -351,6 +363,7 @@ def test_end_of_input_ends_it_while_an_export_runs(tmp_path: Path, upstream: Ser
 
 
 @pytest.mark.parametrize("piped", [True, False], ids=["a pipe", "a plain file"])
+@pytest.mark.long
 def test_what_was_asked_before_the_end_of_the_input_is_answered(tmp_path: Path, *, piped: bool) -> None:
     numbers = [*range(20), "last"]
     asked = [{"jsonrpc": "2.0", "id": number, "method": "tools/list", "params": {"_meta": META}} for number in numbers]
@@ -363,6 +376,7 @@ def test_what_was_asked_before_the_end_of_the_input_is_answered(tmp_path: Path, 
     assert sorted(str(json.loads(line)["id"]) for line in done.stdout.splitlines()) == sorted(map(str, numbers))
 
 
+@pytest.mark.long
 def test_an_endless_file_holds_up_neither_an_answer_nor_the_end(tmp_path: Path) -> None:
     with (tmp_path / "asked").open("w+") as file:
         json.dump({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}, file)
@@ -376,6 +390,7 @@ def test_an_endless_file_holds_up_neither_an_answer_nor_the_end(tmp_path: Path) 
             assert process.wait(5) == 128 + signal.SIGTERM
 
 
+@pytest.mark.long
 def test_output_that_does_not_block_is_written_whole(tmp_path: Path) -> None:
     source, sink = os.pipe()
     fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 4096)
@@ -388,6 +403,7 @@ def test_output_that_does_not_block_is_written_whole(tmp_path: Path) -> None:
         ended(raw)
 
 
+@pytest.mark.long
 def test_a_client_that_closes_its_socket_without_reading_all_ends_it_cleanly(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     theirs.send(b"what is never read")
@@ -507,6 +523,7 @@ def most_resident(raw: Raw) -> int:
 
 
 @pytest.mark.parametrize("size", [1_100_000, 60_000_000])
+@pytest.mark.long
 def test_an_overlong_line_is_answered_and_costs_no_memory(tmp_path: Path, size: int) -> None:
     padding = b"x" * size
     with spawned(tmp_path, "--demo", lifetime=30) as raw:
@@ -525,6 +542,7 @@ def test_an_overlong_line_is_answered_and_costs_no_memory(tmp_path: Path, size: 
         assert most_resident(raw) - before < 16 << 20
 
 
+@pytest.mark.long
 def test_many_and_doubled_keys_are_answered_and_cost_little_memory(tmp_path: Path) -> None:
     many = ",".join(f'"k{number}":0' for number in range(70_000))
     doubled = '"limit":1,' * 90_000 + '"limit":2'
@@ -577,6 +595,7 @@ async def test_a_line_that_cannot_be_encoded_is_written_all_the_same() -> None:
         assert there.readline() == b"half a pair ?\n"
 
 
+@pytest.mark.long
 def test_what_else_prints_goes_to_stderr_and_what_else_reads_finds_nothing() -> None:
     code = (
         "import os, sys; from sourcegraph_analytics_mcp.cli.lines import standard_streams\n"
@@ -694,6 +713,7 @@ def test_nothing_but_messages_is_on_stdout(tmp_path: Path, more: dict[str, str])
         assert all(message["jsonrpc"] == "2.0" for message in told)
 
 
+@pytest.mark.long
 def test_a_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("sams_at_file.token\n")
@@ -722,6 +742,7 @@ def test_tokens_can_be_managed_from_a_terminal(tmp_path: Path) -> None:
     assert '"args"' in run("install", "cursor")
 
 
+@pytest.mark.long
 def test_the_walkthrough_shows_every_step_and_leaves_nothing(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "COLUMNS": "100", "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
     done = finished("demo", **environment)

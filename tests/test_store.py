@@ -67,6 +67,7 @@ async def test_a_file_in_place_of_the_data_directory_is_said_by_every_way_in(
 
 
 @pytest.mark.anyio
+@pytest.mark.long
 async def test_a_data_directory_that_cannot_be_looked_at_stops_no_start_and_is_said(
     make_settings: Make, upstream: Served, tmp_path: Path
 ) -> None:
@@ -153,6 +154,7 @@ async def test_a_list_that_cannot_be_read_is_a_failure_and_not_an_empty_one(sett
 
 
 @pytest.mark.anyio
+@pytest.mark.long
 async def test_a_table_of_recent_exports_that_is_cut_says_so(settings: Settings) -> None:
     store = prepared(settings.home)
     for count in range(50):
@@ -259,6 +261,7 @@ async def test_an_export_whose_moment_is_none_cannot_be_read_and_stops_no_start(
 
 
 @pytest.mark.anyio
+@pytest.mark.long
 async def test_an_old_export_that_cannot_be_removed_is_said_and_stops_nothing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,6 +471,7 @@ async def test_a_directory_that_all_users_share_is_refused_and_left_as_it_is(set
 
 
 @pytest.mark.anyio
+@pytest.mark.long
 async def test_nothing_is_open_to_others_at_any_moment_whatever_the_umask(make_settings: Make) -> None:
     seen: list[Path] = []
     settings: list[Settings] = []
@@ -624,6 +628,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> type[Turned]:
 
 
 @pytest.mark.anyio
+@pytest.mark.long
 async def test_an_export_of_a_clock_that_was_ahead_is_new_for_nobody_when_its_moment_comes(
     settings: Settings, clock: type[Turned]
 ) -> None:
@@ -923,6 +928,7 @@ def test_a_stage_without_a_lock_is_abandoned_after_a_minute(tmp_path: Path, monk
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("usable", [True, False])
+@pytest.mark.long
 async def test_what_is_too_old_has_gone_once_the_server_runs(settings: Settings, usable: bool) -> None:
     async with connected(settings) as client:
         old, new = [(await call(client, "export_csv", refresh=True))["export"]["id"] for _ in range(2)]
@@ -997,6 +1003,7 @@ def typed(settings: Settings, *arguments: str, columns: int = 80) -> str:
 
 
 @pytest.mark.anyio
+@pytest.mark.long
 async def test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut(settings: Settings) -> None:
     async with connected(settings) as client:
         export = (await call(client, "export_csv", granularity="by_user"))["export"]
@@ -1016,6 +1023,7 @@ async def test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut(settings
 
 
 @pytest.mark.anyio
+@pytest.mark.long
 async def test_the_demo_keeps_what_is_its_own_apart_from_what_is_real(settings: Settings) -> None:
     async with connected(settings) as client:
         real = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
@@ -1035,6 +1043,7 @@ async def test_the_demo_keeps_what_is_its_own_apart_from_what_is_real(settings: 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("chosen", ["one", "an instance", "all"])
+@pytest.mark.long
 async def test_what_is_deleted_at_the_terminal_has_gone_wherever_it_was(make_settings: Make, chosen: str) -> None:
     """Of every caller's directory, and of what dead processes were making, too."""
 

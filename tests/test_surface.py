@@ -711,6 +711,7 @@ async def test_what_is_no_resource_cannot_be_subscribed_to(settings: Settings, u
     assert raised.value.error.code == -32602
 
 
+@pytest.mark.long
 async def test_clients_that_have_gone_do_not_hold_up_those_who_stay(settings: Settings) -> None:
     server = AnalyticsServer(settings)
     for _ in range(70):  # more than are remembered
@@ -722,6 +723,7 @@ async def test_clients_that_have_gone_do_not_hold_up_those_who_stay(settings: Se
             await call(client, "export_csv", granularity="by_user", refresh=True)
 
 
+@pytest.mark.long
 async def test_the_catalogue_and_a_summary_tell_the_minutes_in_force(
     settings: Settings, make_settings: Callable[..., Settings], upstream: Served
 ) -> None:

@@ -126,6 +126,7 @@ def test_a_path_is_shown_as_it_is(
 
 
 @pytest.mark.parametrize("command", [["--version"], ["--demo", "token", "list"], ["--demo", "export", "list"]])
+@pytest.mark.long
 def test_output_that_nobody_reads_ends_a_command_as_shells_know_it(command: list[str], tmp_path: Path) -> None:
     reading, unread = os.pipe()
     os.close(reading)
@@ -273,6 +274,7 @@ def test_the_entry_starts_what_was_called_from_any_directory(line: str, command:
     assert (entry["command"], entry["args"]) == (str(tmp_path / command / "sourcegraph-analytics-mcp"), ["--demo"])
 
 
+@pytest.mark.long
 def test_the_entry_of_a_module_that_was_called_starts_this_installation(tmp_path: Path) -> None:
     installed(tmp_path / "other")
     done = as_a_shell_would(f"cd {shlex.quote(str(tmp_path))}; PATH=other:$PATH $IT install cursor", tmp_path)
@@ -342,6 +344,7 @@ def test_serve_is_what_it_does_without_a_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("cookie", "status"), [(DEMO_COOKIE, 0), ("two words", 2), ("shrt-sessn", 2)])
+@pytest.mark.long
 def test_login_takes_the_cookie_unseen_and_keeps_a_token(
     tmp_path: Path, upstream: Served, cookie: str, status: int
 ) -> None:
@@ -459,6 +462,7 @@ def test_a_terminal_of_another_encoding_is_shown_everything(
     assert last in done.stdout
 
 
+@pytest.mark.long
 def test_a_cookie_that_is_piped_in_is_taken_without_a_word(tmp_path: Path, upstream: Served) -> None:
     more = {
         "SRC_ANALYTICS_URL": upstream.url,
@@ -514,6 +518,7 @@ def interrupted(command: list[str], asked: bytes, environment: dict[str, str], w
     [(["login"], b"(hidden): "), (["--demo", "token", "revoke", ACTIVE], b"(n)"), (["doctor"], b"")],
     ids=["a secret", "yes or no", "nothing"],
 )
+@pytest.mark.long
 def test_an_interrupt_ends_a_command_without_a_traceback(command: list[str], asked: bytes, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environment = {

@@ -128,6 +128,7 @@ def test_ordinary_backslashes_stay(text: str) -> None:
 
 
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=4))
+@pytest.mark.long
 def test_a_table_of_anything_is_one_row_without_links(cells: list[str]) -> None:
     html = MarkdownIt("gfm-like", {"linkify": False}).render(table([str(n) for n in range(len(cells))], [cells]))
     assert html.count("<tr>") == 2

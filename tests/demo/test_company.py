@@ -148,6 +148,7 @@ def test_figures_do_not_contradict_each_other(small: Company) -> None:
             assert 0 <= float(row["Weighted CAR"] or 0) <= 1
 
 
+@pytest.mark.long
 def test_names_exercise_quoting_and_utf8(whole: Company) -> None:
     names = {person.username for person in whole.people}
     assert {row["Username"] for row in rows_of(whole, "by_user")} <= names
