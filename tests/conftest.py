@@ -26,9 +26,9 @@ _HOOKS = ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarnin
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: tests also wait, for processes and for what is meant to take too long."""
-    return (os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many as there are cores; one more for long tests, which wait for processes and for what takes too long."""
+    return (os.cpu_count() or 1) + (config.option.markexpr != "not long")
 
 
 @pytest.fixture(autouse=True)

@@ -241,6 +241,7 @@ async def failure(settings: Settings, asked: Call, outcome: Outcome) -> Analytic
 
 
 @pytest.mark.parametrize("asked", CALLS)
+@pytest.mark.long
 async def test_a_connection_that_fails_is_tried_as_often_as_the_table_says(make_settings: Make, asked: Call) -> None:
     connections = 0
 

@@ -202,6 +202,7 @@ def test_a_signal_ends_the_demo_with_all_that_it_made(tmp_path: Path, sent: sign
 
 @pytest.mark.parametrize("sent", SIGNALS)
 @pytest.mark.parametrize("command", [["doctor"], ["token", "list"]])
+@pytest.mark.long
 def test_a_signal_ends_a_command_that_waits_for_upstream(
     environment: dict[str, str], command: list[str], sent: signal.Signals
 ) -> None:

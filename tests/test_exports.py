@@ -455,6 +455,7 @@ async def test_a_refresh_that_runs_on_ends_with_its_own_export_and_the_next_is_a
 
 @pytest.mark.parametrize("ended", ["failed", "cancelled"])
 @pytest.mark.parametrize("tool", ["export_csv", "query_usage"])
+@pytest.mark.long
 async def test_a_refresh_that_came_to_nothing_is_over(make_settings: Make, tool: str, ended: str) -> None:
     """What another call has downloaded since is not new to who asks for new data later."""
     days = {"start_date": str(END - timedelta(days=120)), "end_date": str(END)}

@@ -219,6 +219,7 @@ def test_a_request_is_bounded(local: Served) -> None:
 
 @pytest.mark.parametrize("padding", [0, 70_000], ids=["small", "large"])
 @pytest.mark.parametrize("kind", ["a call", "an older call", "listen", "initialize", "initialize again", "get", "junk"])
+@pytest.mark.long
 def test_only_a_call_may_be_large(local: Served, kind: str, padding: int) -> None:
     """As the others open streams and sessions, for which much is kept for as long as they are there."""
     known = {"authorization": f"Bearer {local.credential}", "accept": "application/json, text/event-stream"}
@@ -286,6 +287,7 @@ def test_without_a_credential_nothing_is_answered_but_the_metadata(request: pyte
     [("", 403, 403), ("analytics:tokens", 403, 403), ("other", 403, 403), ("analytics:read", 200, 403),
      ("analytics:read analytics:tokens", 200, 200)],
 )  # fmt: skip
+@pytest.mark.long
 def test_each_tool_needs_its_scopes(issued: Served, scope: str, read: int, tokens: int) -> None:
     for tool in TOOLS:
         who = token(f"matrix {tool.name}", scope=scope)

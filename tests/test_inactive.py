@@ -616,6 +616,7 @@ async def test_the_lapsed_without_a_seat_free_none(make_settings: Make, tmp_path
 
 @pytest.mark.parametrize("masked", ["names", "pseudonyms"])
 @pytest.mark.parametrize("listed", ["", "\n", "Email\n"])
+@pytest.mark.long
 async def test_a_seat_list_of_nobody_is_said_to_be_empty(
     make_settings: Make, tmp_path: Path, listed: str, masked: str
 ) -> None:
@@ -753,6 +754,7 @@ def many(tmp_path: Path, lapsed: int, never: int) -> tuple[Rows, Path]:
 
 
 @pytest.mark.parametrize(("lapsed", "never", "shown"), [(30, 12, (10, 10)), (30, 3, (17, 3)), (4, 30, (4, 16))])
+@pytest.mark.long
 async def test_neither_the_lapsed_nor_seats_never_seen_crowd_out_the_other(
     make_settings: Make, tmp_path: Path, lapsed: int, never: int, shown: tuple[int, int]
 ) -> None:

@@ -162,6 +162,7 @@ async def _both(queried: tuple[Client, str, Path], sql: str, limit: int = 200) -
         ("repeat('x', 501)", "xxx"),
     ],
 )
+@pytest.mark.long
 async def test_a_cell_that_is_cut_is_cut_alike_in_text_and_data_and_said(
     queried: tuple[Client, str, Path], value: str, begins: str
 ) -> None:
@@ -220,6 +221,7 @@ _LONG_TYPE = f"(SELECT CASE WHEN false THEN {{'{_SLASHES}': 1}} END AS t FROM ra
         (f"SELECT {_LONG_NAMES} FROM {_LONG_TYPE}", 60),
     ],
 )
+@pytest.mark.long
 async def test_nothing_makes_an_answer_longer_than_it_may_be(
     queried: tuple[Client, str, Path], sql: str, few: int
 ) -> None:

@@ -363,6 +363,7 @@ async def test_people_of_long_ranges_are_called_alike_whatever_is_kept(
     ("people", "listed", "said"),
     [((BO,), "ann@example.com", True), ((BO, CY), "2", True), ((BO,), "2", False), ((ANN, BO), "2", False)],
 )
+@pytest.mark.long
 async def test_teams_of_data_that_name_nobody_are_said_to_be_unknown(
     people: tuple[Person, ...], listed: str, said: bool, make_settings: Make, tmp_path: Path
 ) -> None:
@@ -1465,6 +1466,7 @@ async def test_rows_whose_day_cannot_be_read_are_said_with_every_figure(make_set
         ("2026-02-12", "2026-02-28", 0, "before 2026-02-12 or after 2026-02-28"),
     ],
 )
+@pytest.mark.long
 async def test_a_summary_and_a_question_about_the_same_days_agree(
     make_settings: Make, granularity: str, start: str | None, end: str | None, searches: int, said: str
 ) -> None:
@@ -1675,6 +1677,7 @@ async def test_what_is_dated_after_today_is_in_no_figure_of_a_summary(
     [(10_000, 1, "Over 99%"), (99, 1, "99%"), (1, 99, "1%"), (1, 10_000, "Less than 1%"), (5, -5, "Some"),
      (5, -2, "Some"), (-1, 5, "Some")],
 )  # fmt: skip
+@pytest.mark.long
 async def test_the_share_without_a_language_is_never_rounded_to_all_or_nothing(
     make_settings: Make, tmp_path: Path, blank: int, told: int, share: str
 ) -> None:

@@ -663,6 +663,7 @@ def test_a_client_that_stops_reading_does_not_keep_it_alive(tmp_path: Path) -> N
     [("URL", "http://evil.example"), ("RETENTION_DAYS", "soon"), ("DEMOO", "1"), ("ACCESS_TOKEN", "a token of words"),
      ("INSTANCE", "https://x/y"), ("LOG_LEVEL", "LOUD"), ("CAS_COOKIE", "a cookie of\ntwo lines")],
 )  # fmt: skip
+@pytest.mark.long
 def test_a_wrong_setting_stops_the_start_with_one_sentence(tmp_path: Path, variable: str, value: str) -> None:
     environment = {"HOME": str(tmp_path), f"SRC_ANALYTICS_{variable}": value}
     ended = subprocess.run(COMMAND, env=environment, capture_output=True, timeout=20, check=False)

@@ -102,6 +102,7 @@ def test_a_person_is_told_of_commands_and_flags_instead_of_tools_and_arguments(
 
 
 @pytest.mark.parametrize("name", ["create_token", "[ci] create_token job"])
+@pytest.mark.long
 def test_the_name_of_a_token_is_shown_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--demo", "token", "create", "--name", name]) == 0
     assert re.search(rf"name +{re.escape(name)}$", capsys.readouterr().out, re.MULTILINE)

@@ -212,6 +212,7 @@ async def test_a_token_that_has_expired_is_said_to_have(make_settings: Make, ups
         ("check_connection", {}),
     ],
 )
+@pytest.mark.long
 async def test_a_token_that_is_rotated_elsewhere_is_used_by_a_server_that_runs(
     tool: str, arguments: dict[str, Any], make_settings: Make, upstream: Served
 ) -> None:

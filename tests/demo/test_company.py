@@ -159,6 +159,7 @@ def test_names_exercise_quoting_and_utf8(whole: Company) -> None:
         assert len(unique) == len(whole.people) + (len(whole.unused_seats) if "@" in next(iter(unique)) else 0)
 
 
+@pytest.mark.long
 def test_size_and_sparseness_are_those_of_a_real_export(whole: Company) -> None:
     assert 80_000 <= len(whole.activities) <= 130_000
     cells = [count for row in whole.activities for count in row.counts]
