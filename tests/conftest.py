@@ -28,7 +28,8 @@ _HOOKS = ((sys, "excepthook"), (threading, "excepthook"), (warnings, "showwarnin
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """As many as there are cores; one more for long tests, which wait for processes and for what takes too long."""
-    return (os.cpu_count() or 1) + (config.option.markexpr != "not long")
+    some_are_long = bool(config.option.markexpr != "not long")
+    return (os.cpu_count() or 1) + some_are_long
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 """The direction of imports, and who may touch what."""
 
 import ast
+import gc
+from functools import cache
 from pathlib import Path
 
 import sourcegraph_analytics_mcp
@@ -40,8 +42,13 @@ ONLY_IN = {
 }
 
 
+@cache
 def modules() -> list[tuple[str, ast.Module]]:
-    found = [(str(path.relative_to(PACKAGE)), ast.parse(path.read_text())) for path in PACKAGE.rglob("*.py")]
+    gc.disable()  # what it finds may be told with a traceback, for which Python parses: it cannot do so within itself
+    try:
+        found = [(str(path.relative_to(PACKAGE)), ast.parse(path.read_text())) for path in PACKAGE.rglob("*.py")]
+    finally:
+        gc.enable()
     return [(name, tree) for name, tree in found if not name.startswith("prompts")]
 
 
