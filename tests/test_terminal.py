@@ -317,6 +317,17 @@ def test_a_table_breaks_no_name_or_day_whatever_a_letter_takes() -> None:
         assert [word for word in words if word not in shown.getvalue()] == [], width
 
 
+def test_a_table_breaks_no_name_or_day_whatever_is_beside_it() -> None:
+    """However many words the other cells have, and whichever of them are long."""
+    names = ["2026-11-26", "ann@example.com", "exp-62e991a778cd"]
+    for width in range(40, 120):
+        shown = io.StringIO()
+        console = Terminal(file=shown, width=width, force_terminal=True, color_system=None)
+        rows = [[names[2], "a b c d e f g h i j k l m n o p", "a b", names[0], "x y z " * 3, names[1]]]
+        show(console, table(["id", "note", "Name of it", "day", "Name of it", "e-mail"], rows))
+        assert [name for name in names if name not in shown.getvalue()] == [], width
+
+
 def test_the_help_names_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run(["--help"])

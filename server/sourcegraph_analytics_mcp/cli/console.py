@@ -38,10 +38,28 @@ class _WholeTable(TableElement):
                 column.overflow = "fold"
             for first in table.columns[:1]:
                 first.no_wrap = True
-            if sum(map(_narrowest, table.columns)) <= options.max_width:
-                yield table
-            else:
+            widths = _widths(table, options.max_width - _BETWEEN * len(table.columns))
+            if widths is None:
                 yield from _blocks(table)
+                continue
+            for column, width in zip(table.columns, widths, strict=True):
+                column.width = width
+            yield table
+
+
+def _widths(table: Table, room: int) -> list[int] | None:
+    """How wide each column's texts may be, together within the room; None where a word of one has none.
+
+    rich takes from each by how wide it is, whatever its words.
+    """
+    least = list(map(_narrowest, table.columns))
+    widths = [max((text.cell_len for text in _texts(column)), default=0) for column in table.columns]
+    if sum(least) > room:
+        return None
+    for _ in range(sum(widths) - room):
+        spare = [width - narrow for width, narrow in zip(widths, least, strict=True)]
+        widths[spare.index(max(spare))] -= 1
+    return widths
 
 
 def _texts(column: Column) -> Iterator[Text]:
@@ -51,10 +69,10 @@ def _texts(column: Column) -> Iterator[Text]:
 
 
 def _narrowest(column: Column) -> int:
-    """How many columns of the terminal it needs."""
+    """How many columns of the terminal its texts need."""
     words = [cell_len(word) for text in _texts(column) for word in text.plain.split()]
     longest = max(words, default=0)
-    return (longest if column.no_wrap else min(longest, _LONG)) + _BETWEEN
+    return longest if column.no_wrap else min(longest, _LONG)
 
 
 def _blocks(table: Table) -> Iterator[Text]:
