@@ -8,6 +8,7 @@ import socket
 import subprocess
 import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -312,3 +313,33 @@ def test_a_command_that_was_started_to_outlive_a_signal_does(environment: dict[s
             process.send_signal(signal.SIGHUP)
             process.send_signal(signal.SIGTERM)
             assert process.wait(5) == 128 + signal.SIGTERM
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [(["--demo", "token", "list"], signal.SIGTERM), (["--demo", "doctor"], signal.SIGINT), (["demo"], signal.SIGHUP)],
+)
+def test_a_signal_ends_a_command_whose_output_nobody_reads(
+    arguments: list[str], number: signal.Signals, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """It comes while the loop writes, and so cannot hear."""
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with suppress(BlockingIOError):
+        while os.write(full, b"x"):
+            pass
+    os.set_blocking(full, True)
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], env={**environment, "TMPDIR": str(tmp_path)}, stdin=subprocess.DEVNULL, stdout=full
+    )
+    os.close(full)
+    written_by = Path(f"/proc/{process.pid}/wchan")
+    patience = time.monotonic() + 60
+    while "pipe_write" not in written_by.read_text():
+        assert process.poll() is None
+        assert time.monotonic() < patience
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    os.close(unread)
+    assert list(tmp_path.glob("sourcegraph-analytics-demo-*")) == []

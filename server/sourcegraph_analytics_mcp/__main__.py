@@ -10,7 +10,7 @@ import sys
 def main() -> None:
     """Run the command line; without arguments, serve stdio."""
     gc.disable()
-    from sourcegraph_analytics_mcp.cli.leaving import end_at_once
+    from sourcegraph_analytics_mcp.cli.signals import end_at_once
 
     end_at_once()
     from sourcegraph_analytics_mcp.cli.main import run

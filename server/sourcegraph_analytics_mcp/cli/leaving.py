@@ -11,9 +11,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
+from .signals import signals
+
 T = TypeVar("T")
 _PUT_AWAY_WITHIN = 3.0  # seconds
 _APP = "sourcegraph_analytics_mcp.surface.app"
+_leaving = False  # which takes its time, too
 
 
 class Interrupted(KeyboardInterrupt):
@@ -26,18 +29,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
-
-
-def signals() -> tuple[signal.Signals, ...]:
-    """Those that end this process, but for those that whoever started it has said to ignore (`nohup`, `&`)."""
-    every = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    return tuple(number for number in every if signal.getsignal(number) != signal.SIG_IGN)
-
-
-def end_at_once() -> None:
-    """Have signals end this process on the spot while nothing is under way; some imports make errors of exceptions."""
-    for number in signals():
-        signal.signal(number, lambda sent, _: os._exit(128 + sent))
 
 
 @contextmanager
@@ -81,18 +72,20 @@ async def in_order(
     import anyio
 
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in signals()}
+    before = {number: signal.getsignal(number) for number in (*signals(), signal.SIGALRM)}
     heard: list[int] = []
 
-    def hear(number: int) -> None:
+    def hear(number: int, _: object) -> None:
+        """In the midst of whatever runs, were it a write that nobody reads, which would keep the loop from hearing."""
         if not heard:
-            loop.call_later(within, lambda: leave(number, dies=dies))
+            signal.signal(signal.SIGALRM, lambda *_: leave(number, dies=dies))
+            signal.setitimer(signal.ITIMER_REAL, within)
         heard.append(number)
-        stop(number) if stop else scope.cancel()
 
     with anyio.CancelScope() as scope:
-        for number in before:
-            loop.add_signal_handler(number, hear, number)
+        for number in signals():
+            loop.add_signal_handler(number, stop or (lambda _: scope.cancel()), number)
+            signal.signal(number, hear)
         try:
             return await work()
         finally:
@@ -101,6 +94,8 @@ async def in_order(
             for number, handler in before.items():
                 loop.remove_signal_handler(number)
                 signal.signal(number, handler)
+            if heard:  # right then
+                leave(heard[0], dies=dies)
     raise AssertionError("nothing but a signal cuts it off")
 
 
@@ -110,8 +105,11 @@ def leave(number: int, *, dies: bool = False) -> NoReturn:
     Args:
         dies: of SIGTERM itself, which those who manage services take for an end in order, and no status for one.
     """
+    global _leaving
     try:
-        _put_away()
+        if not _leaving:
+            _leaving = True
+            _put_away()
     finally:  # whatever went wrong
         if dies and number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
