@@ -34,6 +34,14 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def comes_to_wait(process: "Command | subprocess.Popen[bytes]", *within: str) -> None:
+    """Wait until its main thread waits within such a function of the system."""
+    waits, patience = Path(f"/proc/{process.pid}/wchan"), time.monotonic() + 60
+    while not any(name in waits.read_text() for name in within):
+        assert process.poll() is None
+        assert time.monotonic() < patience
+
+
 class Serving:
     """A server over HTTP, once it listens, and its log."""
 
@@ -180,6 +188,7 @@ def test_no_end_waits_for_a_keyring_that_is_only_asked(
     hanging = {"PYTHON_KEYRING_BACKEND": "support.keyring_backend.Hanging", "ASKED": str(tmp_path / "asked")}
     process = Command(["token", "reveal", token["id"]], environment | hanging)
     (tmp_path / "asked").read_text()  # when it is asked
+    comes_to_wait(process, "poll", "futex")
     process.send_signal(sent)
     assert process.wait(5) == 128 + sent
 
@@ -334,11 +343,7 @@ def test_a_signal_ends_a_command_whose_output_nobody_reads(
         [*COMMAND, *arguments], env={**environment, "TMPDIR": str(tmp_path)}, stdin=subprocess.DEVNULL, stdout=full
     )
     os.close(full)
-    written_by = Path(f"/proc/{process.pid}/wchan")
-    patience = time.monotonic() + 60
-    while "pipe_write" not in written_by.read_text():
-        assert process.poll() is None
-        assert time.monotonic() < patience
+    comes_to_wait(process, "pipe_write")
     process.send_signal(number)
     assert process.wait(20) == 128 + number
     os.close(unread)

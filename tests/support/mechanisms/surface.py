@@ -245,7 +245,7 @@ SURFACE = (
     Switch("where no file can be opened it is busy", "files.py", "if (busy := used_up(error)) is not None:",
            "if (busy := None) is not None:", "test_engine.py::test_a_call_for_which_no_file_can_be_opened_is_busy"),
     Switch("signals clean up", "cli/leaving.py", "            loop.add_signal_handler(number, stop or",
-           "            print(number, stop or", f"{_STDIO}test_a_signal_ends_it_cleanly"),
+           "            print(number, stop or", "test_ends.py::test_streams_end_with_the_server_and_no_error"),
     Switch("an export with endless headers is listed", "surface/tools/exports.py",
            "if entries and not count:", "if False:",
            "test_bounds.py::test_an_export_whose_headers_fill_an_answer_is_listed_without_them"),
