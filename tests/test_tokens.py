@@ -832,8 +832,8 @@ async def test_the_systems_keyring_is_preferred(make_settings: Make, upstream: S
     assert MemoryKeyring.kept == {}
 
 
-KILLED_IN_CREATE = """
-import anyio, os, sys
+KILLED_IN_A_CALL = """
+import anyio, json, os, sys
 from sourcegraph_analytics_mcp.access import tokens
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import call as call_module
@@ -842,7 +842,7 @@ from mcp import Client
 
 async def main():
     async with Client(AnalyticsServer(Settings.from_env(os.environ))) as client:
-        await client.call_tool("create_token", {"display_name": "nightly"})
+        await client.call_tool(sys.argv[1], json.loads(sys.argv[2]))
 
 anyio.run(main)
 """
@@ -876,19 +876,24 @@ class Desk:
         await exchange.answer(json.dumps({"tokens": self.tokens}).encode(), content_type="application/json")
 
 
-async def killed_in_create(settings: Settings, until: anyio.Event, **more: str) -> None:
-    """Let a process ask for a token, and kill it at a moment of that, such as when it cannot have kept the secret."""
+async def killed_in(tool: str, arguments: dict[str, Any], settings: Settings, until: anyio.Event, **more: str) -> None:
+    """Let a process call a tool, and kill it at a moment of that."""
     environment = more | {
         "SRC_ANALYTICS_URL": settings.url,
         "SRC_ANALYTICS_CAS_COOKIE": DEMO_COOKIE,
         "SRC_ANALYTICS_DATA_DIR": str(settings.home),
         "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
     }
-    process = await anyio.open_process([sys.executable, "-c", KILLED_IN_CREATE], env=environment)
+    command = [sys.executable, "-c", KILLED_IN_A_CALL, tool, json.dumps(arguments)]
+    process = await anyio.open_process(command, env=environment)
     with anyio.fail_after(30):
         await until.wait()
     process.kill()
     await process.wait()
+
+
+# At a moment such as when the secret cannot have been kept.
+killed_in_create = partial(killed_in, "create_token", {"display_name": "nightly"})
 
 
 def aged(settings: Settings, minutes: int = 3) -> None:
@@ -1045,6 +1050,136 @@ async def test_a_create_that_another_server_has_under_way_is_left_alone(make_set
     assert [token["is_expired"] for token in listed["tokens"]] == [False]
     assert "DELETE" not in desk.calls
     assert made[0]["token"]["id"] == "new-0"
+
+
+class Issuing(Desk):
+    """One that says the secrets, notes what is used, and while `cut` revokes without a word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.silent = False
+        self.cut = False
+        self.revoked = anyio.Event()
+        self.used: list[str] = []
+        self.next_page = ""
+
+    async def answer(self, exchange: Exchange) -> None:
+        if exchange.target.startswith("/api/credits"):
+            self.used.append(exchange.headers["authorization"].removeprefix("Bearer sams_at_secret-of-"))
+            await exchange.answer(b"{}", content_type="application/json")
+        elif exchange.method == "POST":
+            await super().answer(exchange)
+            token = self.tokens[-1] | {"secret": f"sams_at_secret-of-{self.tokens[-1]['id']}"}
+            await exchange.answer(json.dumps(token).encode(), "201 Created", "application/json")
+        elif exchange.method == "DELETE" and self.cut:
+            self.end(exchange.target.rpartition("/")[2])
+            self.revoked.set()
+            await anyio.sleep_forever()
+        elif exchange.method == "GET" and self.next_page:
+            every = {"tokens": self.tokens, "nextPage": self.next_page}
+            await exchange.answer(json.dumps(every).encode(), content_type="application/json")
+        else:
+            await super().answer(exchange)
+
+    def end(self, token_id: str) -> None:
+        for token in self.tokens:
+            token["isExpired"] |= token["id"] == token_id
+
+
+def _kept(settings: Settings) -> list[str]:
+    """The ids of the tokens that are kept; as many secrets are."""
+    ids = [token["id"] for token in json.loads((settings.home / "tokens.json").read_text())]
+    assert len(list((settings.home / "secrets").iterdir())) == len(ids)
+    return ids
+
+
+def _forgotten(token_id: str) -> list[str]:
+    return [f"Token {token_id} is revoked, and its secret was still kept here; it was removed."]
+
+
+@pytest.mark.long
+async def test_a_revoke_that_a_crash_cut_off_is_put_right_at_the_next_call(make_settings: Make) -> None:
+    desk = Issuing()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url, access_token="")
+        async with connected(settings) as client:
+            for name in ("older", "newer"):
+                await call(client, "create_token", display_name=name)
+        desk.cut = True
+        await killed_in("revoke_token", {"token_id": "new-1", "confirm": True}, settings, desk.revoked)
+        before = _kept(settings)
+        async with connected(settings) as client:
+            first = await call(client, "list_tokens")
+            assert await told(client) == []
+            await call(client, "get_credits")
+    assert (before, _kept(settings)) == (["new-0", "new-1"], ["new-0"])
+    assert first["notes"] == _forgotten("new-1")
+    assert [token["in_use"] for token in first["tokens"]] == [True, False]
+    assert desk.used[-1] == "new-0"
+    assert desk.calls.count("DELETE") == 0  # what was cut off is not asked again; the list proves it
+
+
+@pytest.mark.parametrize("tool", ["list_tokens", "create_token"])
+async def test_a_token_that_is_listed_as_revoked_is_kept_and_used_no_more(make_settings: Make, tool: str) -> None:
+    desk = Issuing()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url, access_token="")
+        async with connected(settings) as client:
+            for name in ("older", "newer"):
+                await call(client, "create_token", display_name=name)
+            await call(client, "get_credits")
+            used = desk.used[-1]
+            desk.end("new-1")
+            answer = await call(client, tool)
+            await call(client, "get_credits")
+    left = ["new-0", "new-2"] if tool == "create_token" else ["new-0"]
+    assert answer["notes"] == _forgotten("new-1")
+    assert _kept(settings) == left
+    assert [used, desk.used[-1]] == ["new-1", left[-1]]
+
+
+async def test_a_token_that_another_process_has_forgotten_is_used_no_more_once_it_is_listed_as_revoked(
+    make_settings: Make,
+) -> None:
+    desk = Issuing()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url, access_token="")
+        async with connected(settings) as client, connected(settings) as other:
+            for name in ("older", "newer"):
+                await call(client, "create_token", display_name=name)
+            await call(other, "revoke_token", token_id="new-1", confirm=True)
+            listed = await call(client, "list_tokens")
+            await call(client, "get_credits")
+    assert listed["notes"] == []
+    assert [token["in_use"] for token in listed["tokens"]] == [True, False]
+    assert desk.used[-1] == "new-0"
+
+
+@pytest.mark.parametrize("why", ["read-only", "a part", "not listed", "in its time", "of another upstream"])
+async def test_a_token_stays_kept_where_nothing_proves_its_end_or_nothing_may_be_changed(
+    make_settings: Make, why: str
+) -> None:
+    desk, elsewhere = Issuing(), Desk()
+    async with scripted_upstream(desk.answer) as fake, scripted_upstream(elsewhere.answer) as another:
+        settings = make_settings(fake.url, access_token="")
+        async with connected(settings) as client:
+            await call(client, "create_token")
+        elsewhere.tokens = [desk.tokens[0] | {"isExpired": True}]
+        if why != "of another upstream":
+            desk.end("new-0")
+        if why == "a part":
+            desk.next_page = "2"
+        elif why == "not listed":
+            desk.tokens.clear()
+        elif why == "in its time":
+            index = settings.home / "tokens.json"
+            (kept,) = json.loads(index.read_text())
+            index.write_text(json.dumps([kept | {"expires_at": "2026-01-02T03:04:00Z"}]))
+        url = another.url if why == "of another upstream" else fake.url
+        async with connected(make_settings(url, access_token="", read_only=why == "read-only")) as client:
+            notes = [note for note in await told(client) if "only a part" not in note]
+    assert notes == []
+    assert _kept(settings) == ["new-0"]
 
 
 async def test_a_token_is_kept_for_its_upstream_and_goes_to_no_other(make_settings: Make, upstream: Served) -> None:

@@ -5,20 +5,19 @@ listed again, and a token that must be ours and whose secret nobody has is revok
 process that died in between, the next time that tokens are asked for.
 """
 
-import logging
 import math
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NoReturn
 
 import anyio
 from pydantic import SecretStr
 
-from ..disk import in_thread, surely
+from ..disk import in_thread
 from ..errors import AnalyticsError
 from ..files import disk_error
 from ..settings import Settings, header_safe
@@ -26,11 +25,11 @@ from ..upstream.analytics import Analytics
 from ..upstream.models import NewToken, Token, TokenList, TokenRequest
 from ..upstream.policy import Failed, Outcome
 from .credentials import Configured
+from .forgetting import Forgetting, Left
 from .journal import Journal, Unsettled
 from .search import Search, called, ids_of, told
 from .secret_store import Place, SecretStore, StoredToken, changed
 
-_log = logging.getLogger(__name__)
 _LOST: tuple[Outcome, ...] = (  # a token may exist
     "silent", "late", "broken", "misread", "redirect", "conflict", "busy", "failing", "gateway", "odd", "too_large",
 )  # fmt: skip
@@ -38,16 +37,20 @@ _DECLINED: tuple[Outcome, ...] = ("redirect", "conflict")  # one should not, so 
 _MOST_CREATES = 3  # an hour
 _LIVE = "Treat it as live: check list_tokens in a minute and revoke it again, or on the page /access-tokens."
 _CLOCK_SKEW = timedelta(minutes=5)
-Left = Literal["secret", "entry"]
 _LIST_LAG = timedelta(minutes=1)  # a list that is younger proves no absence
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A token that is stored and in use."""
+    """A token that is stored and in use.
+
+    Args:
+        notes: what was put right before, in sentences.
+    """
 
     token: NewToken
     stored: StoredToken
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class TokenDesk:
         self._analytics = analytics
         self._credentials = credentials
         self._store = store
-        self._operators = operators
+        self._forgetting = Forgetting(credentials, operators)
         self._pauses = tuple(settings.retry_base_delay * factor for factor in (0, 4, 6))  # 0, 2 and 5 s in all
         self._instance = settings.instance
         self._journal = Journal(settings.home / "creates", settings.url)
@@ -114,6 +117,10 @@ class TokenDesk:
             raise disk_error(error) from None
         return [await self._settle(entry) for entry in left]
 
+    async def tidied(self, every: TokenList) -> list[str]:
+        """Put right what a crash left of a revoke: forget what a list shows as revoked; what was done, in sentences."""
+        return await self._forgetting.revoked(every) if not self._read_only else []
+
     async def create(self, display_name: str | None, expires_at: datetime | None) -> Created:
         """Make a token, keep its secret and use it from now on.
 
@@ -123,10 +130,13 @@ class TokenDesk:
         """
         with self._one_of_few(display_name):
             place = await in_thread(self._store.probe)
-            before = frozenset(token.id for token in (await self.listed()).tokens)
+            every = await self.listed()
+            before = frozenset(token.id for token in every.tokens)
+            notes = await self.tidied(every)
         try:
             with self._journal.entry(display_name, datetime.now(UTC), before) as entry:
-                return await self._post(TokenRequest(display_name=display_name, expires_at=expires_at), entry, place)
+                made = await self._post(TokenRequest(display_name=display_name, expires_at=expires_at), entry, place)
+                return replace(made, notes=tuple(notes))
         except OSError as error:
             raise disk_error(error) from None
 
@@ -189,7 +199,7 @@ class TokenDesk:
         if listed is None:
             raise AnalyticsError("not_found", "There is no token with that id.", "list_tokens shows those there are.")
         if listed.is_expired:
-            return Revoked("already_expired", await self._forget(token_id))
+            return Revoked("already_expired", await self._forgetting.token(token_id))
         return Revoked("revoked", await self._revoke_and_verify(token_id))
 
     async def _keep(self, token: NewToken, asked_for: str | None, place: Place) -> Created:
@@ -203,7 +213,7 @@ class TokenDesk:
 
     async def _undo(self, token: NewToken, asked_for: str | None, error: AnalyticsError) -> NoReturn:
         """Leave nothing of a token that cannot be used; where that cannot be proved, say so, and try again later."""
-        await self._forget(token.id)
+        await self._forgetting.token(token.id)
         try:
             await self._revoke_and_verify(token.id)
         except AnalyticsError as failed:
@@ -287,7 +297,7 @@ class TokenDesk:
             what = f"The tokens cannot be listed ({error.code}), so nothing shows that token {token_id} is revoked."
         else:
             if state == "expired":
-                return await self._forget(token_id)
+                return await self._forgetting.token(token_id)
             if state == "absent" and failure is not None and failure.code == "unsupported":
                 what = f"Token {token_id} is not listed any more, and upstream finds nothing to revoke."
                 raise AnalyticsError("not_found", what, "list_tokens shows those there are.")
@@ -304,17 +314,6 @@ class TokenDesk:
             if state is not None and state.is_expired:
                 return "expired"
         return "absent" if state is None and every.whole else "live"
-
-    async def _forget(self, token_id: str) -> Left | None:
-        """Stop using a token and remove what is kept of it; what could not be removed."""
-        self._credentials.forget(token_id)
-        try:
-            places = await surely(self._operators.places, token_id)
-            gone = await changed(places, self._operators.forget, token_id)
-        except (AnalyticsError, OSError) as error:
-            _log.warning("The entry of a revoked token stays in the index: %s", type(error).__name__)
-            return "secret" if isinstance(error, AnalyticsError) and error.code == "busy" else "entry"
-        return None if gone else "secret"
 
 
 def _nothing_done(failed: Failed) -> bool:

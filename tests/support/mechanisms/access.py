@@ -14,6 +14,10 @@ _JOURNAL = f"{_TOKENS}test_a_crash_between_the_create_and_the_store_is_put_right
 _LOST = f"{_TOKENS}test_a_create_whose_answer_is_lost_revokes_the_orphan"
 _FULL = f"{_TOKENS}test_a_disk_that_fills_up_under_a_second_token_leaves_the_first_one_whole"
 _ONLY = f"{_TOKENS}test_one_token_that_need_not_be_what_a_crash_left_is_not_revoked"
+_CUT_OFF = f"{_TOKENS}test_a_revoke_that_a_crash_cut_off_is_put_right_at_the_next_call"
+_REVOKED = f"{_TOKENS}test_a_token_that_is_listed_as_revoked_is_kept_and_used_no_more"
+_ELSEWHERE = f"{_TOKENS}test_a_token_that_another_process_has_forgotten_is_used_no_more_once_it_is_listed_as_revoked"
+_STAYS = f"{_TOKENS}test_a_token_stays_kept_where_nothing_proves_its_end_or_nothing_may_be_changed"
 _PART = f"{_TOKENS}test_nothing_is_concluded_from_a_part_of_the_list"
 _OTHERS = f"{_TOKENS}test_a_token_that_another_server_made_is_not_taken_for_what_a_lost_create_left"
 _CLOCK = f"{_TOKENS}test_a_lost_token_is_named_though_our_clock_is_wrong"
@@ -40,7 +44,7 @@ _GUARDS = (
            f"{_KEYS}"),
     Switch("nor where a token is forgotten", "access/secret_store.py",
            "return frozenset(t.place for", "return frozenset() and frozenset(t.place for", _KEYS),
-    Switch("a secret that no thread could remove is said", "access/tokens.py",
+    Switch("a secret that no thread could remove is said", "access/forgetting.py",
            'return "secret" if isinstance(error, AnalyticsError) and error.code == "busy" else "entry"',
            'return "entry"', _KEYS),
     Switch("a lost token is looked for without a thread", "access/search.py",
@@ -197,8 +201,9 @@ _GUARDS = (
     Switch("the index is locked once before anything is posted", "access/secret_store.py",
            "with self._locked():\n                pass", "pass",
            f"{_TOKENS}test_a_store_that_another_process_holds_for_long_is_busy_before_anything_is_posted"),
-    Switch("a revoke is done though its entry stays", "access/tokens.py", "except (AnalyticsError, OSError) as error:",
-           "except ZeroDivisionError as error:", f"{_TOKENS}test_a_revoke_is_done_though_its_entry_cannot_be_removed"),
+    Switch("a revoke is done though its entry stays", "access/forgetting.py",
+           "except (AnalyticsError, OSError) as error:", "except ZeroDivisionError as error:",
+           f"{_TOKENS}test_a_revoke_is_done_though_its_entry_cannot_be_removed"),
     Switch("what has gone from the list is not unverified", "access/tokens.py",
            'if state == "absent" and failure is not None', "if False and failure is not None",
            f"{_TOKENS}test_a_token_that_has_gone_from_the_list_meanwhile_is_not_listed"),
@@ -224,6 +229,18 @@ _GUARDS = (
            f"{_TOKENS}test_only_the_list_decides_whether_a_revoke_worked"),
     Switch("a create is in the journal", "access/tokens.py",
            "return [await self._settle(entry) for entry in left]", "return []", _JOURNAL),
+    Switch("a revoke that was cut off is put right by a list", "surface/tools/tokens.py",
+           "notes = [*notes, *await app.tokens.tidied(listed)]", "pass", f"{_CUT_OFF} {_REVOKED}"),
+    Switch("and by a create", "access/tokens.py", "notes = await self.tidied(every)", "notes: list[str] = []",
+           _REVOKED),
+    Switch("which says so", "surface/tools/tokens.py", "notes = [*notes, *created.notes]", "pass", _REVOKED),
+    Switch("what is revoked is used no more", "access/forgetting.py",
+           "self._credentials.forget(token_id)  # also", "pass  # also", _ELSEWHERE),
+    Switch("a part of the list makes nothing forgotten", "access/forgetting.py", " if every.whole else []", "", _STAYS),
+    Switch("read-only nothing is forgotten", "access/tokens.py", " if not self._read_only else []", "", _STAYS),
+    Switch("what has expired in its time is known as that", "access/forgetting.py", " if token.live)", ")", _STAYS),
+    Switch("a token that is not listed is kept", "access/forgetting.py",
+           "if token.is_expired] if", "] + list(self._live() - {token.id for token in every.tokens}) if", _STAYS),
     Switch("read_only settles nothing", "access/tokens.py", "[] if self._read_only else ", "",
            f"{_TOKENS}test_what_a_crash_left_is_not_touched_where_nothing_may_be_changed"),
     Switch("what nobody could know stays in the journal", "access/journal.py",

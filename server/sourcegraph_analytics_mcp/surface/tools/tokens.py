@@ -79,6 +79,7 @@ async def create_token(app: App, arguments: CreateTokenArguments, call: Call) ->
     unless the operator set SRC_ANALYTICS_ACCESS_TOKEN or its _FILE: that one stays in use."""
     notes = await app.tokens.settled()
     created = await app.tokens.create(arguments.display_name, _expiry(arguments))
+    notes = [*notes, *created.notes]
     token = created.token
     name = _name(app, token.display_name, arguments.display_name)
     if name != token.display_name:
@@ -153,6 +154,7 @@ async def list_tokens(app: App, arguments: ListTokensArguments, call: Call) -> R
     """List the signed-in user's access tokens; expired and revoked look alike upstream. Secrets are never listed."""
     notes = await app.tokens.settled()
     listed = await app.tokens.listed()
+    notes = [*notes, *await app.tokens.tidied(listed)]
     every = listed.tokens
     if not listed.whole:
         notes = [*notes, "Upstream lists only a part of the tokens here (it names a next page); the counts are of it."]
