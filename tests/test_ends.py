@@ -289,6 +289,66 @@ def test_streams_end_with_the_server_and_no_error(
 
 
 @pytest.mark.parametrize("form", [Serving.modern, Serving.older])
+@pytest.mark.parametrize("sent", SIGNALS)
+@pytest.mark.long
+def test_a_call_that_is_answered_soon_is_though_the_server_ends(
+    environment: dict[str, str], form: Callable[[Serving, str, dict[str, Any]], Any], sent: signal.Signals
+) -> None:
+    """And though streams without an end of their own end at once."""
+    with socket.create_server(("127.0.0.1", 0)) as late:
+        server = Serving(environment | {"SRC_ANALYTICS_URL": f"http://127.0.0.1:{late.getsockname()[1]}"})
+        listening = form(server, "subscriptions/listen", LISTEN)
+        if form is Serving.older:
+            listening.pop("json")
+        answers: list[httpx2.Response] = []
+
+        def ask() -> None:
+            answers.append(httpx2.post(server.url, timeout=20, **form(server, "tools/call", LIST)))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        connection, _ = late.accept()
+        with httpx2.stream("POST" if "json" in listening else "GET", server.url, timeout=20, **listening) as stream:
+            server.process.send_signal(sent)
+            stream.read()
+        asking.join(0.7)  # a library would cut it off within half a second
+        assert answers == []
+        with connection:
+            connection.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+            asking.join()
+        assert server.process.wait(5) == (-sent if sent == signal.SIGTERM else 128 + sent)
+    assert " ERROR " not in server.told()
+    assert [answer.status_code for answer in answers] == [200]
+    assert "[session_expired]" in answers[0].text
+
+
+@pytest.mark.long
+def test_a_second_interrupt_waits_for_no_call(environment: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = Serving(environment | {"SRC_ANALYTICS_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"})
+        cut: list[type[BaseException]] = []
+
+        def ask() -> None:
+            try:
+                httpx2.post(server.url, timeout=20, **server.modern("tools/call", LIST))
+            except httpx2.HTTPError as error:
+                cut.append(type(error))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        silent.accept()
+        listening = server.modern("subscriptions/listen", LISTEN)
+        with httpx2.stream("POST", server.url, timeout=20, **listening) as stream:
+            server.process.send_signal(signal.SIGINT)
+            stream.read()  # once it is heard
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(5) == 128 + signal.SIGINT
+        asking.join()
+    server.told()
+    assert cut == [httpx2.RemoteProtocolError]
+
+
+@pytest.mark.parametrize("form", [Serving.modern, Serving.older])
 @pytest.mark.long
 def test_a_call_that_goes_on_ends_with_the_server_and_no_error(
     environment: dict[str, str], form: Callable[[Serving, str, dict[str, Any]], Any]

@@ -3,6 +3,7 @@
 from .switch import Switch
 
 _ENDS = "test_ends.py::"
+_SOON = f"{_ENDS}test_a_call_that_is_answered_soon_is_though_the_server_ends"
 _HTTP = "test_http.py::"
 _LOCAL = f"{_HTTP}test_the_local_credential_opens_the_server_and_nothing_else_does"
 _PLACES = f"{_HTTP}test_hosts_origins_and_codings"
@@ -85,11 +86,21 @@ HTTP = (
            "before = {number: signal.signal(number, raising) for number in signals()}", "before = {}",
            f"{_ENDS}test_a_signal_at_a_hidden_prompt_leaves_the_terminal_as_it_was"),
     Switch("streams do not hold up the end", "cli/http/serving.py",
+           "        self._closing.end()\n", "", _SOON),
+    Switch("calls that go on do not either", "cli/http/serving.py",
            "asyncio.get_running_loop().call_later(_LAST_WORDS_WITHIN, self._closing.close)", "pass",
-           f"{_ENDS}test_streams_end_with_the_server_and_no_error"),
+           f"{_ENDS}test_a_call_that_goes_on_ends_with_the_server_and_no_error"),
+    Switch("calls that end soon are waited for", "cli/http/closing.py", "            if stands:\n",
+           "            if True:\n", _SOON),
+    Switch("of older clients, too", "cli/http/serving.py", "        self.should_exit = True\n",
+           "        self.handle_exit(number, None)\n", f"{_SOON}[2-older]"),
+    Switch("streams of older clients have no end of their own", "cli/http/closing.py",
+           'scope["method"] == "GET" or ', "", f"{_SOON}[2-older]"),
+    Switch("a second interrupt waits for nothing", "cli/http/serving.py", "self.force_exit = True", "pass",
+           f"{_ENDS}test_a_second_interrupt_waits_for_no_call"),
     Switch("a stream that ends with the server is whole", "cli/http/closing.py",
-           "if self.ending and not ended:", "if False:", f"{_ENDS}test_streams_end_with_the_server_and_no_error"),
-    Switch("who is not answered any more is told", "cli/http/closing.py", "if self.ending and not begun:", "if False:",
+           "if self._ending and not ended:", "if False:", f"{_ENDS}test_streams_end_with_the_server_and_no_error"),
+    Switch("who is not answered any more is told", "cli/http/closing.py", "if self._ending and not begun:", "if False:",
            f"{_ENDS}test_a_call_that_goes_on_ends_with_the_server_and_no_error"),
     Switch("where it serves is an address", "cli/http/serving.py", 'f"[{host}]" if ":" in host else host', "host",
            _LISTENS),

@@ -4,7 +4,7 @@ from typing import Any
 
 import anyio
 
-from .guard import App, Receive, Scope, Send
+from .guard import App, Headers, Receive, Scope, Send
 
 
 class Closing:
@@ -12,15 +12,19 @@ class Closing:
 
     Args:
         inner: what answers requests.
-
-    Attributes:
-        ending: whether the server ends; some streams hear of it by themselves, and stop short.
     """
 
     def __init__(self, inner: App) -> None:
         self._inner = inner
-        self.ending = False
-        self._under_way: set[anyio.CancelScope] = set()
+        self._ending = False
+        self._under_way: dict[anyio.CancelScope, bool] = {}  # and whether it stands until somebody ends it
+
+    def end(self) -> None:
+        """End the streams that have no end of their own; calls go on until `close`."""
+        self._ending = True
+        for scope, stands in self._under_way.items():
+            if stands:
+                scope.cancel()
 
     def close(self) -> None:
         """End what is under way."""
@@ -40,12 +44,17 @@ class Closing:
             await send(message)
 
         with anyio.CancelScope() as one:
-            self._under_way.add(one)
+            self._under_way[one] = _stands(scope)
             try:
                 await self._inner(scope, receive, noting)
             finally:
-                self._under_way.discard(one)
-        if self.ending and not begun:
+                del self._under_way[one]
+        if self._ending and not begun:
             await send({"type": "http.response.start", "status": 503, "headers": []})
-        if self.ending and not ended:  # else it would look broken, here and there
+        if self._ending and not ended:  # else it would look broken, here and there
             await send({"type": "http.response.body", "body": b""})
+
+
+def _stands(scope: Scope) -> bool:
+    """Whether a request opens a stream of announcements; the newest revision has its method in a header, too."""
+    return scope["method"] == "GET" or b"subscriptions/listen" in Headers(scope["headers"]).of(b"mcp-method")

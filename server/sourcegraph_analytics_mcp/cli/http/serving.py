@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -91,6 +92,7 @@ class _Server(uvicorn.Server):
         print(self._told, file=sys.stderr)  # noqa: T201
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._closing.end()
         asyncio.get_running_loop().call_later(_LAST_WORDS_WITHIN, self._closing.close)
         await super().shutdown(sockets)
 
@@ -99,8 +101,10 @@ class _Server(uvicorn.Server):
         yield  # they are heard already
 
     def _stop(self, number: int) -> None:
-        self._closing.ending = True
-        self.handle_exit(number, None)
+        # Not by `handle_exit`: a library of the protocol's has replaced it by one that cuts off every stream.
+        if self.should_exit and number == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
 
 
 def application(
