@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from mcp_types import JSONRPCError, jsonrpc_message_adapter
 
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE, DEMO_TOKEN
 from support.commands import Command, finished
@@ -368,6 +369,11 @@ def test_a_call_that_goes_on_ends_with_the_server_and_no_error(
         asking.join()
     assert " ERROR " not in server.told()
     assert [answer.status_code for answer in answers] == [503 if form is Serving.modern else 200]
+    if form is Serving.modern:
+        assert answers[0].headers["content-type"] == "application/json"
+        refused = jsonrpc_message_adapter.validate_json(answers[0].content, by_name=False)
+        assert isinstance(refused, JSONRPCError)
+        assert "whether the call was done is not known" in refused.error.message
 
 
 @pytest.mark.long

@@ -1,10 +1,18 @@
 """The end of the answers that are under way when the server ends: whoever reads one is told that it is over."""
 
+import json
 from typing import Any
 
 import anyio
+from mcp_types import INTERNAL_ERROR
 
-from .guard import App, Headers, Receive, Scope, Send
+from .guard import App, Headers, Receive, Scope, Send, answer
+
+_UNKNOWN = (
+    "The server is ending, and whether the call was done is not known. Once it is back, look with list_tokens or "
+    "list_exports at what there is, or, where the call changes nothing, call again."
+)
+_UNANSWERED = json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": INTERNAL_ERROR, "message": _UNKNOWN}})
 
 
 class Closing:
@@ -50,8 +58,8 @@ class Closing:
             finally:
                 del self._under_way[one]
         if self._ending and not begun:
-            await send({"type": "http.response.start", "status": 503, "headers": []})
-        if self._ending and not ended:  # else it would look broken, here and there
+            await answer(send, 503, _UNANSWERED, "application/json")
+        elif self._ending and not ended:  # else it would look broken, here and there
             await send({"type": "http.response.body", "body": b""})
 
 

@@ -72,9 +72,9 @@ class Guard:
         if refused is not None:
             status, reason, text = refused
             self._refusals.tell(status, reason)
-            await _answer(send, status, text)
+            await answer(send, status, text)
         elif scope["path"] == METADATA and self._metadata is not None and scope["method"] in ("GET", "HEAD"):
-            await _answer(send, 200, json.dumps(self._metadata), "application/json")
+            await answer(send, 200, json.dumps(self._metadata), "application/json")
         elif (user := await self._user(headers)) is None:
             await self._challenge(send, 401, "invalid_token" if headers.of(b"authorization") else None, (READ,))
         elif not set(needed := self._needed(headers)).issubset(user.scopes):
@@ -119,7 +119,7 @@ class Guard:
         if self._metadata is not None:
             parts.append(f'resource_metadata="{self._metadata_url}"')
         body = json.dumps({"error": error or "unauthorized"})
-        await _answer(
+        await answer(
             send, status, body, "application/json", (b"www-authenticate", f"Bearer {', '.join(parts)}".encode())
         )
 
@@ -131,7 +131,7 @@ class Guard:
         if body is None or not _kept_briefly(scope["method"], body):
             self._refusals.tell(413, "TooLarge")
             allowed = f"{LARGEST_BODY >> 10:,} KiB, and {_LARGEST_KEPT >> 10} KiB where it is no call of a tool"
-            await _answer(send, 413, f"A request may have {allowed}.")
+            await answer(send, 413, f"A request may have {allowed}.")
             return
         scope["user"] = user
         scope["headers"] = [(name, value.lower() if name == b"host" else value) for name, value in scope["headers"]]
@@ -141,7 +141,7 @@ class Guard:
         except Exception:  # noqa: BLE001 - a bug must not show its insides
             reference = secrets.token_hex(4)
             _log.exception("A request failed in a way nobody foresaw, reference %s", reference)
-            await _answer(send, 500, f"The request failed; the server's log has more under {reference}.")
+            await answer(send, 500, f"The request failed; the server's log has more under {reference}.")
         finally:
             auth_context_var.reset(known)
 
@@ -207,9 +207,15 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return receiver
 
 
-async def _answer(
+async def answer(
     send: Send, status: int, body: str, kind: str = "text/plain; charset=utf-8", *more: tuple[bytes, bytes]
 ) -> None:
+    """Send a whole answer.
+
+    Args:
+        kind: of the body, a media type.
+        more: headers.
+    """
     data = body.encode()
     headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(data)), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
