@@ -78,13 +78,17 @@ async def in_order(
     def hear(number: int, _: object) -> None:
         """In the midst of whatever runs, were it a write that nobody reads, which would keep the loop from hearing."""
         if not heard:
+            heard.append(number)
             signal.signal(signal.SIGALRM, lambda *_: leave(number, dies=dies))
             signal.setitimer(signal.ITIMER_REAL, within)
-        heard.append(number)
+
+    def hear_in_loop(number: int) -> None:
+        hear(number, None)  # which a question does not let through
+        stop(number) if stop else scope.cancel()
 
     with anyio.CancelScope() as scope:
         for number in signals():
-            loop.add_signal_handler(number, stop or (lambda _: scope.cancel()), number)
+            loop.add_signal_handler(number, hear_in_loop, number)
             signal.signal(number, hear)
         try:
             return await work()
