@@ -155,6 +155,12 @@ class Kept(RuleBasedStateMachine):
         for made in set(answer["export_ids"]) - self.exports.keys():
             self.exports[made] = ("asked for by a question, so with an end", ago, hour())
 
+    @rule()
+    def check(self) -> None:
+        done["steps"] += 1
+        store = next(check for check in self._call("check_connection")["checks"] if check["name"] == "store")
+        assert store["detail"].startswith(f"{len(self.exports)} export")
+
     @rule(which=st.integers(0, 9))
     def delete(self, which: int) -> None:
         done["steps"] += 1
@@ -263,7 +269,7 @@ class Kept(RuleBasedStateMachine):
         """A new process' eyes, after its sweep."""
         self.client_manager.__exit__(None, None, None)
         self._connect(**more)
-        self._call("check_connection")
+        self._call("list_exports", limit=1)
 
     @invariant()
     def kept_is_what_should_be(self) -> None:
