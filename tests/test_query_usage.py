@@ -818,7 +818,7 @@ async def test_days_without_what_is_asked_are_said(make_settings: Make, tmp_path
         assert f"- {said}\n" in text(result)
         for more, told in (
             ({"users": ["2"], "group_by": ["day", "client"]}, [said]),
-            ({"users": ["2"], "compare_to_previous": True}, [f"{said} A fall to nothing there is in no row."]),
+            ({"users": ["2"], "compare_to_previous": True}, [said.replace("5 days", "4 days")]),  # the fall has a row
             ({"clients": ["server.web"], "users": ["2"]}, [said]),
             ({"teams": ["Away"]}, [said.replace("5 days", "7 days")]),
             ({"teams": ["Data", "Web"]}, []),
@@ -834,6 +834,40 @@ async def test_days_without_what_is_asked_are_said(make_settings: Make, tmp_path
             compare_to_previous=True,
         )  # fmt: skip
     assert any(f"{days[1]}, days with any data: 2, {days[0]} to {days[1]}." in note for note in compared["notes"])
+
+
+async def test_who_falls_to_nothing_in_a_bucket_has_a_row_there(make_settings: Make, tmp_path: Path) -> None:
+    first = date(TODAY.year - 1, 3, 5)
+    second, third, fourth = (date(first.year, month, 9) for month in (4, 5, 6))
+    rows = [did(ANN, day, "web", searches=9 - n) for n, day in enumerate((first, second, third, fourth))]
+    rows += [did(BO, day, "ide", searches=4) for day in (first, second)]
+    asked = {"metrics": ["searches", "active_users"], "compare_to_previous": True, "start_date": f"{first.year}-04-01"}
+    months = asked | {"group_by": ["month", "client"], "end_date": f"{first.year}-05-31"}
+    fall = [None, 4, -4, -1, 0, 1, -1, -1]
+    async with served(world_of(*rows), make_settings, tmp_path) as (client, _):
+        found = await call(client, "query_usage", **months)
+        result = await client.call_tool("query_usage", months | {"order_by": "change_searches", "descending": False})
+        latest = await call(client, "query_usage", **months | {"limit": 1})
+        before = await call(client, "query_usage", **months | {"end_date": f"{first.year}-04-30"})
+        cut = await call(client, "query_usage", **months | {"end_date": f"{first.year}-05-20"})
+        bos = await call(client, "query_usage", **months | {"group_by": ["month"], "users": ["2"]})
+        whole = await call(
+            client, "query_usage", **months | {"group_by": ["client"], "start_date": f"{first.year}-05-01"}
+        )
+    ann, bo = [f"{first.year}-05", "web", 7, 8, -1, -1 / 8, 1, 1, 0, 0], [f"{first.year}-05", "ide", *fall]
+    assert [row[:2] for row in found["rows"]] == [
+        [f"{first.year}-{m}", c] for m in ("04", "05") for c in ("web", "ide")
+    ]
+    assert (found["rows"][2:], found["row_count"], found["truncated"]) == ([ann, bo], 4, False)
+    assert (result.structured_content or {})["rows"][0] == bo
+    assert f"| {first.year}-05 | ide |  | 4 | -4 | -100.0% | 0 | 1 | -1 | -100.0% |" in text(result)
+    assert (latest["rows"], latest["row_count"]) == ([ann], 4)
+    assert any(f"Of {first.year}-05 only 1 of 2 rows are shown" in note for note in latest["notes"])
+    assert {row[0] for row in before["rows"]} == {f"{first.year}-04"}
+    assert cut["rows"][3] == [f"{first.year}-05", "ide", None, 4, None, None, 0, 1, None, None]
+    assert bos["rows"][1] == [f"{first.year}-05", *fall]
+    assert without_a_row(bos) == []
+    assert ["ide", *fall] in whole["rows"]
 
 
 @pytest.mark.long
@@ -1428,11 +1462,12 @@ async def test_buckets_of_all_time_are_compared_from_the_second_on(
         [f"{year}-03", 8, *blank, 1, *blank],
         [f"{year}-04", 6, 8, -2, -0.25, 1, 1, 0, 0],
     ]
+    mays, julys = ([f"{year}-{m}", None, n, -n, -1, 0, 1, -1, -1] for m, n in (("05", 6), ("07", 5)))
     later = [f"{year}-06", 5, None, 5, None, 1, 0, 1, None]  # nothing is recorded of the month before, but earlier is
     today = [f"{TODAY:%Y-%m}", 1, None, None, None, 1, 0, None, None]
-    assert found["rows"] == [*begun, later, today]
+    assert found["rows"] == [*begun, mays, later, julys, today]
     assert found["totals"] == [20, *blank, 2, *blank]
-    assert until["rows"] == begun
+    assert until["rows"] == [*begun, mays]
     assert bos["rows"] == [later]
     when = f"on {first}" if kept else f"in {year}-03"
     said = f"The data begin {when}, so the first month is compared with nothing; what grows from there may only begin"

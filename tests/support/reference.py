@@ -124,8 +124,7 @@ def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str],
     buckets = {
         _buckets(asked, row) for row in rows if (not asked.start or row.day >= asked.start) and row.day <= asked.end
     }
-    silent = buckets - {_buckets(asked, row) for row in now} if time else ()
-    found = Expected(silent=len(silent), recorded=len(buckets))
+    found = Expected(silent=len(buckets - {_buckets(asked, row) for row in now}) if time else 0, recorded=len(buckets))
     if not asked.compare:
         for k, members in groups.items():
             length = _bucket_days(asked, k, start, asked.end) if time else (asked.end - start).days + 1
@@ -142,7 +141,7 @@ def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str],
         return found
     was = _grouped([row for row in meant if first <= row.day <= asked.end], lambda row: key(row, True))
     place = asked.group_by.index(time)
-    for k, members in groups.items():
+    for k in {**groups, **{k: old for k, old in was.items() if k[place] <= asked.end}}:
         bucket = k[place]
         previous = bucket_start(time, bucket - DAY)
         begun = asked.start is not None or bucket > start  # nothing comes before all data
@@ -152,7 +151,8 @@ def expected(asked: Asked, rows: Iterable[Activity], team_of: Mapping[str, str],
             (bucket_end(time, previous) - max(previous, first)).days + 1,
             _bucket_days(asked, k, start, asked.end),
         )
-        found.groups[k] = _compared(asked, members, was.get(k, []), lengths, fair=whole, known=begun)
+        found.groups[k] = _compared(asked, groups.get(k, []), was.get(k, []), lengths, fair=whole, known=begun)
+    found.silent = len(buckets - {(k[place],) for k in found.groups})  # whoever fell to nothing in one has a row there
     found.totals = [figure(m, now, (asked.end - start).days + 1) for m in asked.metrics]
     return found
 

@@ -94,13 +94,12 @@ def _silent(question: Question, silence: Silence, made: date) -> str:
     if len(question.times) > 1:
         unit, of = "combination", f" of {' and '.join(question.times)}"
     count = f"{silence.count:,} {unit}{'' if silence.count == 1 else 's'}{of}"
-    fall = " A fall to nothing there is in no row." if question.compare else ""
     end = min(silence.last, question.range.end or made)
     unfinished = " The last is not over." if end > question.range.over_until(made) else ""
     return (
         f"Without a row, as nothing of what is asked is there: {count}, of {silence.recorded:,} with data. "
         "People and days are 0 there, other figures none recorded; "
-        f"an average over {unit}s{of} must take in those without a row.{fall}{unfinished}"
+        f"an average over {unit}s{of} must take in those without a row.{unfinished}"
     )
 
 

@@ -4,13 +4,14 @@ Everything that is put into the text is ours (column names, dates, aggregates); 
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 from ..exports.identities import PERSON
 from .metrics import Metric
 from .names import asked_for_names, labelled, labelled_late, labels, people
 from .people import BLANK, NO_TEAM
 from .periods import Range
-from .question import TIME, Dimension, Question
+from .question import TIME, Dimension, Question, bucket_start
 from .source import Source, Statement, Terms, within
 
 _BUCKET = {
@@ -38,9 +39,7 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
     now, before = sources[-1], sources[0] if question.compare else None
     ctes = people(question, sources, terms, statement)
     ctes += _aggregate("n", question, now, question.range, terms, statement, split=split)
-    days = question.earlier
-    if question.buckets_compared:
-        days = Range(days.start if days else None, question.range.end, over=True)
+    days = _compared_with(question, terms)
     if before is not None and days is not None:
         ctes += ", " + _aggregate("b", question, before, days, terms, statement, shifted=question.buckets_compared)
     groups = [_key(d) for d in question.group_by]
@@ -48,10 +47,10 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
     joined = "FROM n"
     if before is not None:
         same = " AND ".join(f"n.{g} IS NOT DISTINCT FROM b.{g}" for g in ("total", *groups))
-        kind = "LEFT" if question.buckets_compared else "FULL"
-        joined = f"FROM n {kind} JOIN b ON {same}"
+        joined = f"FROM n FULL JOIN b ON {same}"
     extra = "".join(f", n.all_{name}, n.blank_{name}" for name in split)
     keys = "".join(f", {_either(g, before)} AS {g}" for g in (*groups, *labels(question)))
+    ctes += f", answer AS (SELECT {_either('total', before)} AS total{keys}, {columns}{extra} {joined})"
     counted, beside = "count(*) OVER () AS matched", ""
     if question.by_time:
         buckets = ", ".join(["total", *map(_key, question.times)])
@@ -60,11 +59,18 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
         ctes, beside = f"{ctes}, silence AS ({_silence(question, now, question.time)})", ", silence"
     order = f"ORDER BY total DESC, {_order(question, groups)}"
     statement.sql = (
-        f"WITH {ctes}, answer AS (SELECT {_either('total', before)} AS total{keys}, {columns}{extra} {joined}), "
-        f"page AS (SELECT *, {counted} FROM answer{beside} {order} LIMIT {question.limit + 1}) "
+        f"WITH {ctes}, page AS (SELECT *, {counted} FROM answer{beside} {order} LIMIT {question.limit + 1}) "
         f"{labelled(question, now) if labelled_late(question) else 'SELECT * FROM page'} {order}"
     )
     return statement
+
+
+def _compared_with(question: Question, terms: Terms) -> Range | None:
+    """The days of all that is compared with: the period before, or all time buckets but the last, each for the next."""
+    if question.time is None or not question.compare:
+        return question.earlier
+    last = bucket_start(question.time, question.range.end or terms.made)
+    return Range(question.earlier.start if question.earlier else None, last - timedelta(days=1), over=True)
 
 
 def _silence(question: Question, source: Source, finest: Dimension) -> str:
@@ -76,7 +82,7 @@ def _silence(question: Question, source: Source, finest: Dimension) -> str:
         f"SELECT count(*) AS recorded, count(*) - count(told) AS silent, "
         f"max({_key(finest)}) FILTER (told IS NULL) AS last_silent "
         f"FROM (SELECT DISTINCT {buckets} FROM {source.table} WHERE {days}) "
-        f"LEFT JOIN (SELECT DISTINCT {keys}, true AS told FROM n) USING ({keys})"
+        f"LEFT JOIN (SELECT DISTINCT {keys}, true AS told FROM answer) USING ({keys})"
     )
 
 
@@ -185,8 +191,7 @@ def _columns(question: Question, source: Source, terms: Terms, *, compared: bool
         return [f"n.{m.name}" for m in question.metrics]
     columns: list[str] = []
     for metric in question.metrics:
-        there = question.buckets_compared  # only groups of the range have a row then
-        now, before = f"n.{metric.name}" if there else _value("n", metric), _value("b", metric)
+        now, before = _value("n", metric), _value("b", metric)
         fair = _fair(question, source, terms)
         if question.buckets_compared:
             before = f"CASE WHEN {_begun(question, source, terms)} THEN {before} END"
@@ -202,7 +207,9 @@ def _columns(question: Question, source: Source, terms: Terms, *, compared: bool
 
 
 def _value(side: str, metric: Metric) -> str:
-    return f"coalesce({side}.{metric.name}, 0)" if metric.unit in _COUNTED else f"{side}.{metric.name}"
+    """A figure of one side of a comparison: of a group that is not there it is 0 where it counts people or days."""
+    value = f"{side}.{metric.name}"
+    return f"CASE WHEN {side}.total IS NULL THEN 0 ELSE {value} END" if metric.unit in _COUNTED else value
 
 
 def _base(side: str, metric: Metric) -> str:
@@ -213,8 +220,13 @@ def _base(side: str, metric: Metric) -> str:
 def _begun(question: Question, source: Source, terms: Terms) -> str:
     """Whether the data begin before a time bucket; the totals are of none."""
     if question.range.start is not None or question.time is None:
-        return "n.total = 0"
-    return f"n.{_key(question.time)} > DATE '{source.first_day or terms.made}'"
+        return "coalesce(n.total, b.total) = 0"
+    return f"{_bucket_of(question.time)} > DATE '{source.first_day or terms.made}'"
+
+
+def _bucket_of(time: Dimension) -> str:
+    """The time bucket of a row, of which either side may be missing."""
+    return f"coalesce(n.{_key(time)}, b.{_key(time)})"
 
 
 def _fair(question: Question, source: Source, terms: Terms) -> str:
@@ -222,7 +234,7 @@ def _fair(question: Question, source: Source, terms: Terms) -> str:
     if not question.buckets_compared or question.time is None:
         return "true" if question.range.over_by(terms.made) else "false"
     start, over = question.range.start, question.range.over_until(terms.made)
-    key, step = f"n.{_key(question.time)}", _STEP[question.time]
+    key, step = _bucket_of(question.time), _STEP[question.time]
     begun = f"{key} >= DATE '{start}'" if start else _begun(question, source, terms)
     return f"({begun} AND CAST({key} + {step} AS DATE) - 1 <= DATE '{over}')"
 

@@ -31,6 +31,7 @@ _SHARE = f"{_USAGE}test_the_share_without_a_language_is_never_rounded_to_all_or_
 _RELATIVE = f"{_USAGE}test_a_relative_change_is_a_ratio_as_data_and_percent_in_the_text"
 _ALL_TIME = f"{_USAGE}test_buckets_of_all_time_are_compared_from_the_second_on"
 _SILENT = f"{_USAGE}test_days_without_what_is_asked_are_said"
+_FALLEN = f"{_USAGE}test_who_falls_to_nothing_in_a_bucket_has_a_row_there"
 _SILENT_WEEKS = f"{_USAGE}test_weeks_and_months_without_what_is_asked_are_those_that_have_any_data"
 _UNFINISHED = f"{_USAGE}test_a_bucket_without_what_is_asked_may_not_be_over"
 _PAGE = f"{_USAGE}test_a_page_by_time_shows_the_most_of_each_bucket_and_says_which_is_cut"
@@ -659,8 +660,13 @@ QUESTIONS = (
            '        f"FROM (SELECT DISTINCT {buckets} FROM {source.table} WHERE {source.time} IS NOT NULL)', _SILENT),
     Switch("rows without a day are of none", "usage/sql.py", " AND {source.time} IS NOT NULL\"", '"',
            f"{_USAGE}test_rows_without_a_day_are_of_no_bucket_without_a_row"),
-    Switch("a fall to nothing is said", "usage/notes.py", 'row." if question.compare else', 'row." if False else',
-           _SILENT),
+    Switch("whoever falls to nothing has a row", "usage/sql.py", "FROM n FULL JOIN b", "FROM n LEFT JOIN b",
+           _FALLEN),
+    Switch("in the buckets asked for", "usage/sql.py", "last - timedelta(days=1), over=True)",
+           "question.range.end, over=True)", _FALLEN),
+    Switch("which is not called none", "usage/sql.py", "true AS told FROM answer)", "true AS told FROM n)", _FALLEN),
+    Switch("nobody is counted as 0 where a group is missing", "usage/sql.py",
+           'f"CASE WHEN {side}.total IS NULL THEN 0 ELSE {value} END" if', "value if", _FALLEN),
     Switch("a bucket without a row may not be over", "usage/notes.py", 'over." if end >', 'over." if end <',
            _UNFINISHED),
     Switch("one that the range cuts off is over", "usage/notes.py", "min(silence.last, question.range.end or made)",
