@@ -270,15 +270,19 @@ async def test_teams_that_are_compared_go_by_the_names_of_both_periods_and_say_s
     make_settings: Make, tmp_path: Path
 ) -> None:
     before, now = (Person("1", f"{name}@example.com", "", None) for name in ("ann", "new"))
-    days = did(before, TODAY - 10 * DAY, searches=1), did(now, TODAY - 3 * DAY, searches=2)
-    asked = {"metrics": ["searches"], "period": "last_7_days", "group_by": ["team"]}
-    found = {}
+    days = did(before, TODAY - 2 * DAY, searches=1), did(now, TODAY - DAY, searches=2)
+    asked = {"metrics": ["searches"], "period": "yesterday"}
     async with served(world_of(*days, team_of={"ann@example.com": "Data"}), make_settings, tmp_path) as (client, _):
-        for compared in (False, True):
-            answer = await call(client, "query_usage", **asked, compare_to_previous=compared)
-            said = any("the e-mails and usernames of both periods" in note for note in answer["notes"])
-            found[compared] = answer["rows"][0][:2], said
-    assert found == {False: (["(no team)", 2], False), True: (["Data", 2], True)}
+        for groups in (["team"], ["team", "day"]):
+            found = {}
+            for compared in (False, True):
+                answer = await call(client, "query_usage", **asked, group_by=groups, compare_to_previous=compared)
+                said = any("the e-mails and usernames of the days compared with" in note for note in answer["notes"])
+                found[compared] = answer["rows"][0][0], said
+            assert found == {False: ("(no team)", False), True: ("Data", True)}, groups
+        ever = {**asked, "period": "all_time", "group_by": ["day", "team"]}
+        always = await call(client, "query_usage", **ever, compare_to_previous=True)
+    assert not any("usernames of the days compared with" in note for note in always["notes"])
 
 
 @pytest.mark.parametrize("kept", KEPT)

@@ -112,11 +112,11 @@ def _comparison(
         yield from _beginning(question, covered)
     elif earlier is not None:
         yield f"Compared with {earlier.start} to {earlier.end}{_days_before(question, covered[0], rows)}."
-        if question.about_teams:  # without the comparison who has other names in the range may be in another team
-            yield "Who is in which team goes by the e-mails and usernames of both periods."
         if not question.range.over_by(made.date()):
             is_not = "was not" if question.range.over else "is not"
             yield f"The range {is_not} over, so changes are not comparable and left blank."
+    if earlier is not None and question.about_teams:  # without the comparison they may be in other teams
+        yield "Who is in which team goes by the e-mails and usernames of the days compared with, too."
 
 
 def _beginning(question: Question, covered: Sequence[Coverage | None]) -> Iterator[str]:
