@@ -671,6 +671,89 @@ async def test_a_base_without_data_is_said(make_settings: Make, tmp_path: Path) 
         assert any("no activity is recorded; the data may begin later" in note for note in found["notes"])
 
 
+@pytest.mark.long
+async def test_where_the_data_end_within_what_is_compared_is_said(make_settings: Make, tmp_path: Path) -> None:
+    ended = TODAY - 9 * DAY
+    world = world_of(*(did(ANN, ended - n * DAY, searches=1) for n in range(40)))
+    days = {"start_date": str(ended - 2 * DAY), "end_date": str(TODAY - DAY)}
+    long_ago = {"start_date": str(TODAY - 120 * DAY), "end_date": str(ended - DAY)}
+    gone = f"Nothing is recorded after {ended} until {TODAY - DAY}"
+    said = f"{gone}; if upstream's data end there, a fall there may be none."
+    cases: tuple[tuple[dict[str, Any], str | None], ...] = (
+        (days, said),
+        (days | {"group_by": ["user"], "users": ["1"]}, said),
+        (days | {"group_by": ["day"]}, said),
+        ({"period": "last_7_days"}, said),  # none of these days has any
+        ({"period": "this_month", "group_by": ["month"]}, None),  # which is not over, so nothing is compared
+        (days | {"end_date": str(TODAY)}, None),
+        (days | {"end_date": str(ended)}, None),
+        (long_ago, None),
+    )
+    async with served(world, make_settings, tmp_path) as (client, _):
+        for more, note in cases:
+            answer = await call(client, "query_usage", metrics=["searches"], compare_to_previous=True, **more)
+            assert [n for n in answer["notes"] if "data end" in n] == ([note] if note else []), more
+        alone = await call(client, "query_usage", metrics=["searches"], **days)
+        await call(client, "export_csv")
+        kept = {"start_date": str(ended - 20 * DAY), "end_date": str(ended - 10 * DAY)}
+        on = await call(client, "query_usage", metrics=["searches"], compare_to_previous=True, users=["1"], **kept)
+        nothing = await call(client, "query_usage", metrics=["searches"], period="yesterday", compare_to_previous=True)
+    for answer in (alone, on):
+        assert not any("data end" in note for note in answer["notes"])
+    assert nothing["notes"][1].endswith(", where no activity is recorded; the data may end before.")
+
+
+@pytest.mark.long
+async def test_figures_without_days_say_that_the_data_may_end_before_them(make_settings: Make, tmp_path: Path) -> None:
+    asked = {"metrics": ["searches"], "compare_to_previous": True}
+    days = {"start_date": str(TODAY - 120 * DAY), "end_date": str(TODAY - DAY)}
+    async with served(world_of(did(ANN, TODAY - 130 * DAY, searches=1)), make_settings, tmp_path) as (client, _):
+        fallen = await call(client, "query_usage", **asked, **days)
+        empty = await call(client, "query_usage", **asked, start_date="2019-01-01", end_date="2019-12-30")
+    assert fallen["totals"] == [None, 1, -1, -1]
+    assert "Upstream's data may end before this range; then a fall is none." in fallen["notes"]
+    assert not any("then a fall" in note for note in empty["notes"])
+    assert any("no activity is recorded; the data may begin later or end before." in note for note in empty["notes"])
+
+
+@pytest.mark.long
+async def test_metrics_whose_rows_do_not_add_up_are_named(make_settings: Make, tmp_path: Path) -> None:
+    first = TODAY - 130 * DAY
+    rows = [
+        did(person, day, client, language, suggestions=4, acceptances=n, searches=1, characters=3)
+        for n, (person, day, client, language) in enumerate(
+            (p, d, c, g)
+            for p in (ANN, BO, CY)
+            for d in (first, first + DAY, first + 100 * DAY)
+            for c in "ab"
+            for g in "xy"
+        )
+    ]
+    metrics = [m for m in BY_NAME if m in (
+        "active_users", "billable_users", "average_daily_active_users", "active_days", "searches",
+        "completion_acceptances", "completion_acceptance_rate",
+    )]  # fmt: skip
+    asked = {"metrics": metrics, "start_date": str(first), "end_date": str(first + 101 * DAY)}
+    async with served(world_of(*rows, team_of={"1": "A", "2": "A", "3": "B"}), make_settings, tmp_path) as (client, _):
+        for groups in (
+            ["user"], ["team"], ["client"], ["day"], ["week"], ["month"], ["quarter"], ["user", "month"],
+            ["team", "client"], ["day", "month"], ["user", "team"], [],
+        ):  # fmt: skip
+            split = [m for m in metrics if m not in ("searches", "completion_acceptances")] if not groups else metrics
+            answer = await call(client, "query_usage", **asked | {"metrics": split}, group_by=groups)
+            place = len(answer["columns"]) - len(split)
+            sums = [sum(row[place + n] for row in answer["rows"]) for n in range(len(split))]
+            apart = [
+                BY_NAME[m].title
+                for m, parts, whole in zip(split, sums, answer["totals"], strict=True)
+                if abs(parts - whole) > 1e-6
+            ]
+            said = [note for note in answer["notes"] if note.startswith("Rows do not add up")]
+            assert said == ([f"Rows do not add up to the total: {', '.join(apart)}."] if apart else []), groups
+        dates = await call(client, "query_usage", metrics=["first_active_date"], group_by=["client"])
+    assert not any("add up" in note for note in dates["notes"])
+
+
 async def test_totals_are_over_everything_and_the_page_says_so(settings: Settings, company: Company) -> None:
     month = [row for row in company.activities if TODAY - 30 * DAY <= row.day < TODAY]
     searches = sum(row.counts[COUNTS.index("searches")] or 0 for row in month)

@@ -4,7 +4,7 @@ Definitions follow Sourcegraph's Analytics documentation. The tools' enums, the 
 README and the SQL all read this one list; a new metric is one entry here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +41,7 @@ class Metric:
         needs: the export columns without which it cannot be given.
         sql: an aggregate over rows of usage; `{days}` is the number of calendar days of the group.
         additive: whether figures of parts may be added up to the whole.
+        adds_over: the groups of which they may, where it is not additive, as none has something in common with others.
         explained: whether answers say its definition, as a reader may take it for something else by its title.
     """
 
@@ -52,6 +53,11 @@ class Metric:
     sql: str
     additive: bool = False
     explained: bool = False
+    adds_over: tuple[str, ...] = ()
+
+    def adds_up_over(self, groups: Collection[str]) -> bool:
+        """Whether figures of such groups add up to the whole, or are none that anybody adds up."""
+        return self.additive or self.unit == "date" or set(self.adds_over).issuperset(groups)
 
     def described(self, minutes: Minutes) -> str:
         """The definition; of hours saved with the operator's assumptions where they are not the documented ones."""
@@ -88,22 +94,25 @@ def _share(over: str, under: str, times: int = 1) -> str:
 
 _USER = "instance_user_id"
 _DAY = "timestamp_date"
+_PEOPLE = ("user", "team")  # everybody is in one of these
 _USER_DAYS = f"count(DISTINCT CASE WHEN {_USER} IS NOT NULL AND {_DAY} IS NOT NULL THEN ({_USER}, {_DAY}) END)"
 
 METRICS: tuple[Metric, ...] = (
     Metric("active_users", "Active users", "people",
            "Distinct people with any activity in the range, service accounts included (list_inactive_users leaves "
            "them out). People of several groups count in each, once in the whole.",
-           (_USER,), f"count(DISTINCT {_USER})"),
+           (_USER,), f"count(DISTINCT {_USER})", adds_over=_PEOPLE),
     Metric("billable_users", "Billable users", "people",
            "Distinct people with activity that is flagged as billable (Active Sourcegraph User).",
-           (_USER, "active_sourcegraph_user"), f"count(DISTINCT {_USER}) FILTER (active_sourcegraph_user)"),
+           (_USER, "active_sourcegraph_user"), f"count(DISTINCT {_USER}) FILTER (active_sourcegraph_user)",
+           adds_over=_PEOPLE),
     Metric("average_daily_active_users", "Average daily users", "people per day",
            "Distinct people of each day, averaged over all calendar days of the range, weekends included.",
-           (_USER, _DAY), f"{_USER_DAYS} * 1.0 / nullif({{days}}, 0)", explained=True),
+           (_USER, _DAY), f"{_USER_DAYS} * 1.0 / nullif({{days}}, 0)", explained=True,
+           adds_over=_PEOPLE),
     Metric("active_days", "Active days", "days",
            "User-days: each person's distinct days with activity, added up over people.", (_USER, _DAY), _USER_DAYS,
-           explained=True),
+           explained=True, adds_over=(*_PEOPLE, "day", "week", "month", "quarter")),
     _sum("searches", "Searches", "events", "Searches in the web interface, not by API."),
     _sum("code_navigation_events", "Code navigation", "events", "Find references, go to definition and the like."),
     _sum("code_insight_views", "Code insight views", "events", "Times a code insight was viewed."),

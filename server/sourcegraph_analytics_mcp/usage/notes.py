@@ -1,7 +1,7 @@
 """What a reader of the figures must know: days covered, what is not over, what is compared, what each figure counts."""
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 from ..exports import remarks
 from ..exports.models import Export, range_words
@@ -40,14 +40,14 @@ def notes(
         yield f"{made:%Y-%m-%d} was not over when the data was exported, at {made:%H:%M} UTC."
     elif days.end == today - timedelta(days=1) and made.hour == 0:
         yield "Upstream refreshes hourly, so the last hour of yesterday may be missing."
-    yield from _comparison(question, covered, exports[0].row_count, made)
+    yield from _comparison(question, exports, covered, made.date())
     yield from _partial_buckets(question, today)
     if any(metric.name == "hours_saved" for metric in question.metrics):
         yield minutes.words
     yield from (f"{m.title}: {m.definition}" for m in question.metrics if m.explained)
-    people = [m for m in question.metrics if m.unit == "people"]
-    if people and question.group_by:
-        yield f"{people[0].title}: each group counts its own people; the total counts everybody once."
+    apart = [m.title for m in question.metrics if not m.adds_up_over(question.group_by)]
+    if apart:
+        yield f"Rows do not add up to the total: {', '.join(apart)}."
     for export in dict.fromkeys(exports):
         scope = _scope(question, export)
         columns = {c for metric in question.metrics for c in metric.columns(minutes)}
@@ -104,17 +104,19 @@ def _silent(question: Question, silence: Silence, made: date) -> str:
 
 
 def _comparison(
-    question: Question, covered: tuple[Coverage | None, Coverage | None], rows: int, made: datetime
+    question: Question, exports: Sequence[Export], covered: Sequence[Coverage | None], made: date
 ) -> Iterator[str]:
     earlier = question.earlier
     if question.buckets_compared:
         yield f"Each {question.time} is compared with the one before it; one that the range cuts off is not compared."
         yield from _beginning(question, covered)
     elif earlier is not None:
-        yield f"Compared with {earlier.start} to {earlier.end}{_days_before(question, covered[0], rows)}."
-        if not question.range.over_by(made.date()):
+        yield f"Compared with {earlier.start} to {earlier.end}{_days_before(question, exports, covered)}."
+        if not question.range.over_by(made):
             is_not = "was not" if question.range.over else "is not"
             yield f"The range {is_not} over, so changes are not comparable and left blank."
+    if question.compare:
+        yield from _ending(question, exports, covered, made)
     if earlier is not None and question.about_teams:  # without the comparison they may be in other teams
         yield "Who is in which team goes by the e-mails and usernames of the days compared with, too."
 
@@ -133,10 +135,48 @@ def _beginning(question: Question, covered: Sequence[Coverage | None]) -> Iterat
         yield f"Nothing is recorded from {earlier.start} until {seen.first}; {begin}."
 
 
-def _days_before(question: Question, seen: Coverage | None, rows: int) -> str:
+def _ending(
+    question: Question, exports: Sequence[Export], covered: Sequence[Coverage | None], made: date
+) -> Iterator[str]:
+    """Say where the data end within what is compared: a fall to days without data may be no fall."""
+    (before, now), until = covered, _compared_until(question, made)
+    last_day, end = exports[-1].last_day, question.range.end
+    if until is None or (last_day is not None and end is not None and last_day > end):
+        return
+    if _empty(exports[-1], now) and before is None and exports[0].row_count:
+        yield "Upstream's data may end before this range; then a fall is none."
+    seen = now if now is not None and now.last is not None else before
+    if seen is not None and seen.last is not None and _last_day(seen, seen.last) < until:
+        last = f"{seen.last:%Y-%m}" if seen.unit == "month" else f"{seen.last}"
+        yield f"Nothing is recorded after {last} until {end}; if upstream's data end there, a fall there may be none."
+
+
+def _compared_until(question: Question, made: date) -> date | None:
+    """The last day of what has a change in the answer; None where nothing can have one."""
+    days, over = question.range, question.range.over_until(made)
+    if question.time is None:
+        return over if days.over_by(made) else None
+    start = bucket_start(question.time, over)
+    until = over if bucket_end(question.time, start) == over else start - timedelta(days=1)
+    return None if days.start is not None and until < days.start else until
+
+
+def _last_day(seen: Coverage, last: date) -> date:
+    return bucket_end("month", bucket_start("month", last)) if seen.unit == "month" else last
+
+
+def _empty(export: Export, seen: Coverage | None) -> bool:
+    """Whether nothing is recorded in a range, of whomever."""
+    return seen.first is None if seen is not None else not export.row_count
+
+
+def _days_before(question: Question, exports: Sequence[Export], covered: Sequence[Coverage | None]) -> str:
     """What the base of a comparison rests on: growth from days without data may be no growth."""
-    if (seen is None and not rows) or (seen is not None and seen.first is None):
-        return ", where no activity is recorded; the data may begin later"
+    earlier, first, seen = question.earlier, exports[0].first_day, covered[0]
+    if _empty(exports[0], seen):
+        older = earlier is not None and earlier.start is not None and first is not None and first < earlier.start
+        may = ["begin later"] * (not older) + ["end before"] * _empty(exports[-1], covered[1])
+        return ", where no activity is recorded" + (f"; the data may {' or '.join(may)}" if may else "")
     if seen is None:
         return ""
     data = "any data" if question.narrowed else "data"

@@ -32,6 +32,9 @@ _RELATIVE = f"{_USAGE}test_a_relative_change_is_a_ratio_as_data_and_percent_in_t
 _ALL_TIME = f"{_USAGE}test_buckets_of_all_time_are_compared_from_the_second_on"
 _SILENT = f"{_USAGE}test_days_without_what_is_asked_are_said"
 _FALLEN = f"{_USAGE}test_who_falls_to_nothing_in_a_bucket_has_a_row_there"
+_ENDED = f"{_USAGE}test_where_the_data_end_within_what_is_compared_is_said"
+_DAYLESS_END = f"{_USAGE}test_figures_without_days_say_that_the_data_may_end_before_them"
+_ADDED = f"{_USAGE}test_metrics_whose_rows_do_not_add_up_are_named"
 _SILENT_WEEKS = f"{_USAGE}test_weeks_and_months_without_what_is_asked_are_those_that_have_any_data"
 _UNFINISHED = f"{_USAGE}test_a_bucket_without_what_is_asked_may_not_be_over"
 _PAGE = f"{_USAGE}test_a_page_by_time_shows_the_most_of_each_bucket_and_says_which_is_cut"
@@ -647,6 +650,21 @@ QUESTIONS = (
            _ALL_TIME),
     Switch("where all data begin is said", "usage/notes.py", "    if earlier is None:\n        when",
            "    if earlier is None and False:\n        when", _ALL_TIME),
+    Switch("so is where they end", "usage/notes.py", "    if question.compare:\n        yield from _ending",
+           "    if False:\n        yield from _ending", f"{_ENDED} {_DAYLESS_END}"),
+    Switch("unless they go on", "usage/notes.py", "last_day is not None and end is not None and last_day > end",
+           "False", _ENDED),
+    Switch("in what is compared alone", "usage/notes.py", "return over if days.over_by(made) else None", "return over",
+           _ENDED),
+    Switch("nor where no bucket is", "usage/notes.py", "return None if days.start is not None and until < days.start",
+           "return None if False", _ENDED),
+    Switch("figures without days may lie behind the end", "usage/notes.py", "if _empty(exports[-1], now) and before",
+           "if False and before", _DAYLESS_END),
+    Switch("data that end before do not begin later", "usage/notes.py", "* (not older) +", "+", _ENDED),
+    Switch("but may end before", "usage/notes.py", '["end before"] * _empty(exports[-1], covered[1])', "[]", _ENDED),
+    Switch("rows that do not add up are named", "usage/notes.py", "if not m.adds_up_over(question.group_by)]",
+           "if False]", _ADDED),
+    Switch("only those", "usage/metrics.py", "set(self.adds_over).issuperset(groups)", "not groups", _ADDED),
     Switch("a last month that is cut off is said wherever the range begins", "usage/notes.py",
            "if days.end is not None and days.over and", "if days.start and days.end is not None and days.over and",
            _ALL_TIME),
