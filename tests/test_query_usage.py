@@ -598,6 +598,21 @@ async def test_a_trend_is_drawn_down_the_time_or_not_at_all(make_settings: Make,
             shown = text(await client.call_tool("query_usage", question | order))
             assert ("| Trend |" in shown) is drawn, order
             assert ("| █ |" in shown) is drawn, order
+        two = text(await client.call_tool("query_usage", question | {"metrics": ["active_users", "chat_events"]}))
+    assert "| Active users | Chats | Trend: Active users |" in two
+
+
+async def test_rows_without_a_day_are_in_no_trend(make_settings: Make) -> None:
+    async def answer(exchange: Exchange) -> None:
+        rows = [f"1,{TODAY - n * DAY if n else ''},{count}" for n, count in ((0, 99), (2, 1), (1, 5))]
+        await exchange.answer("\n".join(["Instance user ID,Timestamp Date,Searches", *rows, ""]).encode())
+
+    asked = {"metrics": ["searches"], "group_by": ["day"], "period": "all_time"}
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        shown = text(await client.call_tool("query_usage", asked))
+    assert "| (blank) | 99 |  |" in shown
+    assert f"| {TODAY - 2 * DAY} | 1 | ▁ |" in shown
+    assert f"| {TODAY - DAY} | 5 | █ |" in shown
 
 
 @pytest.mark.parametrize("name", [metric.name for metric in BY_NAME.values()])
@@ -674,7 +689,8 @@ async def test_a_base_without_data_is_said(make_settings: Make, tmp_path: Path) 
 @pytest.mark.long
 async def test_where_the_data_end_within_what_is_compared_is_said(make_settings: Make, tmp_path: Path) -> None:
     ended = TODAY - 9 * DAY
-    world = world_of(*(did(ANN, ended - n * DAY, searches=1) for n in range(40)))
+    world = world_of(*(did(ANN, ended - n * DAY, searches=1) for n in range(40) if n != 10))
+    early = world_of(did(ANN, TODAY.replace(day=1) - 9 * DAY, searches=1))
     days = {"start_date": str(ended - 2 * DAY), "end_date": str(TODAY - DAY)}
     long_ago = {"start_date": str(TODAY - 120 * DAY), "end_date": str(ended - DAY)}
     gone = f"Nothing is recorded after {ended} until {TODAY - DAY}"
@@ -684,7 +700,6 @@ async def test_where_the_data_end_within_what_is_compared_is_said(make_settings:
         (days | {"group_by": ["user"], "users": ["1"]}, said),
         (days | {"group_by": ["day"]}, said),
         ({"period": "last_7_days"}, said),  # none of these days has any
-        ({"period": "this_month", "group_by": ["month"]}, None),  # which is not over, so nothing is compared
         (days | {"end_date": str(TODAY)}, None),
         (days | {"end_date": str(ended)}, None),
         (long_ago, None),
@@ -698,7 +713,11 @@ async def test_where_the_data_end_within_what_is_compared_is_said(make_settings:
         kept = {"start_date": str(ended - 20 * DAY), "end_date": str(ended - 10 * DAY)}
         on = await call(client, "query_usage", metrics=["searches"], compare_to_previous=True, users=["1"], **kept)
         nothing = await call(client, "query_usage", metrics=["searches"], period="yesterday", compare_to_previous=True)
-    for answer in (alone, on):
+    (tmp_path / "early").mkdir()
+    async with served(early, make_settings, tmp_path / "early") as (client, _):
+        asked = {"metrics": ["searches"], "compare_to_previous": True, "period": "this_month", "group_by": ["month"]}
+        running = await call(client, "query_usage", **asked)  # which is not over, so nothing is compared
+    for answer in (alone, on, running):
         assert not any("data end" in note for note in answer["notes"])
     assert nothing["notes"][1].endswith(", where no activity is recorded; the data may end before.")
 
@@ -866,6 +885,48 @@ async def test_a_relative_change_is_a_ratio_as_data_and_percent_in_the_text(
                 assert f"{heading}: 25.0%" in text(result)
                 assert title not in text(result)
                 assert (f" | {heading} |" in text(result)) is bool(grouped)
+
+
+async def test_a_change_of_a_percentage_is_in_points(make_settings: Make, tmp_path: Path) -> None:
+    world = world_of(
+        did(ANN, TODAY - 8 * DAY, characters=100, cody_characters=50),
+        did(ANN, TODAY - DAY, characters=100, cody_characters=40),
+    )
+    asked = {"metrics": ["percent_code_written_by_cody"], "period": "last_7_days", "compare_to_previous": True}
+    async with served(world, make_settings, tmp_path) as (client, _):
+        result = await client.call_tool("query_usage", asked)
+    answer = result.structured_content or {}
+    assert [column["unit"] for column in answer["columns"]] == ["percent", "percent", "points", "ratio"]
+    assert answer["totals"] == [40, 50, -10, -0.2]
+    assert "Change: -10.0 points; Change %: -20.0%" in text(result)
+
+
+@pytest.mark.parametrize("masked", ["names", "pseudonyms"])
+async def test_teams_without_a_row_are_named(masked: str, make_settings: Make, tmp_path: Path) -> None:
+    listed = {"1": "Data", "3": "[x](http://evil.example)", **{f"nobody{n}": f"Team {n:02}" for n in range(17)}}
+    rows = (did(ANN, TODAY - DAY, "a", searches=1), did(CY, TODAY - 9 * DAY, searches=1))
+    week = {"metrics": ["searches"], "period": "last_7_days", "group_by": ["team"]}
+    said: dict[str, Any] = {}
+    make = partial(make_settings, identities=masked)
+    async with served(world_of(*rows, team_of=listed), make, tmp_path) as (client, _):
+        for name, more in (
+            ("all", {}),
+            ("two", {"teams": ["team 03", "DATA"], "group_by": ["client", "team"]}),
+            ("hostile", {"teams": ["Data", "[x](http://evil.example)"]}),
+            ("compared", {"compare_to_previous": True, "teams": ["Data", "[x](http://evil.example)"]}),
+            ("none", {"teams": ["Data"]}),
+            ("of whom", {"teams": ["Data", "Team 03"], "group_by": ["client"]}),
+            ("silent", {"start_date": "2019-01-01", "end_date": "2019-01-02", "period": None}),
+        ):
+            answer = await call(client, "query_usage", **{k: v for k, v in (week | more).items() if v is not None})
+            said[name] = [note for note in answer["notes"] if note.startswith("No row for teams")]
+    first = "No row for teams of which no activity is found: "
+    (everything,) = said.pop("all")
+    names = ", ".join(f"Team {n:02}" for n in range(15))
+    assert everything == f"{first}{names} and 3 more."
+    assert said.pop("two") == [f"{first}Team 03."]
+    assert said.pop("hostile") == [f"{first}\\[x\\](http\\://evil.example)."]
+    assert not any(said.values()), said
 
 
 async def test_an_end_alone_has_nothing_before_it(settings: Settings) -> None:

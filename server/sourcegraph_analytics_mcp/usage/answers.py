@@ -137,9 +137,9 @@ class Answers:
         apart = split if question.languages else ()  # the filter hides what has no language, so it is asked apart
         terms = await self._terms(question, exports[-1].created_at.date())
         sums = await self._checks.unsplit(apart, question, sources, terms, tables) if apart else {}
-        teams = await self._checks.teams(question, sources, tables, terms)
         statement = build(question, sources, terms, () if apart else split)
         found = await self._questions.ask(tables, statement.sql, statement.parameters)
+        teams = await self._checks.teams(question, sources, tables, terms, found[0])
         partly = tuple(languages(question, split, sums or found[0], self._minutes))
         seen = await self._coverage(question.range, exports[-1], now, tables)
         earlier = question.earlier
@@ -261,5 +261,5 @@ def _figure_columns(question: Question) -> Iterator[Column]:
             if several:
                 change, relative = (f"{metric.title}, {kind.lower()}" for kind in (change, relative))
             yield Column(f"previous_{metric.name}", f"{metric.title}, before", metric.unit, metric)
-            yield Column(f"change_{metric.name}", change, metric.unit, metric)
+            yield Column(f"change_{metric.name}", change, "points" if metric.unit == "percent" else metric.unit, metric)
             yield Column(f"relative_change_{metric.name}", relative, "ratio", metric, in_percent=f"{change} %")

@@ -83,10 +83,10 @@ class Checks:
             return tuple(name for value in values for name in known[folded[value]])
         near = [name for key in difflib.get_close_matches(folded[missing], known, n=3) for name in known[key]]
         listed = list(dict.fromkeys([*near, *there]))
-        names = ", ".join(map(self._shown, listed[:_MOST_LISTED])) or "none"
-        more = f" and {len(listed) - _MOST_LISTED:,} more" if len(listed) > _MOST_LISTED else ""
         where = "" if what == "team" else " in the data of this range"
-        raise invalid(f"There is no {what} '{self._shown(missing)}'{where}.", f"There are: {names}{more}.")
+        raise invalid(
+            f"There is no {what} '{self._shown(missing)}'{where}.", f"There are: {self._listed(listed) or 'none'}."
+        )
 
     async def _users(self, question: Question, sources: Sequence[Source], tables: Tables) -> tuple[str, ...]:
         """The users named, as names are compared."""
@@ -120,14 +120,31 @@ class Checks:
         )
 
     async def teams(
-        self, question: Question, sources: Sequence[Source], tables: Tables, terms: Terms
+        self, question: Question, sources: Sequence[Source], tables: Tables, terms: Terms, totals: Mapping[str, Any]
     ) -> tuple[str, ...]:
-        """Say it where teams cannot be told, as the data lack the names that the operator's file has."""
+        """Say which teams have no row, and where teams cannot be told, as the data lack the names that the file has.
+
+        Args:
+            totals: the row of totals of the answer.
+        """
         if not question.about_teams:
             return ()
         statement = in_no_team(question, sources, terms)
         (found,) = await self._questions.ask(tables, statement.sql, statement.parameters)
-        return tuple(_lost(found)) if found["people"] else ()
+        return (*self._rowless(question, totals), *(_lost(found) if found["people"] else ()))
+
+    def _rowless(self, question: Question, totals: Mapping[str, Any]) -> Iterator[str]:
+        """Name the teams without a row, so that nobody takes the last of the rows for the team that did least."""
+        there = totals.get("teams")
+        known = question.teams or (self._teams.names if self._teams else ())
+        absent = [team for team in known if team not in there] if there and not question.users else ()
+        if absent:
+            yield f"No row for teams of which no activity is found: {self._listed(absent)}."
+
+    def _listed(self, names: Sequence[str]) -> str:
+        """The first of some names, fit for a sentence, and how many more there are."""
+        more = f" and {len(names) - _MOST_LISTED:,} more" if len(names) > _MOST_LISTED else ""
+        return ", ".join(map(self._shown, names[:_MOST_LISTED])) + more
 
     def by_language(self, question: Question) -> tuple[str, ...]:
         """The columns of which it must be known how much comes without a language."""

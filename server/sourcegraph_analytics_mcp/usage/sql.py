@@ -55,6 +55,8 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
     if question.by_time:
         buckets = ", ".join(["total", *map(_key, question.times)])
         counted += f", count(*) OVER (PARTITION BY {buckets}) AS in_bucket"
+    if "team" in question.group_by:
+        counted += ", (SELECT list(DISTINCT g_team) FROM answer WHERE total = 0) AS teams"
     if question.narrowed and question.time is not None:
         ctes, beside = f"{ctes}, silence AS ({_silence(question, now, question.time)})", ", silence"
     order = f"ORDER BY total DESC, {_order(question, groups)}"

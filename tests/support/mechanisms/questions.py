@@ -35,6 +35,8 @@ _FALLEN = f"{_USAGE}test_who_falls_to_nothing_in_a_bucket_has_a_row_there"
 _ENDED = f"{_USAGE}test_where_the_data_end_within_what_is_compared_is_said"
 _DAYLESS_END = f"{_USAGE}test_figures_without_days_say_that_the_data_may_end_before_them"
 _ADDED = f"{_USAGE}test_metrics_whose_rows_do_not_add_up_are_named"
+_ROWLESS = f"{_USAGE}test_teams_without_a_row_are_named"
+_TREND = f"{_USAGE}test_a_trend_is_drawn_down_the_time_or_not_at_all"
 _SILENT_WEEKS = f"{_USAGE}test_weeks_and_months_without_what_is_asked_are_those_that_have_any_data"
 _UNFINISHED = f"{_USAGE}test_a_bucket_without_what_is_asked_may_not_be_over"
 _PAGE = f"{_USAGE}test_a_page_by_time_shows_the_most_of_each_bucket_and_says_which_is_cut"
@@ -665,6 +667,15 @@ QUESTIONS = (
     Switch("rows that do not add up are named", "usage/notes.py", "if not m.adds_up_over(question.group_by)]",
            "if False]", _ADDED),
     Switch("only those", "usage/metrics.py", "set(self.adds_over).issuperset(groups)", "not groups", _ADDED),
+    Switch("a change of a percentage is in points", "usage/answers.py", '"points" if metric.unit == "percent" else', "",
+           f"{_USAGE}test_a_change_of_a_percentage_is_in_points"),
+    Switch("teams without a row are named", "usage/checks.py", "(*self._rowless(question, totals), *(", "(*(",
+           _ROWLESS),
+    Switch("of those that are asked for", "usage/checks.py", "known = question.teams or (", "known = (", _ROWLESS),
+    Switch("a trend says what it is of", "surface/tools/usage.py", 'f"Trend: {metrics[0].title}" if',
+           '"Trend" if', _TREND),
+    Switch("what has no time is in no trend", "surface/tools/usage.py", "None if None in row[:first] else row[first]",
+           "row[first]", f"{_USAGE}test_rows_without_a_day_are_in_no_trend"),
     Switch("a last month that is cut off is said wherever the range begins", "usage/notes.py",
            "if days.end is not None and days.over and", "if days.start and days.end is not None and days.over and",
            _ALL_TIME),

@@ -248,8 +248,8 @@ def _spoken(value: Any, column: Column) -> str:
 
 def _shown(value: Any, column: Column) -> object:
     """A figure as text; the change of a rate is in points, so that nobody takes it for a relative change."""
-    if column.name.startswith("change_") and column.unit in ("ratio", "percent") and value is not None:
-        return figure(value * 100 if column.unit == "ratio" else value, "points")
+    if column.name.startswith("change_") and column.unit == "ratio" and value is not None:
+        return figure(value * 100, "points")
     return figure(value, column.unit if column.metric else "text")
 
 
@@ -272,9 +272,10 @@ def _table(found: Found) -> str:
         for row in found.rows
     ]
     if _in_time(found):
-        headers.append("Trend")
-        first = len(found.question.group_by)
-        for row, bar in zip(rows, _trend([row[first] for row in found.rows]), strict=True):
+        metrics, first = found.question.metrics, len(found.question.group_by)
+        headers.append(f"Trend: {metrics[0].title}" if len(metrics) > 1 else "Trend")
+        drawn = [None if None in row[:first] else row[first] for row in found.rows]  # rows without a time have no place
+        for row, bar in zip(rows, _trend(drawn), strict=True):
             row.append(bar)
     return table(headers, rows)
 
