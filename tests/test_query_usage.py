@@ -1796,6 +1796,19 @@ async def test_a_column_that_is_called_like_a_group_disturbs_none(
 
 
 @pytest.mark.long
+async def test_an_exact_user_id_means_nobody_else(make_settings: Make, tmp_path: Path) -> None:
+    people = (Person("u2", "", "", None), Person("U2", "", "", None), Person("9", "", "u2", None))
+    rows = [did(person, TODAY - DAY, searches=10**n) for n, person in enumerate(people)]
+    async with served(world_of(*rows), make_settings, tmp_path) as (client, _):
+        for users, searches in ((["u2"], 1), (["U2"], 10), (["u2", "U2"], 11), (["9", "u2"], 101), (["u2", "u2"], 1)):
+            answer = await call(client, "query_usage", metrics=["searches"], users=users)
+            assert answer["totals"] == [searches], users
+        others = await call(client, "query_usage", metrics=["searches"], users=["u2"], group_by=["user"], teams=[])
+        nobody = await refused(client, "query_usage", metrics=["searches"], users=["u2", "u3"])
+    assert [row[1] for row in others["rows"]] == ["u2"]
+    assert nobody["message"].startswith("1 of the 2 users named")
+
+
 async def test_names_are_compared_in_any_spelling(make_settings: Make, tmp_path: Path) -> None:
     """Letters that become small in more than one way, accents that are characters of their own."""
     nikos, jose = Person("1", "", "ΝΙΚΟΣ", None), Person("2", "jos\u00e9@example.com", "İlker", None)

@@ -161,7 +161,7 @@ def _row_filters(question: Question, source: Source, days: Range, statement: Sta
 def _people_filters(question: Question, statement: Statement) -> str:
     """What is known of a row's person."""
     nobody = f" OR {PERSON} IS NULL" if BLANK in question.users else ""
-    meant = [f"(meant{nobody})"] if question.users else []
+    meant = [f"(meant{nobody})"] if question.about_users else []
     conditions = [*_among([(question.teams, _COLUMN["team"])], statement), *meant]
     return " AND ".join(conditions) or "true"
 

@@ -676,6 +676,8 @@ QUESTIONS = (
            '"Trend" if', _TREND),
     Switch("what has no time is in no trend", "surface/tools/usage.py", "None if None in row[:first] else row[first]",
            "row[first]", f"{_USAGE}test_rows_without_a_day_are_in_no_trend"),
+    Switch("an exact user id means nobody else", "usage/checks.py", "for user in question.users if user not in ids]",
+           "for user in question.users]", f"{_USAGE}test_an_exact_user_id_means_nobody_else"),
     Switch("a last month that is cut off is said wherever the range begins", "usage/notes.py",
            "if days.end is not None and days.over and", "if days.start and days.end is not None and days.over and",
            _ALL_TIME),
