@@ -1055,13 +1055,49 @@ async def test_the_latest_summaries_are_kept_and_never_mixed_up(settings: Settin
     assert again is not first
 
 
+@pytest.mark.long
+async def test_months_of_a_summary_that_are_not_whole_are_said(settings: Settings) -> None:
+    begin = (TODAY - timedelta(days=40)).replace(day=2)
+    end = begin.replace(day=20)
+    async with connected(settings) as client:
+        shown = {}
+        for granularity in ("by_user_day", "by_user_month"):
+            for name, dates in (
+                ("cut", {"start_date": str(begin), "end_date": str(end)}),
+                (
+                    "whole",
+                    {
+                        "start_date": str(begin.replace(day=1)),
+                        "end_date": str(TODAY.replace(day=1) - timedelta(days=1)),
+                    },
+                ),
+                ("empty", {"start_date": "2011-01-02", "end_date": "2011-01-20"}),
+                ("running", {}),
+            ):
+                export = (await call(client, "export_csv", granularity=granularity, **dates))["export"]
+                summary = await read(client, export["summary_uri"])
+                shown[granularity, name] = [line for line in summary.splitlines() if line.startswith("The ")]
+    ends = (TODAY + timedelta(days=1)).day == 1  # then this month is as whole as its day
+    for granularity, counted in (("by_user_day", "is only counted"), ("by_user_month", "may be counted only")):
+        first, last = f"The first month {counted} from {begin}.", f"The last month {counted} until {end}."
+        assert shown[granularity, "cut"] == [first, last]
+        assert shown[granularity, "whole"] == shown[granularity, "empty"] == []
+        assert shown[granularity, "running"] == ([] if ends else [last.replace(str(end), str(TODAY))])
+
+
 async def test_a_range_that_is_not_over_or_open_is_said_as_such(settings: Settings) -> None:
     async with connected(settings) as client:
         dates = {"start_date": START.isoformat(), "end_date": "2199-12-31"}
         ahead = (await call(client, "export_csv", granularity="by_user", **dates))["export"]
         await call(client, "export_csv", granularity="by_user", start_date=START.isoformat())
+        future = [
+            (await call(client, "export_csv", granularity="by_user", start_date="2199-01-01", **more))["export"]
+            for more in ({}, {"end_date": "2199-12-31"})
+        ]
         listed = text(await client.call_tool("list_exports", {}))
     assert f"The range ends after {TODAY}, the day of the export; later days are not in it." in ahead["warnings"]
+    for export in future:
+        assert export["warnings"] == [f"The range begins after {TODAY}, the day of the export."]
     assert f"{START} to 2199-12-31" in listed
     assert f"{START} to …" in listed
 

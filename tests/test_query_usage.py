@@ -1795,7 +1795,6 @@ async def test_a_column_that_is_called_like_a_group_disturbs_none(
     assert sorted(found["rows"]) == [["(no team)", 2, 1], ["Data", 1, 1]]
 
 
-@pytest.mark.long
 async def test_an_exact_user_id_means_nobody_else(make_settings: Make, tmp_path: Path) -> None:
     people = (Person("u2", "", "", None), Person("U2", "", "", None), Person("9", "", "u2", None))
     rows = [did(person, TODAY - DAY, searches=10**n) for n, person in enumerate(people)]
@@ -1809,6 +1808,7 @@ async def test_an_exact_user_id_means_nobody_else(make_settings: Make, tmp_path:
     assert nobody["message"].startswith("1 of the 2 users named")
 
 
+@pytest.mark.long
 async def test_names_are_compared_in_any_spelling(make_settings: Make, tmp_path: Path) -> None:
     """Letters that become small in more than one way, accents that are characters of their own."""
     nikos, jose = Person("1", "", "ΝΙΚΟΣ", None), Person("2", "jos\u00e9@example.com", "İlker", None)

@@ -101,7 +101,9 @@ def warnings(export: Export, *, masked: bool) -> tuple[str, ...]:
 
 def _coverage(export: Export) -> Iterator[str]:
     made = export.created_at.date()
-    if export.end_date is not None and export.end_date > made:
+    if export.start_date is not None and export.start_date > made:
+        yield f"The range begins after {made}, the day of the export."
+    elif export.end_date is not None and export.end_date > made:
         yield f"The range ends after {made}, the day of the export; later days are not in it."
     asked = (export.start_date or made) <= made <= (export.end_date or made)
     by_day = "timestamp_date" in export.names
@@ -175,7 +177,7 @@ def summary_markdown(export: Export, summary: Summary, *, masked: bool) -> str:
         shown = len(breakdown.rows)
         of = f" ({shown} of {breakdown.groups})" if breakdown.groups > shown else ""
         parts += [f"## {breakdown.title}{of}"]
-        parts += [breakdown_table(breakdown)]
+        parts += [breakdown_table(breakdown), *breakdown.notes]
     parts.append("People of several rows count once in the totals, so breakdowns of people do not add up to them.")
     parts.append(f"Rows: {uri(export.id, '/rows')} · CSV: {uri(export.id, '/data.csv')}")
     return "\n\n".join(parts)

@@ -7,7 +7,8 @@ from ..exports import remarks
 from ..exports.models import Export, range_words
 from .coverage import Coverage, Silence
 from .metrics import Minutes
-from .question import Question, bucket_end, bucket_start
+from .periods import Range
+from .question import Dimension, Question, bucket_end, bucket_start
 
 NO_DAYS = "Days with data are not counted: the answer rests on figures by user, which have no days"
 
@@ -41,7 +42,7 @@ def notes(
     elif days.end == today - timedelta(days=1) and made.hour == 0:
         yield "Upstream refreshes hourly, so the last hour of yesterday may be missing."
     yield from _comparison(question, exports, covered, made.date())
-    yield from _partial_buckets(question, today)
+    yield from partial_buckets(question.time, question.range)
     if any(metric.name == "hours_saved" for metric in question.metrics):
         yield minutes.words
     yield from (f"{m.title}: {m.definition}" for m in question.metrics if m.explained)
@@ -185,11 +186,16 @@ def _days_before(question: Question, exports: Sequence[Export], covered: Sequenc
     return f", days with {data}: {seen.count}, {seen.first} to {seen.last}"
 
 
-def _partial_buckets(question: Question, today: date) -> Iterator[str]:
-    unit, days = question.time, question.range
+def partial_buckets(unit: Dimension | None, days: Range, *, sure: bool = True) -> Iterator[str]:
+    """Say which time buckets a range that is over cuts off.
+
+    Args:
+        sure: whether what lies outside of the range is left out of them; else it may be.
+    """
     if unit is None or unit == "day":
         return
+    counted = "is only counted" if sure else "may be counted only"
     if days.start is not None and bucket_start(unit, days.start) < days.start:
-        yield f"The first {unit} is only counted from {days.start}."
+        yield f"The first {unit} {counted} from {days.start}."
     if days.end is not None and days.over and bucket_end(unit, bucket_start(unit, days.end)) > days.end:
-        yield f"The last {unit} is only counted until {days.end}."
+        yield f"The last {unit} {counted} until {days.end}."

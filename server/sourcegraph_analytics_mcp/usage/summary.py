@@ -1,14 +1,15 @@
 """One export in a few tables: totals, by month, top clients, top languages."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..exports.columns import time_column
 from ..exports.engine.questions import Questions
 from ..exports.models import Export
 from .metrics import BY_NAME, METRICS, Metric, Minutes
+from .notes import partial_buckets
 from .periods import Range
 from .source import Source, within
 
@@ -22,12 +23,18 @@ _TOTALS = tuple(metric.name for metric in METRICS if metric.name not in _COVERED
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """One table of a summary; `groups` is how many there are in all, of which `rows` are the first."""
+    """One table of a summary.
+
+    Args:
+        groups: how many there are in all, of which `rows` are the first.
+        notes: what a reader must know of its rows.
+    """
 
     title: str
     metrics: tuple[Metric, ...]
     rows: tuple[tuple[Any, ...], ...]
     groups: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,14 @@ def left_out(export: Export) -> str:
     return export.outside(days.start, days.end)
 
 
+def _cut_months(export: Export, shown: Set[str]) -> Iterator[str]:
+    """Say which of the months shown are not whole, also where they are not over."""
+    days = days_of(export)
+    start, end = (day if day and f"{day:%Y-%m}" in shown else None for day in (days.start, days.end))
+    sure = "timestamp_date" in export.names  # upstream may give whole months though days are asked for
+    return partial_buckets("month", replace(days, start=start, end=end, over=True), sure=sure)
+
+
 class Summaries:
     """Summaries of exports, each computed once: exports never change."""
 
@@ -81,7 +96,8 @@ class Summaries:
         tables = []
         if time := time_column(have):
             month = f"strftime({time}, '%Y-%m')"
-            tables.append(await self._breakdown(export, "By month", _BY_MONTH, month, "1 DESC", _MOST_MONTHS))
+            months = await self._breakdown(export, "By month", _BY_MONTH, month, "1 DESC", _MOST_MONTHS)
+            tables.append(replace(months, notes=tuple(_cut_months(export, {row[0] for row in months.rows}))))
         for title, names, column in (
             ("Top clients", _BY_CLIENT, "client_name"),
             ("Top languages", _BY_LANGUAGE, "language"),

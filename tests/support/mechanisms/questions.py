@@ -37,6 +37,7 @@ _DAYLESS_END = f"{_USAGE}test_figures_without_days_say_that_the_data_may_end_bef
 _ADDED = f"{_USAGE}test_metrics_whose_rows_do_not_add_up_are_named"
 _ROWLESS = f"{_USAGE}test_teams_without_a_row_are_named"
 _TREND = f"{_USAGE}test_a_trend_is_drawn_down_the_time_or_not_at_all"
+_CUT_MONTHS = "test_exports.py::test_months_of_a_summary_that_are_not_whole_are_said"
 _SILENT_WEEKS = f"{_USAGE}test_weeks_and_months_without_what_is_asked_are_those_that_have_any_data"
 _UNFINISHED = f"{_USAGE}test_a_bucket_without_what_is_asked_may_not_be_over"
 _PAGE = f"{_USAGE}test_a_page_by_time_shows_the_most_of_each_bucket_and_says_which_is_cut"
@@ -669,8 +670,7 @@ QUESTIONS = (
     Switch("only those", "usage/metrics.py", "set(self.adds_over).issuperset(groups)", "not groups", _ADDED),
     Switch("a change of a percentage is in points", "usage/answers.py", '"points" if metric.unit == "percent" else', "",
            f"{_USAGE}test_a_change_of_a_percentage_is_in_points"),
-    Switch("teams without a row are named", "usage/checks.py", "(*self._rowless(question, totals), *(", "(*(",
-           _ROWLESS),
+    Switch("teams without a row are named", "usage/checks.py", "*self._rowless(question, totals)", "*()", _ROWLESS),
     Switch("of those that are asked for", "usage/checks.py", "known = question.teams or (", "known = (", _ROWLESS),
     Switch("a trend says what it is of", "surface/tools/usage.py", 'f"Trend: {metrics[0].title}" if',
            '"Trend" if', _TREND),
@@ -678,6 +678,15 @@ QUESTIONS = (
            "row[first]", f"{_USAGE}test_rows_without_a_day_are_in_no_trend"),
     Switch("an exact user id means nobody else", "usage/checks.py", "for user in question.users if user not in ids]",
            "for user in question.users]", f"{_USAGE}test_an_exact_user_id_means_nobody_else"),
+    Switch("months of a summary that are not whole are said", "surface/exports_text.py", ", *breakdown.notes]", "]",
+           _CUT_MONTHS),
+    Switch("as far as that is known", "usage/summary.py", 'sure = "timestamp_date" in export.names', "sure = True",
+           _CUT_MONTHS),
+    Switch("and they are shown", "usage/summary.py", 'if day and f"{day:%Y-%m}" in shown else None', "if day else None",
+           _CUT_MONTHS),
+    Switch("a range in the future is said to be", "surface/exports_text.py",
+           "if export.start_date is not None and export.start_date > made:", "if False:",
+           "test_exports.py::test_a_range_that_is_not_over_or_open_is_said_as_such"),
     Switch("a last month that is cut off is said wherever the range begins", "usage/notes.py",
            "if days.end is not None and days.over and", "if days.start and days.end is not None and days.over and",
            _ALL_TIME),
