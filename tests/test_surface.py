@@ -210,7 +210,17 @@ async def test_only_listed_instances_may_be_asked_about(
 async def test_credits_come_as_upstream_gives_them(settings: Settings, upstream: Served) -> None:
     async with connected(settings) as client:
         result = await client.call_tool("get_credits", {"start_date": "2026-01-01"})
+        ended = await call(client, "get_credits", start_date="2026-01-01", end_date="2026-01-31")
+        undated = await call(client, "get_credits")
     assert result.structured_content is not None
+    (note,) = result.structured_content["notes"]
+    assert note == (
+        "The dates (since 2026-01-01) choose buckets active then; upstream does not say whether figures are of these "
+        "days or of the whole bucket."
+    )
+    assert note in text(result)
+    assert ended["notes"][0].startswith("The dates (2026-01-01 to 2026-01-31) choose")
+    assert undated["notes"] == []
     assert result.structured_content["credits"]["buckets"][0]["allocated"] == 50_000
     assert "| 50,000 |" in text(result)
     assert dict(upstream.ledger[0].query) == {"instanceURL": "demo.sourcegraph.example", "startDate": "2026-01-01"}

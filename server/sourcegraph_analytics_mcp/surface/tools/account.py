@@ -12,6 +12,7 @@ from ...access.credentials import expires_soon
 from ...disk import in_thread
 from ...errors import AnalyticsError
 from ...exports.identities import HIDDEN
+from ...exports.models import range_words
 from ...exports.numbers import in_json
 from ...redaction import keys, told_apart
 from ...spelling import safe_data
@@ -36,6 +37,7 @@ class CreditsArguments(Arguments):
 
 class CreditsAnswer(Answer):
     credits: Cell
+    notes: list[str]
 
 
 @tool(title="Get credits", answer=CreditsAnswer, hints=Hints(read_only=True, idempotent=True))
@@ -51,9 +53,12 @@ async def get_credits(app: App, arguments: CreditsArguments, call: Call) -> Repl
     if length > _MOST_TEXT:
         raise AnalyticsError("result_too_large", f"The credits are {length:,} characters long.", "Ask for fewer days.")
     asked = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    masked = f" What may name somebody is {HIDDEN}, numbers too." if app.masked and HIDDEN in text else ""
-    head = f"Credits of {instance} as upstream gives them, {asked}.{masked}"
-    return Reply(f"{head}\n\n{text}", CreditsAnswer(credits=given))
+    notes = [f"What may name somebody is {HIDDEN}, numbers too."] if app.masked and HIDDEN in text else []
+    if arguments.start_date or arguments.end_date:
+        chosen = f"The dates ({range_words(arguments.start_date, arguments.end_date)}) choose buckets active then"
+        notes.append(f"{chosen}; upstream does not say whether figures are of these days or of the whole bucket.")
+    head = " ".join([f"Credits of {instance} as upstream gives them, {asked}.", *notes])
+    return Reply(f"{head}\n\n{text}", CreditsAnswer(credits=given, notes=notes))
 
 
 def _encodable(key: str) -> str:
