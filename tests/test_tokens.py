@@ -23,6 +23,7 @@ from keyring.backends import fail
 from keyring.backends.chainer import ChainerBackend
 from mcp import Client, MCPError
 from mcp_types import ElicitResult, ErrorData, InputRequiredResult
+from pydantic import SecretStr
 
 from sourcegraph_analytics_mcp.access import secret_store
 from sourcegraph_analytics_mcp.access.journal import Journal
@@ -32,6 +33,7 @@ from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import call as call_module
 from sourcegraph_analytics_mcp.surface.callers import caller, own
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
+from sourcegraph_analytics_mcp.upstream.models import NewToken
 from support.client import REVISIONS, answering, call, calling, connected, refused, text
 from support.commands import finished
 from support.keyring_backend import MemoryKeyring
@@ -1053,7 +1055,7 @@ async def test_a_create_that_another_server_has_under_way_is_left_alone(make_set
 
 
 class Issuing(Desk):
-    """One that says the secrets, notes what is used, and while `cut` revokes without a word."""
+    """One that says the secrets, notes what is used, while `cut` revokes without a word, and may refuse to create."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1062,11 +1064,14 @@ class Issuing(Desk):
         self.revoked = anyio.Event()
         self.used: list[str] = []
         self.next_page = ""
+        self.refusing = False
 
     async def answer(self, exchange: Exchange) -> None:
         if exchange.target.startswith("/api/credits"):
             self.used.append(exchange.headers["authorization"].removeprefix("Bearer sams_at_secret-of-"))
             await exchange.answer(b"{}", content_type="application/json")
+        elif exchange.method == "POST" and self.refusing:
+            await exchange.answer(b"{}", "403 Forbidden", "application/json")
         elif exchange.method == "POST":
             await super().answer(exchange)
             token = self.tokens[-1] | {"secret": f"sams_at_secret-of-{self.tokens[-1]['id']}"}
@@ -1093,12 +1098,8 @@ def _kept(settings: Settings) -> list[str]:
     return ids
 
 
-def _forgotten(token_id: str) -> list[str]:
-    return [f"Token {token_id} is revoked, and its secret was still kept here; it was removed."]
-
-
 @pytest.mark.long
-async def test_a_revoke_that_a_crash_cut_off_is_put_right_at_the_next_call(make_settings: Make) -> None:
+async def test_a_revoke_that_a_crash_cut_off_is_put_right_by_the_next_create(make_settings: Make) -> None:
     desk = Issuing()
     async with scripted_upstream(desk.answer) as fake:
         settings = make_settings(fake.url, access_token="")
@@ -1107,20 +1108,24 @@ async def test_a_revoke_that_a_crash_cut_off_is_put_right_at_the_next_call(make_
                 await call(client, "create_token", display_name=name)
         desk.cut = True
         await killed_in("revoke_token", {"token_id": "new-1", "confirm": True}, settings, desk.revoked)
-        before = _kept(settings)
         async with connected(settings) as client:
-            first = await call(client, "list_tokens")
-            assert await told(client) == []
+            listed = await call(client, "list_tokens")
             await call(client, "get_credits")
-    assert (before, _kept(settings)) == (["new-0", "new-1"], ["new-0"])
-    assert first["notes"] == _forgotten("new-1")
-    assert [token["in_use"] for token in first["tokens"]] == [True, False]
-    assert desk.used[-1] == "new-0"
+            before, used = _kept(settings), desk.used[-1]
+            made = await call(client, "create_token")
+            assert await told(client) == []
+    assert (before, _kept(settings)) == (["new-0", "new-1"], ["new-0", "new-2"])
+    assert listed["notes"] == [
+        "Token new-1 is revoked or has expired, but still kept here; the next create_token removes it."
+    ]
+    assert made["notes"] == ["Token new-1 is revoked or has expired, and what was kept here of it was removed."]
+    assert [token["in_use"] for token in listed["tokens"]] == [True, False]
+    assert used == "new-0"
     assert desk.calls.count("DELETE") == 0  # what was cut off is not asked again; the list proves it
 
 
 @pytest.mark.parametrize("tool", ["list_tokens", "create_token"])
-async def test_a_token_that_is_listed_as_revoked_is_kept_and_used_no_more(make_settings: Make, tool: str) -> None:
+async def test_a_token_that_is_listed_as_revoked_is_used_no_more(make_settings: Make, tool: str) -> None:
     desk = Issuing()
     async with scripted_upstream(desk.answer) as fake:
         settings = make_settings(fake.url, access_token="")
@@ -1128,14 +1133,115 @@ async def test_a_token_that_is_listed_as_revoked_is_kept_and_used_no_more(make_s
             for name in ("older", "newer"):
                 await call(client, "create_token", display_name=name)
             await call(client, "get_credits")
-            used = desk.used[-1]
+            used, before = desk.used[-1], everything_written(settings.home)
             desk.end("new-1")
-            answer = await call(client, tool)
+            await call(client, tool)
             await call(client, "get_credits")
-    left = ["new-0", "new-2"] if tool == "create_token" else ["new-0"]
-    assert answer["notes"] == _forgotten("new-1")
-    assert _kept(settings) == left
-    assert [used, desk.used[-1]] == ["new-1", left[-1]]
+    assert [used, desk.used[-1]] == ["new-1", "new-2" if tool == "create_token" else "new-0"]
+    assert (everything_written(settings.home) == before) is (tool == "list_tokens")
+
+
+async def test_a_create_that_fails_has_removed_nothing(make_settings: Make) -> None:
+    desk = Issuing()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url, access_token="")
+        async with connected(settings) as client:
+            await call(client, "create_token", display_name="a")
+            desk.end("new-0")
+            desk.refusing = True
+            assert (await refused(client, "create_token", display_name="b"))["code"] == "forbidden"
+            kept = _kept(settings)
+            desk.refusing = False
+            made = await call(client, "create_token", display_name="c")
+    assert kept == ["new-0"]
+    assert [note for note in made["notes"] if "new-0" in note]
+    assert _kept(settings) == ["new-1"]
+
+
+@pytest.mark.parametrize("setting", ["SRC_ANALYTICS_ACCESS_TOKEN", "SRC_ANALYTICS_ACCESS_TOKEN_FILE"])
+async def test_a_token_that_a_setting_holds_stays_known_though_it_is_revoked(
+    make_settings: Make, tmp_path: Path, setting: str
+) -> None:
+    desk = Issuing()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url, access_token="")
+        async with connected(settings) as client:
+            for name in ("set", "spent"):
+                await call(client, "create_token", display_name=name)
+        (file := tmp_path / "token").write_text("sams_at_secret-of-new-0")
+        file.chmod(0o600)
+        given: dict[str, Any] = {"access_token": "sams_at_secret-of-new-0"}
+        if setting.endswith("FILE"):
+            given = {"access_token": "", "access_token_file": str(file)}
+        desk.end("new-0")
+        desk.end("new-1")
+        async with connected(make_settings(fake.url, **given)) as client:
+            listed = await client.call_tool("list_tokens", {})
+            await call(client, "create_token", display_name="next")
+            after = await call(client, "list_tokens")
+    held = f"Token new-0 is revoked or has expired, but {setting} holds it: set another."
+    spent = "Token new-1 is revoked or has expired, but still kept here; the next create_token removes it."
+    assert listed.structured_content is not None
+    assert [listed.structured_content["notes"], after["notes"]] == [[f"{held} {spent}"], [held]]
+    assert [token["in_use"] for token in after["tokens"]] == [True, False, False]
+    assert "expired; in use here" in text(listed)
+    assert _kept(settings) == ["new-0", "new-2"]
+
+
+def _keep(settings: Settings, home: Path, desk: Issuing, *ids: str) -> None:
+    """Keep tokens that have ended, as a server on that data directory has kept them."""
+    store = secret_store.SecretStore(home, settings.url)
+    for one in ids:
+        now = datetime.now(UTC)
+        secret = SecretStr(f"sams_at_secret-of-{one}")
+        store.save(NewToken(id=one, secret=secret, created_at=now, display_name="kept"), "file")
+        desk.tokens.append({"id": one, "displayName": "kept", "isExpired": True, "createdAt": now.isoformat()})
+
+
+async def test_few_of_many_tokens_that_have_ended_are_named(make_settings: Make) -> None:
+    desk = Issuing()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url, access_token="")
+        _keep(settings, settings.home, desk, *(f"old-{number}" for number in range(12)))
+        async with connected(settings) as client:
+            listed = await call(client, "list_tokens", include_expired=False)
+            made = await call(client, "create_token")
+    named = "Tokens old-0, old-1, old-2, old-3, old-4 and 7 more are revoked or have expired"
+    assert listed["notes"] == [f"{named}, but still kept here; the next create_token removes them."]
+    assert made["notes"] == [f"{named}, and what was kept here of them was removed."]
+    assert _kept(settings) == ["new-12"]
+
+
+async def test_an_index_that_is_held_is_waited_for_once_and_what_became_of_each_token_is_said(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Issuing()
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url, access_token="")
+        for number, home in enumerate([settings.home, *(settings.home / "callers" / name for name in "ab")]):
+            home.mkdir(parents=True, exist_ok=True)
+            _keep(settings, home, desk, f"first-{number}", f"second-{number}")
+        gone, *_ = sorted((settings.home / "secrets").iterdir(), key=lambda one: one.read_text())
+        gone.unlink()
+        monkeypatch.setattr(secret_store, "_PATIENCE", 0.0)
+        async with connected(settings) as client:
+            with (settings.home / "callers" / "a" / "tokens.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                made = await call(client, "create_token", display_name="one")
+            kept = [json.loads((settings.home / "callers" / name / "tokens.json").read_text()) for name in "ab"]
+            again = await call(client, "create_token", display_name="two")
+    ended = "is revoked or has expired"
+    assert made["notes"] == [
+        f"Token second-0 {ended}, and what was kept here of it was removed. "
+        f"Token first-0 {ended}, and the entry of it, all that was left here, was removed. "
+        "Tokens first-1, second-1, first-2, second-2 are revoked or have expired, but the entry of them in the index "
+        "here could not be removed; the next create_token tries again."
+    ]
+    assert [len(entries) for entries in kept] == [2, 2]
+    assert again["notes"] == [
+        "Tokens first-1, second-1, first-2, second-2 are revoked or have expired, and the entry of them, all that was "
+        "left here, was removed."
+    ]
 
 
 async def test_a_token_that_another_process_has_forgotten_is_used_no_more_once_it_is_listed_as_revoked(
@@ -1170,7 +1276,7 @@ async def test_a_token_stays_kept_where_nothing_proves_its_end_or_nothing_may_be
         if why == "a part":
             desk.next_page = "2"
         elif why == "not listed":
-            desk.tokens.clear()
+            desk.tokens = [desk.tokens[0] | {"id": "another"}]
         elif why == "in its time":
             index = settings.home / "tokens.json"
             (kept,) = json.loads(index.read_text())
@@ -1793,6 +1899,24 @@ async def test_a_secret_that_a_revoke_leaves_behind_is_said(
     assert "Its secret, which no longer works, may still be where this server kept it" in text(second)
     assert second.structured_content == {"token_id": tokens[1], "outcome": "revoked", "verified": True}
     assert len(MemoryKeyring.kept) == 1
+
+
+async def test_a_secret_of_an_ended_token_that_stays_is_said(
+    make_settings: Make, use_keyring: Callable[[Keyring], None]
+) -> None:
+    desk, opened = Issuing(), Keyring("none")
+    use_keyring(opened)
+    async with scripted_upstream(desk.answer) as fake, connected(make_settings(fake.url, access_token="")) as client:
+        await call(client, "create_token", display_name="a")
+        desk.end("new-0")
+        await call(client, "list_tokens")
+        listed = dict(MemoryKeyring.kept)
+        opened.trouble = "kept"
+        made = await call(client, "create_token", display_name="b")
+    assert len(listed) == 1
+    assert made["notes"] == [
+        "Token new-0 is revoked or has expired, but the secret of it that is kept here could not be removed."
+    ]
 
 
 async def test_a_damaged_index_is_kept_beside_the_new_one(make_settings: Make, upstream: Served) -> None:

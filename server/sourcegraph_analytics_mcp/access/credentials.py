@@ -3,6 +3,7 @@
 import logging
 import stat
 import time
+from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -212,19 +213,38 @@ class Configured:
         if self._current is not None and self._current[0].id == token_id:
             self._current = None
 
+    def ended(self, token_ids: Collection[str]) -> None:
+        """Use others before tokens that a list shows as ended, which another process may have forgotten meanwhile."""
+        for token_id in token_ids:
+            self.forget(token_id)
+        for token in (token for store in (self._store, self._operators) for token in store.tokens()):
+            if token.id in token_ids:
+                self._refused[token.fingerprint] = time.monotonic()
+
+    def held(self) -> str | None:
+        """The fingerprint of the secret that a setting holds; None where none does, or it cannot be read."""
+        try:
+            found = self._of_a_setting()
+        except SettingsError:
+            return None
+        return fingerprint(found.get_secret_value()) if found else None
+
+    def _of_a_setting(self) -> SecretStr | None:
+        if self._set is None and (file := self._settings.access_token_file) is not None:
+            return read_secret_file(file, called="that file")  # callers see no path
+        return self._set
+
     async def _find(self) -> SecretStr | None:
-        if self._set is not None:
-            return self._set
-        if self._settings.access_token_file is not None:
-            return read_secret_file(self._settings.access_token_file, called="that file")  # callers see no path
+        if (found := self._of_a_setting()) is not None:
+            return found
         if self._current is not None and self._current[0].live:
             return self._current[1]
         if self._settings.demo:  # what an earlier demo kept means nothing to the upstream of this one
             return self._demos
-        found = await in_thread(self._first)
-        own = found is not None and found[0] is self._store
-        self._current = found[1:] if found and own else None  # the operator's is asked for each time: it may be revoked
-        return found[2] if found else None
+        first = await in_thread(self._first)
+        own = first is not None and first[0] is self._store
+        self._current = first[1:] if first and own else None  # the operator's is asked for each time: it may be revoked
+        return first[2] if first else None
 
     def _first(self) -> tuple[SecretStore, StoredToken, SecretStr] | None:
         """The newest token that has not expired, our own before the operator's, and where it is kept.

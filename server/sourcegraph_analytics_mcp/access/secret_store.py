@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Place = Literal["keyring", "file"]
+Removed = Literal["removed", "absent", "stays"]
 _log = logging.getLogger(__name__)
 _SERVICE = "sourcegraph-analytics-mcp"
 _USELESS = ("keyring.backends.fail", "keyring.backends.null", "keyrings.alt")  # keep nothing, or in the clear
@@ -156,41 +157,29 @@ class SecretStore:
             return None
         return None if value is None else SecretStr(value)
 
-    def places(self, token_id: str) -> frozenset[Place]:
-        """Where the secret of a token is, also where a caller keeps it.
-
-        Raises:
-            AnalyticsError: as for `with_callers`.
-        """
-        return frozenset(t.place for store in self.with_callers() for t in store.tokens() if t.id == token_id)
-
-    def forget(self, token_id: str) -> bool:
-        """Remove a token's secret and its entry, also where a caller keeps it; whether it is gone, if that can be told.
-
-        Raises:
-            AnalyticsError: `store_busy`, or as for `with_callers`.
-            OSError: when the index cannot be locked or written.
-        """
-        gone = [store._forget(token_id) for store in self.with_callers()]
-        return all(gone)
-
-    def _forget(self, token_id: str) -> bool:
-        """The same here."""
-        gone = True
-        for token in [t for t in self.tokens() if t.id == token_id]:
-            gone = self._removed(token)
-            self._change_index(lambda every: [t for t in every if t.id != token_id or t.url != self._url])
-        return gone
-
-    def _removed(self, token: StoredToken) -> bool:
-        """Remove a secret, which may have gone before; whether it is there no more."""
+    def remove(self, token: StoredToken) -> Removed:
+        """Remove a secret, which may have gone before, and read whether it has; its entry in the index stays."""
+        had = True
         try:
             with suppress(Exception):
+                had = self._read(token.place, token.id) is not None
+            with suppress(Exception):
                 self._remove(token.place, token.id)
-            return self._read(token.place, token.id) is None
+            if self._read(token.place, token.id) is not None:
+                return "stays"
         except Exception as error:  # noqa: BLE001 - keyring backends raise what they like
             _log.warning("Whether the secret of a token has gone cannot be told: %s", type(error).__name__)
-            return False
+            return "stays"
+        return "removed" if had else "absent"
+
+    def drop(self, token_ids: Collection[str]) -> None:
+        """Remove the entries of tokens from the index, in one change.
+
+        Raises:
+            AnalyticsError: `store_busy`.
+            OSError: when the index cannot be locked or written.
+        """
+        self._change_index(lambda every: [t for t in every if t.id not in token_ids or t.url != self._url])
 
     def _every(self) -> list[StoredToken]:
         """The tokens in the index, whatever their upstream; none where it is damaged."""

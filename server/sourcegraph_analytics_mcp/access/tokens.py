@@ -45,7 +45,7 @@ class Created:
     """A token that is stored and in use.
 
     Args:
-        notes: what was put right before, in sentences.
+        notes: what was put right after that, in sentences.
     """
 
     token: NewToken
@@ -117,9 +117,9 @@ class TokenDesk:
             raise disk_error(error) from None
         return [await self._settle(entry) for entry in left]
 
-    async def tidied(self, every: TokenList) -> list[str]:
-        """Put right what a crash left of a revoke: forget what a list shows as revoked; what was done, in sentences."""
-        return await self._forgetting.revoked(every) if not self._read_only else []
+    async def ended(self, every: TokenList) -> list[str]:
+        """What is kept here of tokens that a list shows as ended, in sentences."""
+        return await self._forgetting.seen(every, removable=not self._read_only)
 
     async def create(self, display_name: str | None, expires_at: datetime | None) -> Created:
         """Make a token, keep its secret and use it from now on.
@@ -132,13 +132,12 @@ class TokenDesk:
             place = await in_thread(self._store.probe)
             every = await self.listed()
             before = frozenset(token.id for token in every.tokens)
-            notes = await self.tidied(every)
         try:
             with self._journal.entry(display_name, datetime.now(UTC), before) as entry:
                 made = await self._post(TokenRequest(display_name=display_name, expires_at=expires_at), entry, place)
-                return replace(made, notes=tuple(notes))
         except OSError as error:
             raise disk_error(error) from None
+        return replace(made, notes=tuple(await self._forgetting.tidied(every)))
 
     @contextmanager
     def _one_of_few(self, display_name: str | None) -> Iterator[None]:

@@ -14,9 +14,13 @@ _JOURNAL = f"{_TOKENS}test_a_crash_between_the_create_and_the_store_is_put_right
 _LOST = f"{_TOKENS}test_a_create_whose_answer_is_lost_revokes_the_orphan"
 _FULL = f"{_TOKENS}test_a_disk_that_fills_up_under_a_second_token_leaves_the_first_one_whole"
 _ONLY = f"{_TOKENS}test_one_token_that_need_not_be_what_a_crash_left_is_not_revoked"
-_CUT_OFF = f"{_TOKENS}test_a_revoke_that_a_crash_cut_off_is_put_right_at_the_next_call"
-_REVOKED = f"{_TOKENS}test_a_token_that_is_listed_as_revoked_is_kept_and_used_no_more"
+_CUT_OFF = f"{_TOKENS}test_a_revoke_that_a_crash_cut_off_is_put_right_by_the_next_create"
+_REVOKED = f"{_TOKENS}test_a_token_that_is_listed_as_revoked_is_used_no_more"
 _ELSEWHERE = f"{_TOKENS}test_a_token_that_another_process_has_forgotten_is_used_no_more_once_it_is_listed_as_revoked"
+_FAILS = f"{_TOKENS}test_a_create_that_fails_has_removed_nothing"
+_SET = f"{_TOKENS}test_a_token_that_a_setting_holds_stays_known_though_it_is_revoked"
+_FEW = f"{_TOKENS}test_few_of_many_tokens_that_have_ended_are_named"
+_HELD = f"{_TOKENS}test_an_index_that_is_held_is_waited_for_once_and_what_became_of_each_token_is_said"
 _STAYS = f"{_TOKENS}test_a_token_stays_kept_where_nothing_proves_its_end_or_nothing_may_be_changed"
 _PART = f"{_TOKENS}test_nothing_is_concluded_from_a_part_of_the_list"
 _OTHERS = f"{_TOKENS}test_a_token_that_another_server_made_is_not_taken_for_what_a_lost_create_left"
@@ -42,11 +46,10 @@ _GUARDS = (
            "in_thread if \"keyring\" in places else surely", "surely",
            f"{_USED_UP}test_what_asks_a_keyring_never_waits_in_the_loop_and_leaves_no_token_whose_secret_is_lost "
            f"{_KEYS}"),
-    Switch("nor where a token is forgotten", "access/secret_store.py",
-           "return frozenset(t.place for", "return frozenset() and frozenset(t.place for", _KEYS),
+    Switch("nor where a token is forgotten", "access/forgetting.py",
+           "changed({one.token.place for one in kept}", "changed(set()", _KEYS),
     Switch("a secret that no thread could remove is said", "access/forgetting.py",
-           'return "secret" if isinstance(error, AnalyticsError) and error.code == "busy" else "entry"',
-           'return "entry"', _KEYS),
+           'return "secret" if error.code == "busy" else "entry"', 'return "entry"', _KEYS),
     Switch("a lost token is looked for without a thread", "access/search.py",
            "await surely(self._journal.under_way", 'await __import__("anyio.to_thread").to_thread.run_sync('
            "self._journal.under_way", _UNTHREADED),
@@ -62,8 +65,9 @@ _GUARDS = (
            f"{_TOKENS}test_without_a_place_for_secrets_nothing_is_posted"),
     Switch("a caller learns no path of a secret", "surface/tools/tokens.py", "if app.shows_paths else", "if True else",
            "test_http.py::test_a_caller_learns_nothing_of_the_operator_s_tokens_and_folders"),
-    Switch("a secret that stays is said", "access/secret_store.py", "gone = self._removed(token)",
-           "self._removed(token)", f"{_TOKENS}test_a_secret_that_a_revoke_leaves_behind_is_said"),
+    Switch("a secret that stays is said", "access/forgetting.py",
+           'return "secret" if "secret" in left else', "return",
+           f"{_TOKENS}test_a_secret_that_a_revoke_leaves_behind_is_said"),
     Switch("a list of instances that names none is refused", "settings.py",
            "if not (hosts := tuple(part for part in value.split(\",\") if part.strip())):",
            "hosts = tuple(part for part in value.split(\",\") if part.strip())\n        if False:",
@@ -142,8 +146,8 @@ _GUARDS = (
            "self._refused[fingerprint(secret)] = 0", _GIVES_WAY),
     Switch("as many tokens are tried as are refused", "upstream/analytics.py", "        while True:\n            try:",
            "        for _ in range(2):\n            try:", _GIVES_WAY),
-    Switch("what is revoked goes from where callers keep it", "access/secret_store.py",
-           "gone = [store._forget(token_id) for store in self.with_callers()]", "gone = [self._forget(token_id)]",
+    Switch("what is revoked goes from where callers keep it", "access/forgetting.py",
+           "stores = self._operators.with_callers()", "stores = [self._operators]",
            _FINDS),
     Switch("the operator is shown secrets of callers", "cli/commands.py", "in store.with_callers() for",
            "in [store] for", _FINDS),
@@ -229,18 +233,38 @@ _GUARDS = (
            f"{_TOKENS}test_only_the_list_decides_whether_a_revoke_worked"),
     Switch("a create is in the journal", "access/tokens.py",
            "return [await self._settle(entry) for entry in left]", "return []", _JOURNAL),
-    Switch("a revoke that was cut off is put right by a list", "surface/tools/tokens.py",
-           "notes = [*notes, *await app.tokens.tidied(listed)]", "pass", f"{_CUT_OFF} {_REVOKED}"),
-    Switch("and by a create", "access/tokens.py", "notes = await self.tidied(every)", "notes: list[str] = []",
-           _REVOKED),
-    Switch("which says so", "surface/tools/tokens.py", "notes = [*notes, *created.notes]", "pass", _REVOKED),
-    Switch("what is revoked is used no more", "access/forgetting.py",
-           "self._credentials.forget(token_id)  # also", "pass  # also", _ELSEWHERE),
+    Switch("a list says what is kept of ended tokens", "surface/tools/tokens.py",
+           "notes = [*notes, *await app.tokens.ended(listed)]", "pass", f"{_CUT_OFF} {_FEW} {_SET}"),
+    Switch("and removes nothing", "access/forgetting.py", "self._credentials.ended(ended)",
+           "self._credentials.ended(ended)\n        await self.tidied(every)", f"{_CUT_OFF} {_REVOKED}"),
+    Switch("a create removes it", "access/tokens.py", "notes=tuple(await self._forgetting.tidied(every))",
+           "notes=()", f"{_CUT_OFF} {_FAILS} {_FEW} {_HELD}"),
+    Switch("but not before the new one is kept", "access/tokens.py",
+           "            before = frozenset(token.id for token in every.tokens)\n        try:",
+           "            before = frozenset(token.id for token in every.tokens)\n"
+           "            await self._forgetting.tidied(every)\n        try:", _FAILS),
+    Switch("and says so", "surface/tools/tokens.py", "notes = [*notes, *created.notes]", "pass",
+           f"{_CUT_OFF} {_FAILS} {_FEW} {_HELD}"),
+    Switch("what a setting holds stays known", "access/forgetting.py", " and token.fingerprint != held", "", _SET),
+    Switch("also in a file", "access/credentials.py", "found = self._of_a_setting()\n        except",
+           "found = self._set\n        except", f"{_SET}[SRC_ANALYTICS_ACCESS_TOKEN_FILE]"),
+    Switch("few of many ended tokens are named", "access/forgetting.py", "_NAMED = 5", "_NAMED = 50", _FEW),
+    Switch("an index that is held is waited for once", "access/forgetting.py", "can = can and _dropped(",
+           "can = _dropped(", _HELD),
+    Switch("an entry is told from a secret", "access/secret_store.py", 'return "removed" if had else "absent"',
+           'return "removed"', _HELD),
+    Switch("a secret of an ended token that stays is said", "access/forgetting.py", 'if self.secret == "stays":',
+           "if False:", f"{_TOKENS}test_a_secret_of_an_ended_token_that_stays_is_said"),
+    Switch("what is revoked is used no more", "access/credentials.py",
+           "for token_id in token_ids:\n            self.forget(token_id)", "for token_id in ():\n            pass",
+           _ELSEWHERE),
+    Switch("also where it is kept still", "access/credentials.py",
+           "self._refused[token.fingerprint] = time.monotonic()", "pass", f"{_CUT_OFF} {_REVOKED}"),
     Switch("a part of the list makes nothing forgotten", "access/forgetting.py", " if every.whole else []", "", _STAYS),
-    Switch("read-only nothing is forgotten", "access/tokens.py", " if not self._read_only else []", "", _STAYS),
-    Switch("what has expired in its time is known as that", "access/forgetting.py", " if token.live)", ")", _STAYS),
-    Switch("a token that is not listed is kept", "access/forgetting.py",
-           "if token.is_expired] if", "] + list(self._live() - {token.id for token in every.tokens}) if", _STAYS),
+    Switch("read-only nobody is told of creates", "access/forgetting.py", " if removable else []", "", _STAYS),
+    Switch("what has expired in its time is known as that", "access/forgetting.py", " and token.live", "", _STAYS),
+    Switch("a token that is not listed is kept", "access/forgetting.py", "lambda token: token.id in ids",
+           "lambda token: True", _STAYS),
     Switch("read_only settles nothing", "access/tokens.py", "[] if self._read_only else ", "",
            f"{_TOKENS}test_what_a_crash_left_is_not_touched_where_nothing_may_be_changed"),
     Switch("what nobody could know stays in the journal", "access/journal.py",

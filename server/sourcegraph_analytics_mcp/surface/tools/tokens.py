@@ -154,7 +154,7 @@ async def list_tokens(app: App, arguments: ListTokensArguments, call: Call) -> R
     """List the signed-in user's access tokens; expired and revoked look alike upstream. Secrets are never listed."""
     notes = await app.tokens.settled()
     listed = await app.tokens.listed()
-    notes = [*notes, *await app.tokens.tidied(listed)]
+    notes = [*notes, *await app.tokens.ended(listed)]
     every = listed.tokens
     if not listed.whole:
         notes = [*notes, "Upstream lists only a part of the tokens here (it names a next page); the counts are of it."]
@@ -204,7 +204,7 @@ def _entry(token: Token, name: str | None, *, in_use: bool | None) -> ListedToke
 
 def _state(token: ListedToken) -> str:
     if token.is_expired:
-        return "expired"
+        return "expired; in use here" if token.in_use else "expired"
     return {True: "in use here", False: "active", None: "active; use unknown"}[token.in_use]
 
 
