@@ -328,6 +328,17 @@ def test_a_table_breaks_no_name_or_day_whatever_is_beside_it() -> None:
         assert [name for name in names if name not in shown.getvalue()] == [], width
 
 
+def test_a_table_cuts_and_breaks_no_words_of_its_first_column() -> None:
+    firsts = ["Ann Maria Example of the team Platform", "00000000-0000-0000-0000-000000000002"]
+    for width in range(36, 120):
+        shown = io.StringIO()
+        console = Terminal(file=shown, width=width, force_terminal=True, color_system=None)
+        rows = [[first, "a b c d e f g h i j k l m", "2026-11-26"] for first in firsts]
+        show(console, table(["what it is", "note", "day"], rows))
+        words = Counter(" ".join(firsts).split())
+        assert not words - Counter(shown.getvalue().split()), width
+
+
 def test_the_help_names_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run(["--help"])

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 _WIDE = 10_000  # columns where nobody looks at them, so that nothing is broken or cut
-_LONG = 30  # columns of the terminal; a longer word, which is no date or name, may be broken
+_LONG = 30  # columns of the terminal; a longer word beside the first column, which is no date or name, may be broken
 _BETWEEN = 3  # columns that a table takes beside the text of each of its own
 
 
@@ -36,8 +36,6 @@ class _WholeTable(TableElement):
             assert isinstance(table, Table)
             for column in table.columns:
                 column.overflow = "fold"
-            for first in table.columns[:1]:
-                first.no_wrap = True
             widths = _widths(table, options.max_width - _BETWEEN * len(table.columns))
             if widths is None:
                 yield from _blocks(table)
@@ -50,9 +48,11 @@ class _WholeTable(TableElement):
 def _widths(table: Table, room: int) -> list[int] | None:
     """How wide each column's texts may be, together within the room; None where a word of one has none.
 
-    rich takes from each by how wide it is, whatever its words.
+    rich takes from each by how wide it is, whatever its words. The first column has the ids: none is too long for it.
     """
-    least = list(map(_narrowest, table.columns))
+    least = [
+        _longest(column) if column is table.columns[0] else min(_longest(column), _LONG) for column in table.columns
+    ]
     widths = [max((text.cell_len for text in _texts(column)), default=0) for column in table.columns]
     if sum(least) > room:
         return None
@@ -68,11 +68,9 @@ def _texts(column: Column) -> Iterator[Text]:
     yield from cast(Iterator[Text], column.cells)
 
 
-def _narrowest(column: Column) -> int:
-    """How many columns of the terminal its texts need."""
-    words = [cell_len(word) for text in _texts(column) for word in text.plain.split()]
-    longest = max(words, default=0)
-    return longest if column.no_wrap else min(longest, _LONG)
+def _longest(column: Column) -> int:
+    """How many columns of the terminal its longest word takes."""
+    return max((cell_len(word) for text in _texts(column) for word in text.plain.split()), default=0)
 
 
 def _blocks(table: Table) -> Iterator[Text]:

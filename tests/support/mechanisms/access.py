@@ -483,7 +483,7 @@ ACCESS = (
     Switch("what nobody reads is no failure of ours", "cli/console.py", "        raise BrokenPipeError\n",
            "        super().on_broken_pipe()\n",
            "test_terminal.py::test_output_that_nobody_reads_ends_a_command_as_shells_know_it"),
-    Switch("a letter that takes two columns is that wide", "cli/console.py", "[cell_len(word) for", "[len(word) for",
+    Switch("a letter that takes two columns is that wide", "cli/console.py", "cell_len(word) for", "len(word) for",
            "test_terminal.py::test_a_table_breaks_no_name_or_day_whatever_a_letter_takes"),
     Switch("no columns are an unknown number", "cli/console.py", "        if not self.width:", "        if False:",
            "test_terminal.py::test_a_terminal_that_says_it_has_no_columns_shows_what_there_is"),

@@ -8,6 +8,7 @@ _STDIO = "test_stdio.py::"
 _ASKED_BEFORE = f"{_STDIO}test_what_was_asked_before_the_end_of_the_input_is_answered"
 _ANOTHER_READER = f"{_STDIO}test_another_reader_of_the_input_that_is_faster_holds_up_nothing"
 _LISTENS = "test_stdio.py::test_what_has_no_answer_to_wait_for_is_not_waited_for"
+_FIRST = "test_terminal.py::test_a_table_cuts_and_breaks_no_words_of_its_first_column"
 _IDS = "test_store.py::test_ids_are_whole_at_a_terminal_and_elsewhere_nothing_is_cut"
 _NO_THREADS = "test_stdio.py::test_where_the_system_has_no_more_threads_calls_are_busy_and_it_goes_on"
 _UNFORESEEN = "test_secrets.py::test_what_python_itself_would_print_is_one_line_that_says_where"
@@ -121,7 +122,11 @@ SURFACE = (
     Switch("parts to come are on the scale of progress", "surface/tools/usage.py", "len(wish.reports) - there", "1",
            _ONE_SCALE),
     Switch("progress is not a flood", "surface/call.py", " and now - last_time >= _PROGRESS_EVERY", "", _PROGRESS),
-    Switch("ids are whole at a terminal", "cli/console.py", "first.no_wrap = True", "first.no_wrap = False", _IDS),
+    Switch("ids are whole at a terminal", "cli/console.py", "_longest(column) if column is table.columns[0] else ", "",
+           _FIRST),
+    Switch("no words beside them are cut", "cli/console.py", 'column.overflow = "fold"',
+           'column.overflow, column.no_wrap = "fold", column is table.columns[0]',
+           _FIRST),
     Switch("where there is no terminal nothing is cut", "cli/console.py", "    if console.is_terminal:\n",
            "    if True:\n", _IDS),
     Switch("a prompt is filled with one of its choices", "surface/prompts.py", "if taken is None:",
