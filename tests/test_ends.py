@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -283,7 +284,7 @@ def test_streams_end_with_the_server_and_no_error(
     method = "POST" if "json" in asked else "GET"
     with httpx2.stream(method, server.url, timeout=20, **asked) as answer:
         server.process.send_signal(sent)
-        answer.read()  # to an end that is one
+        assert "error" not in answer.read().decode()  # to an end that is one
         assert server.process.wait(5) == (-sent if sent == signal.SIGTERM else 128 + sent)
     assert " ERROR " not in server.told()
     assert "Finished server process" in server.log[-1]
@@ -371,9 +372,13 @@ def test_a_call_that_goes_on_ends_with_the_server_and_no_error(
     assert [answer.status_code for answer in answers] == [503 if form is Serving.modern else 200]
     if form is Serving.modern:
         assert answers[0].headers["content-type"] == "application/json"
-        refused = jsonrpc_message_adapter.validate_json(answers[0].content, by_name=False)
-        assert isinstance(refused, JSONRPCError)
-        assert "whether the call was done is not known" in refused.error.message
+        said = answers[0].text
+    else:  # the stream of its answer has begun
+        (said,) = re.findall("^event: message\\r\ndata: (.*)\\r\n\\r\n\\Z", answers[0].text, re.MULTILINE)
+    refused = jsonrpc_message_adapter.validate_json(said, by_name=False)
+    assert isinstance(refused, JSONRPCError)
+    assert refused.id == 1
+    assert "whether the call was done is not known" in refused.error.message
 
 
 @pytest.mark.long

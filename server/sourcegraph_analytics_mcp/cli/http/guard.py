@@ -134,6 +134,7 @@ class Guard:
             await answer(send, 413, f"A request may have {allowed}.")
             return
         scope["user"] = user
+        scope["body"] = body  # for who answers when this is cut off
         scope["headers"] = [(name, value.lower() if name == b"host" else value) for name, value in scope["headers"]]
         known = auth_context_var.set(user)
         try:

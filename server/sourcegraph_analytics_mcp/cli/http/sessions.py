@@ -49,7 +49,7 @@ class Sessions:
             return
         if session not in self._opened:
             kept = [(name, value) for name, value in scope["headers"] if name in _KEPT]
-            ending = {**scope, "method": "DELETE", "headers": [*kept, (_ID, session)]}
+            ending = {**scope, "method": "DELETE", "headers": [*kept, (_ID, session)], "body": b""}
             self._opened[session] = _Opened(caller(), ending)
         self._opened.move_to_end(session)
         while len(self._opened) > MOST_SESSIONS:
