@@ -9,15 +9,16 @@ import sourcegraph_analytics_mcp
 from support.mechanisms import SWITCHES
 
 PACKAGE = Path(sourcegraph_analytics_mcp.__file__).parent
-FLOOR = {"errors", "settings", "files", "disk", "loading", "redaction", "spelling"}
+FLOOR = {"errors", "settings", "files", "disk", "loading", "pasted", "redaction", "spelling"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "disk": {"errors"},
+    "pasted": set(),
     "redaction": set(),
     "spelling": set(),
     "loading": set(),
-    "settings": {"errors", "redaction"},
+    "settings": {"errors", "pasted", "redaction"},
     "upstream": FLOOR,
     "access": FLOOR | {"upstream"},
     "exports": FLOOR | {"upstream"},

@@ -52,6 +52,7 @@ def read(**given: str) -> Settings:
         ({"INSTANCE": "planted.example", "INSTANCES": "a.example, b.example"}, "INSTANCES", "must be among them"),
         *(({name: "~nobody-here/planted"}, name, "write the whole path") for name in FILES),
         (HTTP | {"CALLERS_FILE": "~nobody-here/planted"}, "CALLERS_FILE", "write the whole path"),
+        *(({name: " sams_at_planted.x/y "}, name, "is a token, not a file: set SRC_") for name in FILES),
         ({"ACCESS_TOKEN": "planted"}, "ACCESS_TOKEN", "at least 12 characters"),
         ({"CAS_COOKIE": " planted-it \n"}, "CAS_COOKIE", "at least 12 characters"),
         ({"STATE_KEY": "planted-and-short"}, "STATE_KEY", "at least 32 bytes"),

@@ -207,6 +207,103 @@ def test_a_wrong_file_stops_the_start(
     assert "two words" not in shown.err
 
 
+PASTED = "sams_at_Zk3-x9_Qw.7hTbVn2mLp0"
+SESSION = "s3ssi0n-Of.n0body"
+
+
+@pytest.mark.parametrize("secret", [PASTED, SESSION])
+@pytest.mark.parametrize(
+    "command",
+    ["", "login SECRET", "--token=SECRET doctor", "SECRET", "login --days SECRET", "install SECRET", "--demo=SECRET",
+     "login -SECRET", "export list a SECRET"],
+)  # fmt: skip
+def test_no_secret_in_the_wrong_place_is_said_back(
+    command: str, secret: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SRC_ANALYTICS_CAS_COOKIE", SESSION)
+    monkeypatch.setenv("SRC_ANALYTICS_TEAMS_FILE", str(home / f"{secret}.csv"))  # which is told where all else is right
+    try:
+        status = run(command.replace("SECRET", secret).split())
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    shown = capsys.readouterr()
+    assert (status, shown.out) == (2, "")
+    assert shown.err
+    assert not any(piece in shown.err for piece in (secret, secret[8:], secret.partition(".")[2]))
+
+
+def test_arguments_that_are_wrong_are_told_by_what_is_known_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, says in {
+        "--readonly doctor": "an argument is not known (--readonly);",
+        "install emacs": "argument client: that is none of them (choose from ",
+        "login --days x": "argument --days: its value cannot be used",
+        "login --days": "argument --days: expected one argument",
+        "token revoke": "the following arguments are required: id",
+    }.items():
+        with pytest.raises(SystemExit):
+            run(command.split())
+        assert f"error: {says}" in capsys.readouterr().err
+
+
+def test_what_nobody_foresaw_is_one_line_without_what_it_says(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path, for one, which Python would print with its traceback."""
+    (home / "data").write_text("")
+    assert run(["--version"]) == 0
+    try:
+        (home / "data" / PASTED).stat()
+    except OSError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    complained = capsys.readouterr().err
+    assert (complained.count("\n"), complained.count("NotADirectoryError")) == (1, 1)
+    assert PASTED not in complained
+
+
+@pytest.mark.parametrize("variable", ["ACCESS_TOKEN", "CAS_COOKIE", "the file", "login"])
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (f"SRC_ANALYTICS_ACCESS_TOKEN={PASTED}", "begins with a name"),
+        (f"TOKEN={PASTED}", "begins with a name"),
+        (f"cas={SESSION}", "begins with a name"),
+        (f"cas={SESSION}==", "begins with a name"),
+        ("SRC_ANALYTICS_CAS_COOKIE", "begins with a name"),
+        (f'"{PASTED}"', "stands in quotes"),
+        (f"'{SESSION}'", "stands in quotes"),
+    ],
+)
+def test_more_than_a_secret_is_refused(
+    variable: str,
+    given: str,
+    says: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command: list[str] = []
+    if variable == "login":
+        monkeypatch.setattr(sys, "stdin", io.StringIO(given + "\n"))
+        command = ["login"]
+    elif variable == "the file":
+        private(home / "token", given.encode())
+        monkeypatch.setenv("SRC_ANALYTICS_ACCESS_TOKEN_FILE", str(home / "token"))
+    else:
+        monkeypatch.setenv(f"SRC_ANALYTICS_{variable}", given)
+    assert run(command) == 2
+    complained = capsys.readouterr().err
+    assert "cannot be used: it" in complained
+    assert says in complained
+    assert complained.count("\n") == 1
+    assert SESSION not in complained
+    assert PASTED not in complained
+
+
+@pytest.mark.parametrize("secret", ["ABCDEFGHIJKLMNOP==", "casABCDEFGHIJ=", "id=0123456789abc", "a'0123456789abc'"])
+def test_a_secret_is_what_may_be_one(secret: str) -> None:
+    settings = Settings.from_env({"SRC_ANALYTICS_CAS_COOKIE": secret})
+    assert settings.cas_cookie is not None
+    assert settings.cas_cookie.get_secret_value() == secret
+
+
 @pytest.mark.parametrize("command", [["doctor"], ["token", "list"], ["serve", "--http", "127.0.0.1:0"]], ids=" ".join)
 @pytest.mark.parametrize("variable", ["TEAMS_FILE", "SEATS_FILE"])
 def test_a_wrong_file_about_people_is_one_sentence_in_every_command_that_reads_it(

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from .errors import AnalyticsError, invalid
+from .pasted import is_token, refuse_more_than_a_value
 from .redaction import SHORTEST
 
 PREFIX = "SRC_ANALYTICS_"
@@ -19,6 +20,8 @@ _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*(:\d{1,5})?\Z"
 )
 PORTS = {"https": 443, "http": 80}
+
+_SECRET = ("access_token", "cas_cookie", "state_key")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Minutes = Annotated[float, Field(ge=0, le=1440, allow_inf_nan=False)]
@@ -170,6 +173,8 @@ class Settings(BaseModel):
     @field_validator("data_dir", "access_token_file", "teams_file", "seats_file", "callers_file")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
+        if value is not None and is_token(str(value)):
+            raise ValueError("that is a token, not a file: set SRC_ANALYTICS_ACCESS_TOKEN")
         try:
             return None if value is None else Path(str(value).strip()).expanduser()
         except RuntimeError:  # nobody of that name, or HOME is not set and the user has no entry
@@ -225,7 +230,7 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> frozenset[str]:
         """The secrets among the settings."""
-        given = (self.access_token, self.cas_cookie, self.state_key)
+        given: list[SecretStr | None] = [getattr(self, name) for name in _SECRET]
         return frozenset(secret.get_secret_value() for secret in given if secret is not None)
 
     @property
@@ -265,6 +270,12 @@ class Settings(BaseModel):
         return host
 
 
+def secrets_in(environ: Mapping[str, str]) -> frozenset[str]:
+    """The secrets among what is set, before it is known whether they can be used."""
+    given = (environ.get(PREFIX + name.upper(), "").strip() for name in _SECRET)
+    return frozenset(secret for secret in given if len(secret) >= SHORTEST)
+
+
 def parts_of(address: str) -> SplitResult | None:
     """The parts of an address with a host that can be dialled; None for what is no such address."""
     try:
@@ -302,10 +313,11 @@ def header_safe(secret: str) -> str:
     """Strip a pasted secret and check that it can stand in a header, without ever echoing it.
 
     Raises:
-        ValueError: for an empty value, control characters, spaces inside, characters beyond ASCII, or less than any
-            credential has.
+        ValueError: for an empty value, one with a name or quotes around it, control characters, spaces inside,
+            characters beyond ASCII, or less than any credential has.
     """
     value = secret.strip()
+    refuse_more_than_a_value(value)
     if not value or not value.isascii() or any(c <= " " or c == "\x7f" or c == ";" for c in value):
         raise ValueError("it holds characters that cannot be part of a token or cookie")
     if len(value) < SHORTEST:  # 64 bits, the least for a session, take 16 digits or 12 of Base64; tokens are far longer

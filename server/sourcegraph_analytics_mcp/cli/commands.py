@@ -17,6 +17,7 @@ from ..settings import PREFIX, Settings, SettingsError, header_safe
 from .leaving import asking, run
 from .log import configure_log, log_the_unforeseen
 from .main import check_files, serve, with_upstream
+from .saying import Parser, say
 from .wording import for_a_person
 
 _LONGEST_LINE = 1 << 16  # characters
@@ -33,12 +34,12 @@ def dispatch(arguments: Sequence[str]) -> int:
     try:
         return int(_COMMANDS[options.command or "serve"](settings, options))
     except AnalyticsError as error:
-        print(for_a_person(error.text, {"instance_url": "--instance"}), file=sys.stderr)  # noqa: T201
+        say(for_a_person(error.text, {"instance_url": "--instance"}))
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sourcegraph-analytics-mcp",
         description="MCP server for Sourcegraph Analytics. Without a command it serves one client over stdio.",
         epilog=f"Settings come from the environment ({PREFIX}...); README.md lists them.",

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..settings import Settings, SettingsError
 from .ending import status_of, take_streams
+from .saying import say, say_the_unforeseen
 
 _NAME = "sourcegraph-analytics-mcp"
 
@@ -20,13 +21,14 @@ def run(arguments: Sequence[str]) -> int:
     os.umask(0o077)  # whatever this process writes is for this user alone
     _leave_no_core()
     take_streams()
+    say_the_unforeseen()
     try:
         try:
             return _run(arguments)
         finally:
             sys.stdout.flush()  # here, where its failure can be told
     except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        say(str(error))
         return 2
     except (KeyboardInterrupt, OSError, RuntimeError, BaseExceptionGroup) as error:
         status = status_of(error)

@@ -38,6 +38,8 @@ _DEMOS = f"{_TOKENS}test_the_token_of_the_demo_is_known_and_can_be_rotated"
 _TOLD = "test_terminal.py::test_a_person_is_told_of_commands_and_flags_instead_of_tools_and_arguments"
 _DEMO_SAYS = f"{_TOKENS}test_the_advice_of_the_demo_is_its_own"
 _SERVES = "test_http_parts.py::test_the_token_that_the_operator_stored_serves_the_callers_and_is_shown_to_none"
+_WRONG_PLACE = "test_terminal.py::test_no_secret_in_the_wrong_place_is_said_back"
+_MORE = "test_terminal.py::test_more_than_a_secret_is_refused"
 
 _GUARDS = (
     Switch("a secret is kept though there is no thread any more", "access/secret_store.py",
@@ -460,6 +462,19 @@ ACCESS = (
     Switch("an address is taken in one spelling", "settings.py", "return one_spelling(value.strip())",
            "return value.strip().rstrip('/')",
            f"{_SPELLED} test_settings.py::test_an_address_is_taken_with_its_port_and_without_its_slash"),
+    Switch("what a command says on its way out is masked", "cli/saying.py",
+           "Redactor(LEARNT | secrets_in(os.environ)).text(text)", "text", _WRONG_PLACE),
+    Switch("so is a cookie that is set", "cli/saying.py", "LEARNT | secrets_in(os.environ)", "LEARNT", _WRONG_PLACE),
+    Switch("arguments are not said back", "cli/saying.py", "super().error(_without_values(message))",
+           "super().error(message)", _WRONG_PLACE),
+    Switch("nor in a traceback", "cli/main.py", "    say_the_unforeseen()\n", "",
+           "test_terminal.py::test_what_nobody_foresaw_is_one_line_without_what_it_says"),
+    Switch("a token is no file", "settings.py", "if value is not None and is_token(str(value)):", "if False:",
+           "test_settings.py::test_a_wrong_setting_is_named"),
+    Switch("a line of settings is no secret", "pasted.py",
+           'if given.startswith("SRC_ANALYTICS_") or _ASSIGNED.match(given):', "if False:", _MORE),
+    Switch("quotes are no part of a secret", "pasted.py", "given[0] == given[-1] and given[0] in _QUOTES",
+           "False", _MORE),
     Switch("a secret that is like any word is refused", "settings.py", "if len(value) < SHORTEST:", "if False:",
            "test_settings.py::test_a_wrong_setting_is_named"),
     Switch("read-only nobody is told to make a token here", "access/credentials.py", "if self._settings.read_only:",

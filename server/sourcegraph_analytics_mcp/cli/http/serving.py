@@ -4,7 +4,6 @@ import asyncio
 import gc
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +18,7 @@ from ...surface.notices import MOST_SESSIONS
 from ...surface.server import AnalyticsServer
 from ...surface.tools import TOKEN_TOOLS
 from ..leaving import in_order
+from ..saying import say
 from .closing import Closing
 from .connections import Connection
 from .guard import LARGEST_BODY, METADATA, PATH, Guard
@@ -89,7 +89,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        print(self._told, file=sys.stderr)  # noqa: T201
+        say(self._told)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._closing.end()
