@@ -67,6 +67,51 @@ async def test_a_file_in_place_of_the_data_directory_is_said_by_every_way_in(
 
 
 @pytest.mark.anyio
+async def test_a_link_in_place_of_the_data_directory_is_called_one(make_settings: Make, served: Served) -> None:
+    settings = make_settings(served.url)
+    there = settings.home.with_name("there")
+    there.mkdir(mode=0o700)
+    settings.home.symlink_to(there)
+    async with connected(settings) as client:
+        checks = (await call(client, "check_connection"))["checks"]
+        errors = [await refused(client, "create_token"), await refused(client, "export_csv", granularity="by_user")]
+    link = "The data directory, or one in it, is a symbolic link."
+    step = "Set SRC_ANALYTICS_DATA_DIR to the directory itself."
+    assert [(error["message"], error["next_step"]) for error in errors] == [(link, step)] * 2
+    assert checks[-1]["detail"] == f"[store_corrupt] {link} {step}"
+    assert list(there.iterdir()) == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EROFS, "can only be read. Make it writable"),
+        (errno.EDQUOT, "no room left"),
+        (errno.EIO, "The data directory cannot be used."),
+    ],
+)
+async def test_a_check_finds_a_disk_that_keeps_no_export(
+    settings: Settings, number: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all directories are there, and the disk refuses only what is to stay."""
+
+    def refuses(descriptor: int) -> None:
+        raise OSError(number, "made up")
+
+    async with connected(settings) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]["id"]
+        with monkeypatch.context() as moment:
+            moment.setattr(os, "fsync", refuses)
+            result = await client.call_tool("check_connection", {})
+        assert (await call(client, "check_connection"))["ok"]
+        assert (await call(client, "list_exports"))["exports"][0]["id"] == export
+    assert text(result).startswith("Exports do not work yet.")
+    assert says in (result.structured_content or {})["checks"][-1]["detail"]
+    assert list((settings.home / "staging").iterdir()) == []
+
+
+@pytest.mark.anyio
 @pytest.mark.long
 async def test_a_data_directory_that_cannot_be_looked_at_stops_no_start_and_is_said(
     make_settings: Make, upstream: Served, tmp_path: Path

@@ -15,6 +15,7 @@ from typing import Self
 from .errors import AnalyticsError, used_up
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or a file may not grow
+UNFIT = (errno.EPERM, errno.ELOOP, errno.EROFS)  # nothing can be kept in a directory as this one is
 DOOMED = "deleted-"  # begins the name of what was moved away to be removed
 MAKE_ROOM = "Free disk space, or delete exports (delete_export), then call again."
 _log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ def private_folder(folder: Path) -> None:
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, "not a directory of our own")
     if not stat.S_ISDIR(found.st_mode):
         raise OSError(errno.ENOTDIR, "not a directory of our own")
     if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX:  # narrowing /tmp would harm everybody else
@@ -191,8 +194,20 @@ def disk_error(error: OSError) -> AnalyticsError:
             "The data directory, or one in it, belongs to another user, is shared by all, or cannot be made private.",
             "Set SRC_ANALYTICS_DATA_DIR to a directory that this user owns, or to one that is not there yet.",
         )
+    if error.errno == errno.ELOOP:
+        return AnalyticsError(
+            "store_corrupt",
+            "The data directory, or one in it, is a symbolic link.",
+            "Set SRC_ANALYTICS_DATA_DIR to the directory itself.",
+        )
+    if error.errno == errno.EROFS:
+        return AnalyticsError(
+            "store_corrupt",
+            "The file system that the data directory is on can only be read.",
+            "Make it writable, or set SRC_ANALYTICS_DATA_DIR to a directory on another.",
+        )
     return AnalyticsError(
         "store_corrupt",
         "The data directory cannot be used.",
-        "Check that SRC_ANALYTICS_DATA_DIR is a directory that this user owns and can write to; `doctor` shows more.",
+        "Check that SRC_ANALYTICS_DATA_DIR is a directory that this user owns and can write to.",
     )

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, TypeAdapt
 
 from ..disk import in_thread, surely
 from ..errors import AnalyticsError, used_up
-from ..files import MAKE_ROOM, homes, no_room, private_folder, private_home, write_private
+from ..files import MAKE_ROOM, UNFIT, disk_error, homes, no_room, private_folder, private_home, write_private
 from ..settings import one_spelling
 from ..upstream.models import Moment, NewToken
 
@@ -308,6 +308,9 @@ def _unavailable(place: Place, error: Exception | None = None) -> AnalyticsError
         return busy
     if no_room(error):
         return AnalyticsError("secret_store_unavailable", "There is no room left on the disk for a secret.", MAKE_ROOM)
+    if isinstance(error, OSError) and error.errno in UNFIT:
+        told = disk_error(error)
+        return AnalyticsError("secret_store_unavailable", told.message, told.next_step)
     keyring = "Unlock the system's keyring, or make" if place == "keyring" else "Make"
     message = "The place for secrets cannot be written and read."
     step = f"{keyring} SRC_ANALYTICS_DATA_DIR writable, then call again."

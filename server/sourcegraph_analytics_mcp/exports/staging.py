@@ -6,7 +6,9 @@ import shutil
 import time
 from pathlib import Path
 
-from ..files import DOOMED, Held
+from ..files import DOOMED, Held, disk_error, write_private
+
+_PROBE = "x" * 4096  # a block, as some file systems keep less beside a file's name
 
 
 class Staging(Held):
@@ -17,6 +19,20 @@ class Staging(Held):
         self.csv = folder / "export.csv"
         self.parts = folder / "parts"
         super().__init__(folder, self.parts)
+
+
+def try_out(staging: Staging) -> None:
+    """Prove that an export could be written there, and give the place up.
+
+    Raises:
+        AnalyticsError: `store_full` or `store_corrupt` when the disk refuses.
+    """
+    try:
+        write_private(staging.csv, _PROBE)
+    except OSError as error:
+        raise disk_error(error) from error
+    finally:
+        staging.close()
 
 
 def remove_abandoned(place: Path) -> None:

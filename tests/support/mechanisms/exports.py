@@ -31,8 +31,18 @@ _ANNOUNCED = "test_http_parts.py::test_what_the_sweep_of_every_caller_removes_is
 _LOGGED = f"{_EXPORTS}test_the_log_says_how_a_download_ended_that_went_on_behind_its_call"
 _AHEAD = f"{_STORE}test_an_export_of_a_clock_that_was_ahead_"
 _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
+_TRIED = f"{_STORE}test_a_check_finds_a_disk_that_keeps_no_export"
+_LINKED = f"{_STORE}test_a_link_in_place_of_the_data_directory_is_called_one"
 
 EXPORTS = (
+    Switch("a check tries the disk", "surface/tools/account.py",
+           "        await in_thread(lambda: try_out(app.store.stage()))\n", "", _TRIED),
+    Switch("what it tries leaves nothing", "exports/staging.py", "    finally:\n        staging.close()\n", "", _TRIED),
+    Switch("a file system that can only be read is said", "files.py", "if error.errno == errno.EROFS:", "if False:",
+           _TRIED),
+    Switch("a link is called one", "files.py", "if stat.S_ISLNK(found.st_mode):", "if False:", _LINKED),
+    Switch("also where secrets are kept", "access/secret_store.py",
+           "if isinstance(error, OSError) and error.errno in UNFIT:", "if False:", _LINKED),
     Switch("quotes are read strictly", "exports/engine/strict.py", "cells.records(text, strict=True)",
            "cells.records(text, strict=False)", _SHAPES),
     Switch("row counts are compared", "exports/engine/ingest.py", "if rows == lines:", "if rows >= 0:",

@@ -14,6 +14,7 @@ from ...errors import AnalyticsError
 from ...exports.identities import HIDDEN
 from ...exports.models import range_words
 from ...exports.numbers import in_json
+from ...exports.staging import try_out
 from ...redaction import keys, told_apart
 from ...spelling import safe_data
 from ...upstream.models import Written
@@ -189,6 +190,7 @@ async def _store(app: App) -> Check:
         exports = await in_thread(app.store.exports)
         unreadable = len(await in_thread(app.store.unreadable))
         await in_thread(app.store.room_for, None)
+        await in_thread(lambda: try_out(app.store.stage()))
     except AnalyticsError as error:
         return Check(name="store", ok=False, detail=error.text)
     held = "" if app.masked else f", {size(sum(export.stored_bytes for export in exports))}"
