@@ -1081,6 +1081,61 @@ async def test_the_token_that_the_operator_stored_serves_the_callers_and_is_show
     assert not [file for file in (settings.home / "callers").rglob("*") if file.name in ("tokens.json", "secrets")]
 
 
+async def test_a_token_that_others_may_use_is_not_called_unused_and_a_revoke_warns(
+    make_settings: Callable[..., Settings], upstream: Served
+) -> None:
+    settings = make_settings(upstream.url, access_token="", **PUBLIC, oauth_keys_url="http://127.0.0.1:9/keys")
+    tokens = ("analytics:read", "analytics:tokens")
+    listed: dict[str, list[list[object]]] = {"bob": [], "carol": []}
+    warned = []
+    async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
+        operators = (await call(client, "create_token", display_name="of all"))["token"]["id"]
+        for who in ("bob", "carol"):
+            with calling(who, scopes=tokens):
+                listed[who].append([t["in_use"] for t in (await call(client, "list_tokens"))["tokens"]])
+                own = (await call(client, "create_token", display_name=who))["token"]["id"]
+                every = await call(client, "list_tokens")
+                listed[who].append([t["in_use"] for t in every["tokens"]])
+                warned += [(await refused(client, "revoke_token", token_id=one))["message"] for one in (operators, own)]
+                assert any("may be used by others here" in note for note in every["notes"])
+        seen = [t["in_use"] for t in (await call(client, "list_tokens"))["tokens"]]
+    assert listed["bob"] == [[None, None, None, False], [True, None, None, None, False]]
+    assert listed["carol"] == [[None, None, None, None, False], [True, None, None, None, None, False]]
+    assert ["others here may use it" in warning for warning in warned] == [True, False] * 2
+    assert seen == [False, False, True, False, False, False]  # the operator's own
+
+
+@pytest.mark.parametrize(
+    ("scopes", "granted", "more", "step"),
+    [
+        (["analytics:read", "analytics:tokens"], ["*"], {}, "Call create_token, or ask the operator of this server"),
+        (["analytics:read", "analytics:tokens"], ["export_csv", "create_token"], {}, "Call create_token, or ask the"),
+        (["analytics:read"], ["*"], {}, "Ask the operator of this server"),
+        (["analytics:read", "analytics:tokens"], ["export_csv"], {}, "Ask the operator of this server"),
+        (["analytics:read", "analytics:tokens"], ["*"], {"read_only": True}, "Ask the operator of this server"),
+    ],
+)
+@pytest.mark.parametrize("token", ["", "sams_at_nobody.s-access-token"])
+async def test_who_can_set_nothing_here_is_told_to_ask_the_operator(
+    scopes: list[str], granted: list[str], more: dict[str, object], step: str, token: str,
+    make_settings: Callable[..., Settings], upstream: Served, tmp_path: Path,
+) -> None:  # fmt: skip
+    grants = tmp_path / "callers.json"
+    grants.touch(mode=0o600)
+    grants.write_text(json.dumps({"*": {"instances": [DEMO_INSTANCE], "tools": granted}}))
+    public = PUBLIC | {"oauth_keys_url": "http://127.0.0.1:9/keys", "callers_file": grants}
+    settings = make_settings(upstream.url, access_token=token, cas_cookie="", instances=DEMO_INSTANCE, **public, **more)
+    async with Client(AnalyticsServer(settings, over_http=True), mode="2026-07-28") as client:
+        with calling("bob", scopes=scopes):
+            errors = [await refused(client, "export_csv", granularity="by_user", refresh=True)]
+            if "analytics:tokens" in scopes and "*" in granted:
+                errors.append(await refused(client, "list_tokens"))
+    told = [error["next_step"] for error in errors]
+    assert told[0].startswith("Ask the operator of this server to set another" if token else step)
+    assert told[1:] == ["Ask the operator of this server to set it."] * (len(told) - 1)
+    assert not [said for said in told if "SRC_ANALYTICS_" in said or "login" in said]
+
+
 @pytest.mark.long
 async def test_callers_are_answered_by_the_teams_that_were_read_at_the_start(
     make_settings: Callable[..., Settings], upstream: Served, tmp_path: Path

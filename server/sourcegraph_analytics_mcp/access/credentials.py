@@ -3,7 +3,7 @@
 import logging
 import stat
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -28,9 +28,18 @@ class Configured:
         operators: the operator's secret store, the same where the operator calls: its newest token serves who has
             none. Who calls learns nothing else of that token, as of one that is set.
         looked: on which day it was looked when a token expires, by its fingerprint; all callers share it.
+        may_create: whether who asks may create tokens here, for one of many who can set nothing here; None for the
+            operator.
     """
 
-    def __init__(self, settings: Settings, store: SecretStore, operators: SecretStore, looked: dict[str, date]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: SecretStore,
+        operators: SecretStore,
+        looked: dict[str, date],
+        may_create: Callable[[], bool] | None = None,
+    ) -> None:
         self._settings = settings
         self._set = None if settings.demo else settings.access_token
         self._demos = settings.access_token if settings.demo else None  # the one that the demo starts with
@@ -39,6 +48,7 @@ class Configured:
         self._current: tuple[StoredToken, SecretStr] | None = None
         self._taken: tuple[str, datetime] | None = None  # the secret that upstream took last, and when
         self._looked = looked
+        self._may_create = may_create
         self._refused: dict[str, float] = {}  # fingerprints of what upstream did not take, and when (monotonic)
         self.known = set(settings.secrets)  # every secret that was in use, for the redactor
 
@@ -52,9 +62,7 @@ class Configured:
             raise AnalyticsError(
                 "auth_missing",
                 "Managing access tokens needs the session cookie of Sourcegraph Analytics, and none is set.",
-                f"Sign in to Sourcegraph Analytics, copy the cookie `{self._settings.cookie_name}` from the browser's "
-                "developer tools, set it as SRC_ANALYTICS_CAS_COOKIE and restart (`login` keeps an access token, not "
-                "the cookie).",
+                "Ask the operator of this server to set it." if self._may_create else self._sign_in(),
             )
         return self._settings.cookie_name, self._settings.cas_cookie.get_secret_value()
 
@@ -110,8 +118,19 @@ class Configured:
             known.append(f"It was to work until {end}." if stored.live else f"It expired at {end}.")
         return AnalyticsError(error.code, " ".join((error.message, *known)), self._remedy() or error.next_step)
 
+    def _sign_in(self) -> str:
+        """How to come by a cookie."""
+        return (
+            f"Sign in to Sourcegraph Analytics, copy the cookie `{self._settings.cookie_name}` from the browser's "
+            "developer tools, set it as SRC_ANALYTICS_CAS_COOKIE and restart (`login` keeps an access token, not "
+            "the cookie)."
+        )
+
     def _make(self, otherwise: str) -> str:
         """How to make a token where nobody set one; read-only there is no tool for it, and no command but without."""
+        if self._may_create is not None:
+            may = not self._settings.read_only and self._may_create()
+            return f"{'Call create_token, or ask' if may else 'Ask'} the operator of this server to set a token."
         if self._settings.demo:  # each start of it has the same first token again
             return "Restart the demo." if self._settings.read_only else "Call create_token, or restart the demo."
         if self._settings.read_only:
@@ -120,6 +139,9 @@ class Configured:
 
     def _remedy(self) -> str | None:
         """What to do where create_token alone is no remedy: a token was set, none is made here, or this is the demo."""
+        if self._may_create is not None:
+            set_here = self._set is not None or self._settings.access_token_file is not None
+            return "Ask the operator of this server to set another token." if set_here else self._make("")
         page = "Make an access token on the page /access-tokens of Sourcegraph Analytics"
         if self._set is not None:
             return f"{page}, set SRC_ANALYTICS_ACCESS_TOKEN to it and restart this server."
@@ -145,14 +167,17 @@ class Configured:
         return None if secret is None else self._id(secret)
 
     async def in_use(self, *ids: str) -> dict[str, bool | None]:
-        """For each id whether exports use that token; None where it cannot be told, as the operator set another's."""
+        """For each id whether exports use that token; None where it cannot be told.
+
+        That is where the operator set one that was not made here, and where others may use what one of many has not
+        made.
+        """
         secret = await self._secret()
-        if secret is None:
-            return dict.fromkeys(ids, False)
-        if (used := self._id(secret)) is not None:
+        used = None if secret is None else self._id(secret)
+        if self._may_create is None and (secret is None or used is not None):
             return {token_id: token_id == used for token_id in ids}
         ours = {token.id for token in self._store.tokens()}
-        return {token_id: False if token_id in ours else None for token_id in ids}
+        return {token_id: token_id == used if token_id in (*ours, used) else None for token_id in ids}
 
     async def expires_at(self) -> datetime | None:
         """When the token in use expires; None where that is not known, or never."""

@@ -87,6 +87,7 @@ class Shared:
         admit: called before a download begins, in the context of who asks.
         people: what the operator's files say of teams and seats.
         looked: on which day it was looked when a token expires, by its fingerprint.
+        covers: whether whoever calls may use the tool of that name.
         who: gives the name of whoever calls for the log, None where there is but one.
     """
 
@@ -97,6 +98,7 @@ class Shared:
     people: People = field(default_factory=People)
     looked: dict[str, date] = field(default_factory=dict)
     who: Callable[[], str] | None = None
+    covers: Callable[[str], bool] = lambda _: True
 
 
 @asynccontextmanager
@@ -118,7 +120,8 @@ async def open_app(
     secrets, shared_secrets = (
         SecretStore(home, settings.url, keyring=not settings.demo) for home in (settings.home, operators)
     )
-    credentials = Configured(settings, secrets, shared_secrets, shared.looked)
+    may_create = partial(shared.covers, "create_token") if remote else None
+    credentials = Configured(settings, secrets, shared_secrets, shared.looked, may_create)
     http = Http(settings, upstream, shared.budget)
     analytics = Analytics(http, credentials)
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes, settings.instances)

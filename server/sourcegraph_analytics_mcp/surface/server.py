@@ -123,7 +123,13 @@ class AnalyticsServer(MCPServer[App]):
     async def _many(self, _: MCPServer[App]) -> AsyncIterator[Any]:
         places = anyio.CapacityLimiter(_QUERIES_AT_ONCE)
         shared = Shared(
-            self._settings.home, places, RetryBudget(), self._permits.admit_download, self._people, who=self._who
+            self._settings.home,
+            places,
+            RetryBudget(),
+            self._permits.admit_download,
+            self._people,
+            who=self._who,
+            covers=self._permits.covers,
         )
         async with anyio.create_task_group() as tasks:
             self._permits.callers = Callers(lambda name: self._open_for(name, shared), tasks, self._grants)

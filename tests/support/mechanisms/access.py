@@ -38,6 +38,8 @@ _DEMOS = f"{_TOKENS}test_the_token_of_the_demo_is_known_and_can_be_rotated"
 _TOLD = "test_terminal.py::test_a_person_is_told_of_commands_and_flags_instead_of_tools_and_arguments"
 _DEMO_SAYS = f"{_TOKENS}test_the_advice_of_the_demo_is_its_own"
 _SERVES = "test_http_parts.py::test_the_token_that_the_operator_stored_serves_the_callers_and_is_shown_to_none"
+_OTHERS_USE = "test_http_parts.py::test_a_token_that_others_may_use_is_not_called_unused_and_a_revoke_warns"
+_ASKS = "test_http_parts.py::test_who_can_set_nothing_here_is_told_to_ask_the_operator"
 _WRONG_PLACE = "test_terminal.py::test_no_secret_in_the_wrong_place_is_said_back"
 _MORE = "test_terminal.py::test_more_than_a_secret_is_refused"
 
@@ -116,6 +118,15 @@ _GUARDS = (
            "(self._store, self._operators)\n        live", "(self._store,)\n        live", _SERVES),
     Switch("of the operator's token callers learn no more", "access/credentials.py",
            "return _of(secret, self._store.tokens())", "return _of(secret, self._operators.tokens())", _SERVES),
+    Switch("a token that others may use is not called unused", "access/credentials.py",
+           "if self._may_create is None and (secret is None or used is not None):",
+           "if secret is None or used is not None:", _OTHERS_USE),
+    Switch("a revoke warns of others", "surface/tools/tokens.py", "in_use is None and app.remote", "False",
+           _OTHERS_USE),
+    Switch("who can set nothing here asks the operator", "surface/app.py",
+           'partial(shared.covers, "create_token") if remote else None', "None", _ASKS),
+    Switch("who may not create tokens is not told to", "access/credentials.py",
+           "may = not self._settings.read_only and self._may_create()", "may = True", _ASKS),
     Switch("a token that worked is said to have", "upstream/analytics.py", "self._credentials.taken(secret)", "pass",
            f"{_TOKENS}test_a_token_that_stops_working_is_said_to_have_worked"),
     Switch("a refused token is not held on to", "access/credentials.py",
@@ -135,8 +146,8 @@ _GUARDS = (
            f"{_TOKENS}test_the_log_warns_once_a_day_before_a_token_expires"),
     Switch("the log warns once a day", "access/credentials.py", "if self._looked.get(mark) == today:", "if False:",
            f"{_TOKENS}test_the_log_warns_once_a_day_before_a_token_expires"),
-    Switch("the log warns once of a token that serves all", "surface/app.py", "shared_secrets, shared.looked)",
-           "shared_secrets, {})", _SHARED),
+    Switch("the log warns once of a token that serves all", "surface/app.py", "shared_secrets, shared.looked, may",
+           "shared_secrets, {}, may", _SHARED),
     Switch("the log warns of a token that serves all", "access/credentials.py",
            "self._listed(secret) or _of(secret, self._operators.tokens())", "self._listed(secret)", _SHARED),
     Switch("a token that served all is said to have expired", "access/credentials.py",
@@ -293,7 +304,7 @@ _GUARDS = (
     Switch("no two creates of one name in a minute", "access/tokens.py", "if name == display_name]", "if False]",
            f"{_TOKENS}test_a_loop_of_creates_is_held_back"),
     Switch("a token that exports may use is not called unused", "access/credentials.py",
-           "False if token_id in ours else None", "False",
+           "token_id == used if token_id in (*ours, used) else None", "token_id == used",
            f"{_TOKENS}test_which_token_is_in_use_is_unknown_where_the_operator_set_one_that_was_not_made_here"),
     Switch("the person is asked", "surface/tools/tokens.py", "if agreed is False:",
            "if agreed is False and not arguments.confirm:",

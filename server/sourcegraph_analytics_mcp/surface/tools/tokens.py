@@ -33,6 +33,7 @@ _WARNINGS = {
     None: " It may be the one that exports here use: that was set by the operator, and which it is, is not known.",
     False: "",
 }
+_MAY_BE_OTHERS = " It was not made by you here, so others here may use it: ask the operator of this server."
 
 
 def _iso_time(value: object) -> object:
@@ -184,6 +185,11 @@ def _noted(notes: list[str]) -> str:
 
 async def _unknown(app: App) -> str:
     """Why nobody here knows which token is in use."""
+    if app.remote:
+        return (
+            "Tokens that you did not make here may be used by others here, so in_use is null. "
+            "Ask the operator of this server before revoking one."
+        )
     source = await app.credentials.source()
     return (
         f"Which token exports use is not known: {source} holds one that was not made here, so in_use is null. "
@@ -233,7 +239,7 @@ async def revoke_token(app: App, arguments: RevokeTokenArguments, call: Call) ->
     """Revoke an access token for good, after the user confirms; whatever uses it stops working."""
     token_id = arguments.token_id
     in_use = (await app.credentials.in_use(token_id))[token_id]
-    warning = _WARNINGS[in_use]
+    warning = _MAY_BE_OTHERS if in_use is None and app.remote else _WARNINGS[in_use]
     agreed = await call.confirmed(
         f"Revoke access token {token_id}? Whatever uses it stops working; this is for good.{warning}"
     )
