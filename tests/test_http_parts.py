@@ -202,15 +202,16 @@ def test_whoever_writes_much_waits_for_who_does_not_read(monkeypatch: pytest.Mon
 
 
 def test_an_occupied_port_ends_the_start_and_the_collector_runs_while_serving(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SRC_ANALYTICS_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("SRC_ANALYTICS_LOG_LEVEL", "ERROR")
     gc.disable()  # as the command does while it loads
     try:
-        with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as ended:
-            run(["--demo", "serve", "--http", f"127.0.0.1:{taken.getsockname()[1]}"])
-        assert ended.value.code == 3
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            assert run(["--demo", "serve", "--http", address]) == 2
+        assert capfd.readouterr().err == f"--http {address} cannot be served: Address already in use.\n"
         assert gc.isenabled()
     finally:
         gc.enable()

@@ -121,3 +121,17 @@ def test_the_default_instance_is_taken_however_it_and_the_list_are_written() -> 
     assert read(INSTANCE="https://A.example/", INSTANCES="b.example, a.example").instance == "a.example"
     assert read(INSTANCES="b.example").instance is None
     assert read(INSTANCE="a.example").instances == ()
+
+
+def test_a_path_means_the_same_wherever_this_goes_from_where_it_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    settings = read(DATA_DIR="data", TEAMS_FILE="./teams.csv")
+    assert (settings.data_dir, settings.teams_file) == (gone / "data", gone / "teams.csv")
+    gone.rmdir()
+    with pytest.raises(SettingsError, match=r"^SRC_ANALYTICS_DATA_DIR cannot be used: .* is not there any more; write"):
+        read(DATA_DIR="data")
+    assert read(DATA_DIR=str(tmp_path)).home == tmp_path

@@ -67,6 +67,16 @@ async def test_a_file_in_place_of_the_data_directory_is_said_by_every_way_in(
 
 
 @pytest.mark.anyio
+async def test_a_path_that_no_text_can_spell_is_not_named(make_settings: Make, served: Served, tmp_path: Path) -> None:
+    home = tmp_path / os.fsdecode(b"d\xff")
+    async with connected(make_settings(served.url, data_dir=home)) as client:
+        export = (await call(client, "export_csv", granularity="by_user"))["export"]
+        store = (await call(client, "check_connection"))["checks"][-1]
+    assert (export["path"], store["ok"], "?" in store["detail"]) == (None, True, False)
+    assert (home / "exports" / export["id"]).is_dir()
+
+
+@pytest.mark.anyio
 async def test_a_link_in_place_of_the_data_directory_is_called_one(make_settings: Make, served: Served) -> None:
     settings = make_settings(served.url)
     there = settings.home.with_name("there")

@@ -60,9 +60,9 @@ def test_a_revoke_asks_the_person_at_the_terminal(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     assert run(["--demo", "token", "revoke", ACTIVE]) == status
-    shown = capsys.readouterr().out
-    assert "Revoke access token" in shown
-    assert says in " ".join(shown.split())
+    shown = capsys.readouterr()
+    assert "Revoke access token" in shown.out
+    assert says in " ".join((shown.err if status else shown.out).split())
 
 
 @pytest.mark.parametrize("command", [["--version"], ["--demo", "token", "list"], ["serve", "--http", "nowhere"]])
@@ -73,6 +73,33 @@ def test_a_crash_leaves_no_image_of_memory(command: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (most, most))
     run(command)
     assert resource.getrlimit(resource.RLIMIT_CORE) == (0, most)
+
+
+@pytest.mark.parametrize(
+    "command", ["token list", "token create", "token revoke x --yes", "token reveal x", "export delete x", "login"]
+)
+def test_an_error_is_nothing_that_a_script_captures(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SRC_ANALYTICS_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SRC_ANALYTICS_CAS_COOKIE", SESSION)
+    monkeypatch.setenv("SRC_ANALYTICS_RETRY_BASE_DELAY", "0")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(SESSION + "\n"))
+    assert run(command.split()) == 1
+    shown = capsys.readouterr()
+    assert "[" in shown.err
+    assert "yes" in shown.out if "--yes" in command else shown.out == ""
+
+
+def test_a_check_names_the_token_file_to_who_can_mend_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SRC_ANALYTICS_ACCESS_TOKEN_FILE", str(home / "its-token"))
+    monkeypatch.setenv("COLUMNS", "500")
+    assert run(["doctor"]) == 1
+    shown = capsys.readouterr()
+    assert f"SRC_ANALYTICS_ACCESS_TOKEN_FILE cannot be read: {home / 'its-token'}." in shown.out
+    assert shown.err == ""
 
 
 def test_a_secret_that_is_not_kept_here_cannot_be_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,7 +176,9 @@ class Settings(BaseModel):
         if value is not None and is_token(str(value)):
             raise ValueError("that is a token, not a file: set SRC_ANALYTICS_ACCESS_TOKEN")
         try:
-            return None if value is None else Path(str(value).strip()).expanduser()
+            return None if value is None else Path(str(value).strip()).expanduser().absolute()
+        except FileNotFoundError:  # where this was started from
+            raise ValueError("the directory that it begins from is not there any more; write the whole path") from None
         except RuntimeError:  # nobody of that name, or HOME is not set and the user has no entry
             raise ValueError("whose home directory its ~ stands for is not known; write the whole path") from None
 

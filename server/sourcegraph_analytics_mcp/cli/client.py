@@ -40,7 +40,7 @@ class TerminalClient:
         flags: Mapping[str, str] | None = None,
         succeeded: Callable[[dict[str, Any]], bool] = lambda data: True,
     ) -> int:
-        """Call one tool, show what it says, and return the exit status.
+        """Call one tool, show what it says, an error on stderr, and return the exit status.
 
         Args:
             flags: what the person typed for which argument, so that errors name it.
@@ -50,7 +50,8 @@ class TerminalClient:
         said = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
         text = for_a_person(said, flags or {}, tables=tool == "check_connection")
         if result.is_error:
-            self.console.print(text, markup=False, soft_wrap=not self.console.is_terminal)
+            complaints = Terminal(stderr=True)
+            complaints.print(text, markup=False, soft_wrap=not complaints.is_terminal)
         else:
             show(self.console, text)
         return 1 if result.is_error or not succeeded(result.structured_content or {}) else 0

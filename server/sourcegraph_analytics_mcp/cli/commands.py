@@ -17,7 +17,7 @@ from ..settings import PREFIX, Settings, SettingsError, header_safe
 from .leaving import asking, run
 from .log import configure_log, log_the_unforeseen
 from .main import check_files, serve, with_upstream
-from .saying import Parser, say
+from .saying import Parser, masked, say
 from .wording import for_a_person
 
 _LONGEST_LINE = 1 << 16  # characters
@@ -104,6 +104,8 @@ def _demo(settings: Settings, options: argparse.Namespace) -> int:
 
 def _doctor(settings: Settings, options: argparse.Namespace) -> int:
     flags = {"instance_url": "instance_url with each call"}  # which the assistants do that this is about
+    if settings.access_token_file is not None:
+        flags["that file"] = masked(str(settings.access_token_file))  # which no assistant needs to know
     return _tool(settings, "check_connection", {}, flags=flags, succeeded=lambda data: bool(data["ok"]))
 
 

@@ -18,9 +18,14 @@ _WHERE = re.compile(r"argument [^:]+: ")
 _FLAG = re.compile(r"--?[a-z-]{1,20}(?=[=\s]|\Z)")  # short and of letters alone, which no secret is
 
 
+def masked(text: str) -> str:
+    """The text without a secret."""
+    return Redactor(LEARNT | secrets_in(os.environ)).text(text)
+
+
 def say(text: str) -> None:
     """Say something to whoever started this."""
-    print(Redactor(LEARNT | secrets_in(os.environ)).text(text), file=sys.stderr)  # noqa: T201
+    print(masked(text), file=sys.stderr)  # noqa: T201
 
 
 def say_the_unforeseen() -> None:

@@ -72,6 +72,10 @@ class App:
     @property
     def shows_paths(self) -> bool:
         """Whether the path of a file means something to whoever calls, and gives away nothing."""
+        try:
+            str(self.settings.home).encode()
+        except UnicodeEncodeError:  # no text can say what it is
+            return False
         return not (self.masked or self.remote)
 
 

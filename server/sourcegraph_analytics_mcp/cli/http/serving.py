@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -88,6 +89,7 @@ class _Server(uvicorn.Server):
         await in_order(partial(super().serve, sockets), self._stop, within, dies=True)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await _try_out(self.config.host, self.config.port)
         await super().startup(sockets)
         say(self._told)
 
@@ -105,6 +107,21 @@ class _Server(uvicorn.Server):
         if self.should_exit and number == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+
+async def _try_out(host: str, port: int) -> None:
+    """Take an address and give it back, as uvicorn would only log why it cannot be had.
+
+    Raises:
+        SettingsError: with the reason.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        (await loop.create_server(asyncio.Protocol, host, port, start_serving=False)).close()
+    except OSError as error:
+        known = error.errno is not None and not isinstance(error, socket.gaierror)
+        why = os.strerror(error.errno) if known and error.errno else "nobody knows that host"
+        raise SettingsError(f"--http {_in_address(host)}:{port} cannot be served: {why}.") from None
 
 
 def application(
