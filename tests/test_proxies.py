@@ -2,8 +2,11 @@
 
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import anyio
+import anyio.abc
 import pytest
 from anyio.streams.tls import TLSStream
 
@@ -106,6 +109,37 @@ async def test_a_proxy_sees_nothing_of_what_it_passes_on(
     assert "planted" not in str(seen.headers)
     assert b"Authorization: Bearer planted-token\r\n" in inside
     assert b"proxy-authorization" not in inside.lower()
+
+
+@pytest.mark.parametrize("file", ["nowhere.pem", "garbage.pem", "directory", "right.pem", ""])
+async def test_a_file_of_certificates_that_cannot_be_read_is_said(
+    make_settings: Make, environment: Callable[..., None], tmp_path: Path, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the error that advises to set it, and in the log."""
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "garbage.pem").write_text("no certificate")
+    (tmp_path / "others").mkdir()
+    self_signed(tmp_path / "others").rename(tmp_path / "right.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path))
+
+    async def greet(stream: anyio.abc.SocketStream) -> None:
+        with suppress(ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream):
+            await TLSStream.wrap(stream, server_side=True, ssl_context=context)
+        await stream.aclose()
+
+    environment(SSL_CERT_FILE=str(tmp_path / file) if file else "")
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, greet)
+        url = f"https://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        async with connected(make_settings(url, retry_base_delay=0)) as client:
+            error = await refused(client, "get_credits")
+        tasks.cancel_scope.cancel()
+    bad = file not in ("right.pem", "")
+    assert "is not trusted here." in error["message"]
+    assert ("SSL_CERT_FILE is set but cannot be read." in error["message"]) == bad
+    assert ("SSL_CERT_FILE is set but cannot be read" in caplog.text) == bad
 
 
 async def test_a_netrc_says_nothing_to_anybody(

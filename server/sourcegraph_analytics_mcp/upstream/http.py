@@ -5,10 +5,9 @@ first request, so that nothing is loaded or contacted before it is asked.
 """
 
 import logging
-import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +35,7 @@ from .policy import (
     untrusted,
 )
 from .proxies import proxy_for
+from .trust import trust, unread
 from .wire import Wire, refuse_absurd
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class Http:
                 follow_redirects=False,
                 trust_env=False,
                 proxy=None if self._app else proxy_for(settings.url),
-                verify=_trust() if settings.url.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                verify=trust() if settings.url.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
                 transport=httpx.ASGITransport(self._app) if self._app else None,
             )
         return self._opened
@@ -220,7 +220,7 @@ class Http:
 
         host = urlsplit(self._settings.url).netloc
         if _certificate(error):
-            return untrusted(host)
+            return untrusted(host, unread=unread())
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
             for cause in _causes(error):
                 if (busy := used_up(cause)) is not None:
@@ -259,17 +259,6 @@ def _answer(response: "httpx.Response", request: Request, window: float, wire: W
     )
 
 
-def _trust() -> ssl.SSLContext:
-    """The system's trust store, which holds a company's own CA, and SSL_CERT_FILE, which macOS leaves out of it."""
-    import truststore
-
-    trust = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if os.environ.get("SSL_CERT_FILE"):
-        with suppress(OSError):  # a file that cannot be read adds nothing
-            trust.load_verify_locations(os.environ["SSL_CERT_FILE"])
-    return trust
-
-
 def _certificate(error: BaseException) -> bool:
     return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
 
@@ -292,11 +281,11 @@ async def fetch_document(settings: Settings, address: str) -> bytes:
     import httpx
 
     headers = {"Accept-Encoding": "identity", "User-Agent": _CALLED}
-    trust = _trust() if address.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    verify = trust() if address.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     gone = AnalyticsError("upstream_unavailable", "The document cannot be read.", "Check its address.", retryable=True)
     try:
         async with httpx.AsyncClient(
-            verify=trust,
+            verify=verify,
             timeout=settings.connect_timeout,
             follow_redirects=False,
             trust_env=False,

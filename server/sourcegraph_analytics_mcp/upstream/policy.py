@@ -245,9 +245,14 @@ def unsent(message: str, next_step: str) -> Failed:
     return Failed("unsent", _error("upstream_unavailable", message, next_step, retryable=True))
 
 
-def untrusted(host: str) -> Failed:
-    """TLS works, but the certificate is not one this machine trusts."""
-    return Failed("certificate", _error("upstream_unavailable", f"The certificate of {host} is not trusted here.",
+def untrusted(host: str, *, unread: bool) -> Failed:
+    """TLS works, but the certificate is not one this machine trusts.
+
+    Args:
+        unread: whether SSL_CERT_FILE is set and could not be read.
+    """
+    also = " SSL_CERT_FILE is set but cannot be read." if unread else ""
+    return Failed("certificate", _error("upstream_unavailable", f"The certificate of {host} is not trusted here.{also}",
                   "Add your company's CA to the system's trust store, or point SSL_CERT_FILE at it."))  # fmt: skip
 
 
