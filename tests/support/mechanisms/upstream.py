@@ -90,7 +90,7 @@ _GUARDS = (
            f"{_ANALYTICS}test_a_redirect_to_a_login_asks_for_the_credential_and_shows_nothing_of_where_it_leads"),
     Switch("a file of certificates that cannot be read is said", "upstream/http.py", "unread=unread()", "unread=False",
            "test_proxies.py::test_a_file_of_certificates_that_cannot_be_read_is_said"),
-    Switch("also in the log", "upstream/trust.py", "        _log.warning(", "        str(",
+    Switch("also in the log", "upstream/trust.py", "        _log.warning(", "        _log.debug(",
            "test_proxies.py::test_a_file_of_certificates_that_cannot_be_read_is_said"),
     Switch("certificates are checked", "upstream/http.py",
            "verify=trust() if settings.url.startswith", "verify=False if settings.url.startswith",
