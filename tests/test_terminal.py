@@ -259,6 +259,21 @@ def test_no_secret_in_the_wrong_place_is_said_back(
     assert not any(piece in shown.err for piece in (secret, secret[8:], secret.partition(".")[2]))
 
 
+@pytest.mark.parametrize("sure", [[], ["--yes"]], ids=["asked", "sure"])
+def test_a_question_does_not_say_back_a_secret(
+    sure: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cookie = "s3ssi0n-Of-n0body"
+    monkeypatch.setenv("SRC_ANALYTICS_CAS_COOKIE", cookie)
+    monkeypatch.setenv("SRC_ANALYTICS_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SRC_ANALYTICS_RETRY_BASE_DELAY", "0")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    assert run(["token", "revoke", cookie, *sure]) == 1
+    shown = capsys.readouterr()
+    assert "Revoke access token [secret]?" in shown.out
+    assert cookie not in shown.out + shown.err
+
+
 def test_arguments_that_are_wrong_are_told_by_what_is_known_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     for command, says in {
         "--readonly doctor": "an argument is not known (--readonly);",

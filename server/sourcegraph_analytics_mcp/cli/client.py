@@ -8,11 +8,13 @@ import anyio
 from mcp import Client
 from mcp_types import ElicitResult, TextContent
 from rich.prompt import Confirm
+from rich.text import Text
 
 from ..settings import Settings
 from ..surface.server import AnalyticsServer
 from .console import Terminal, show
 from .leaving import Interrupted, asking
+from .saying import masked
 from .wording import for_a_person
 
 
@@ -57,12 +59,13 @@ class TerminalClient:
         return 1 if result.is_error or not succeeded(result.structured_content or {}) else 0
 
     async def _ask(self, context: Any, params: Any) -> ElicitResult:
+        question = masked(params.message)  # which names what was typed
         if self._assume_yes:
-            self.console.print(f"{params.message} yes", markup=False)
+            self.console.print(f"{question} yes", markup=False)
             return ElicitResult(action="accept", content={"confirm": True})
         try:
             with asking():
-                agreed = Confirm.ask(params.message, console=self.console, default=False)
+                agreed = Confirm.ask(Text(question), console=self.console, default=False)
         except EOFError:  # nobody is there to ask
             return ElicitResult(action="cancel")
         except Interrupted:

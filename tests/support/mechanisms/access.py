@@ -494,6 +494,8 @@ ACCESS = (
     Switch("an address that is taken is said", "cli/http/serving.py",
            "        await _try_out(self.config.host, self.config.port)\n", "",
            "test_http_parts.py::test_an_occupied_port_ends_the_start_and_the_collector_runs_while_serving"),
+    Switch("a question does not say back a secret", "cli/client.py", "question = masked(params.message)",
+           "question = params.message", "test_terminal.py::test_a_question_does_not_say_back_a_secret"),
     Switch("a token is no file", "settings.py", "if value is not None and is_token(str(value)):", "if False:",
            "test_settings.py::test_a_wrong_setting_is_named"),
     Switch("a line of settings is no secret", "pasted.py",
