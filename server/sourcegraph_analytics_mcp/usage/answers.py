@@ -145,7 +145,8 @@ class Answers:
         earlier = question.earlier
         seen_before = await self._coverage(earlier, exports[0], before, tables) if before and earlier else None
         silence = Silence.of(question, found[0])
-        said = (*notes(question, exports, (seen_before, seen), today, self._minutes, silence), *partly, *teams)
+        rows = found[0]["matched"] - 1
+        said = (*notes(question, exports, (seen_before, seen), today, self._minutes, silence, rows), *partly, *teams)
         return _shaped(question, found, exports, seen, said, today)
 
     async def _terms(self, question: Question, made: date) -> Terms:

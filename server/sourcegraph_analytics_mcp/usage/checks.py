@@ -69,8 +69,8 @@ class Checks:
                 rows = await self._questions.ask(tables, sql)
                 there = [BLANK if row["v"] is None else row["v"] for row in rows]
             spelled[what] = await self._spelled(values, there, what) if there else values
-        question = replace(question, clients=spelled["client"], languages=spelled["language"])
-        return await self._users(question, sources, tables) if question.users else question
+        users = await self._users(question, sources, tables) if question.users else ()
+        return replace(question, clients=spelled["client"], languages=spelled["language"], users=users)
 
     async def _spelled(self, values: Sequence[str], there: Sequence[str], what: str) -> tuple[str, ...]:
         """Which of the names that are there are meant."""
@@ -88,14 +88,11 @@ class Checks:
             f"There is no {what} '{self._shown(missing)}'{where}.", f"There are: {self._listed(listed) or 'none'}."
         )
 
-    async def _users(self, question: Question, sources: Sequence[Source], tables: Tables) -> Question:
-        """The question with the users named as names are compared, apart from exact user ids."""
-        folded, rows = await self._questions.folded(question.users), spelled(question, sources)
-        exact = f"CASE WHEN list_contains(?, {PERSON}) THEN {PERSON} END AS id"
-        sql = f"SELECT DISTINCT name, {exact} FROM {rows} WHERE list_contains(?, name)"
-        found = await self._questions.ask(tables, sql, [list(question.users), [*folded.values()]])
-        there, ids = {row["name"] for row in found}, {row["id"] for row in found}
-        users = [folded[user] for user in question.users if user not in ids]
+    async def _users(self, question: Question, sources: Sequence[Source], tables: Tables) -> tuple[str, ...]:
+        """The users named, as names are compared."""
+        users = [*(await self._questions.folded(question.users)).values()]
+        sql = f"SELECT DISTINCT name FROM {spelled(question, sources)} WHERE list_contains(?, name)"
+        there = {row["name"] for row in await self._questions.ask(tables, sql, [users])}
         missing = [user for user in users if user not in there]
         if missing:
             named = ", ".join(f"count({k}) > 0 AS {k}" for k in KINDS)
@@ -104,8 +101,8 @@ class Checks:
             if data["rows"] > data["whose"]:
                 missing = [user for user in missing if user != BLANK]
             if missing and data["rows"]:
-                raise self._absent(missing, len(question.users), data)
-        return replace(question, users=tuple(users), ids=tuple(user for user in question.users if user in ids))
+                raise self._absent(missing, len(users), data)
+        return tuple(users)
 
     def _absent(self, missing: Sequence[str], named: int, data: Mapping[str, Any]) -> AnalyticsError:
         """What is said of users that are not in the data, which may have nobody's name of a kind."""
@@ -140,9 +137,9 @@ class Checks:
         """Name the teams without a row, so that nobody takes the last of the rows for the team that did least."""
         there = totals.get("teams")
         known = question.teams or (self._teams.names if self._teams else ())
-        absent = [team for team in known if team not in there] if there and not question.about_users else ()
+        absent = [team for team in dict.fromkeys(known) if team not in there] if there and not question.users else ()
         if absent:
-            yield f"No row for teams of which no activity is found: {self._listed(absent)}."
+            yield f"No row for teams of which nothing of what is asked is found: {self._listed(absent)}."
 
     def _listed(self, names: Sequence[str]) -> str:
         """The first of some names, fit for a sentence, and how many more there are."""
@@ -221,7 +218,7 @@ def _unrecorded(question: Question, column: str, minutes: Minutes) -> AnalyticsE
     """What is said where nothing of a column has a language: which metric it is that cannot be given, and why."""
     metric = next(m for m in question.metrics if column in m.columns(minutes))
     single = metric.columns(minutes) == (column,)
-    narrowed = " among what is asked about" if question.about_users or question.teams or question.clients else ""
+    narrowed = " among what is asked about" if question.users or question.teams or question.clients else ""
     other = "" if column.startswith(_BY_LANGUAGE) else ", or for completions and auto-edits by language"
     why = f"{metric.name if single else column} is not recorded by language in this data{narrowed}"
     return AnalyticsError(

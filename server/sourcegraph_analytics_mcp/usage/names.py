@@ -22,7 +22,7 @@ def latest(value: str, day: str) -> str:
 
 def labelled_late(question: Question) -> bool:
     """Whether only the people of the page need a name to show: nothing is chosen, ordered or compared by names."""
-    by_name = question.about_users or question.teams or "team" in question.group_by or question.order_by == "user"
+    by_name = question.users or question.teams or "team" in question.group_by or question.order_by == "user"
     return "user" in question.group_by and not question.compare and not by_name
 
 
@@ -55,10 +55,9 @@ def people(question: Question, sources: Sequence[Source], terms: Terms, statemen
         lookup = "team_of AS (SELECT unnest(?::VARCHAR[]) AS person, unnest(?::VARCHAR[]) AS team), "
         join = "".join(f" LEFT JOIN team_of AS by_{c} ON by_{c}.person = folded(k.{c})" for c in _CALLED)
         team = f", {latest('coalesce(' + ', '.join(f'by_{c}.team' for c in _CALLED) + ')', 'k.seen')} AS team"
-    if question.about_users:
-        statement.parameters += [list(question.ids), *[list(question.users)] * len(_CALLED)]
-        named = " OR ".join(f"list_contains(?, folded(k.{c}))" for c in _CALLED)
-        tested = f"list_contains(?, k.{PERSON}) OR {named}"
+    if question.users:
+        statement.parameters += [list(question.users)] * len(_CALLED)
+        tested = " OR ".join(f"list_contains(?, folded(k.{c}))" for c in _CALLED)
         meant = f", bool_or(coalesce({tested}, false)) AS meant"
     return (
         f"{lookup}people AS (SELECT k.{PERSON}, {_label(sources[-1])} AS user_label{meant}{team} "

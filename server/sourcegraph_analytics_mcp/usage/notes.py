@@ -19,7 +19,8 @@ def notes(
     covered: tuple[Coverage | None, Coverage | None],
     today: date,
     minutes: Minutes,
-    silence: Silence | None = None,
+    silence: Silence | None,
+    rows: int,
 ) -> Iterator[str]:
     """Sentences about one answer.
 
@@ -27,6 +28,7 @@ def notes(
         exports: what it rests on; with a comparison of figures without days, the earlier one first.
         covered: days with data in the range compared with, and in the one asked about.
         silence: time buckets without a row in the answer, though they have data.
+        rows: how many the whole answer has, beside the totals.
     """
     days, made = question.range, exports[-1].created_at
     yield _covered(question, covered[1], exports[-1].row_count)
@@ -47,7 +49,7 @@ def notes(
         yield minutes.words
     yield from (f"{m.title}: {m.definition}" for m in question.metrics if m.explained)
     apart = [m.title for m in question.metrics if not m.adds_up_over(question.group_by)]
-    if apart:
+    if apart and rows > 1:
         yield f"Rows do not add up to the total: {', '.join(apart)}."
     for export in dict.fromkeys(exports):
         scope = _scope(question, export)
@@ -140,26 +142,37 @@ def _ending(
     question: Question, exports: Sequence[Export], covered: Sequence[Coverage | None], made: date
 ) -> Iterator[str]:
     """Say where the data end within what is compared: a fall to days without data may be no fall."""
-    (before, now), until = covered, _compared_until(question, made)
-    last_day, end = exports[-1].last_day, question.range.end
-    if until is None or (last_day is not None and end is not None and last_day > end):
+    (before, now), until = covered, _compared_until(question, made, exports[0].first_day)
+    if until is None or _goes_on(question, exports[-1]):
         return
     if _empty(exports[-1], now) and before is None and exports[0].row_count:
         yield "Upstream's data may end before this range; then a fall is none."
     seen = now if now is not None and now.last is not None else before
     if seen is not None and seen.last is not None and _last_day(seen, seen.last) < until:
         last = f"{seen.last:%Y-%m}" if seen.unit == "month" else f"{seen.last}"
-        yield f"Nothing is recorded after {last} until {end}; if upstream's data end there, a fall there may be none."
+        ends = "if upstream's data end there, a fall there may be none"
+        yield f"Nothing is recorded after {last} until {question.range.end}; {ends}."
 
 
-def _compared_until(question: Question, made: date) -> date | None:
-    """The last day of what has a change in the answer; None where nothing can have one."""
+def _compared_until(question: Question, made: date, first: date | None) -> date | None:
+    """The last day of what has a change in the answer; None where nothing can have one.
+
+    Args:
+        first: the first day with data.
+    """
     days, over = question.range, question.range.over_until(made)
     if question.time is None:
         return over if days.over_by(made) else None
     start = bucket_start(question.time, over)
     until = over if bucket_end(question.time, start) == over else start - timedelta(days=1)
-    return None if days.start is not None and until < days.start else until
+    earliest = days.start or (first and first + timedelta(days=1))  # what holds the first day is compared with nothing
+    return until if earliest and bucket_start(question.time, until) >= earliest else None
+
+
+def _goes_on(question: Question, export: Export) -> bool:
+    """Whether an export has data after the range."""
+    end = question.range.end
+    return export.last_day is not None and end is not None and export.last_day > end
 
 
 def _last_day(seen: Coverage, last: date) -> date:
@@ -176,7 +189,8 @@ def _days_before(question: Question, exports: Sequence[Export], covered: Sequenc
     earlier, first, seen = question.earlier, exports[0].first_day, covered[0]
     if _empty(exports[0], seen):
         older = earlier is not None and earlier.start is not None and first is not None and first < earlier.start
-        may = ["begin later"] * (not older) + ["end before"] * _empty(exports[-1], covered[1])
+        ended = _empty(exports[-1], covered[1]) and not _goes_on(question, exports[-1])
+        may = ["begin later"] * (not older) + ["end before"] * ended
         return ", where no activity is recorded" + (f"; the data may {' or '.join(may)}" if may else "")
     if seen is None:
         return ""

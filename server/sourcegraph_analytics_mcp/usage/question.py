@@ -26,8 +26,6 @@ class Question:
     """What is asked.
 
     Args:
-        users: names of people in any spelling.
-        ids: exact ones, which mean nobody else, though others may be called so in another spelling.
         compare: whether each figure is compared with the one of the period (or time bucket) before.
         limit: most rows to return; totals are over everything all the same.
     """
@@ -40,7 +38,6 @@ class Question:
     teams: tuple[str, ...] = ()
     clients: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
-    ids: tuple[str, ...] = ()
     compare: bool = False
     order_by: str | None = None
     descending: bool | None = None
@@ -88,23 +85,18 @@ class Question:
         return self
 
     @property
-    def about_users(self) -> bool:
-        """Whether only some people are meant, by name."""
-        return bool(self.users or self.ids)
-
-    @property
     def about_teams(self) -> bool:
         return bool(self.teams) or "team" in self.group_by
 
     @property
     def narrowed(self) -> bool:
         """Whether some rows of its days are not meant."""
-        return self.about_users or bool(self.teams or self.clients or self.languages)
+        return bool(self.users or self.teams or self.clients or self.languages)
 
     @property
     def about_people(self) -> bool:
         """Whether the answer depends on what people are called."""
-        return self.about_users or "user" in self.group_by or self.about_teams
+        return bool(self.users) or "user" in self.group_by or self.about_teams
 
     @property
     def granularity(self) -> Granularity:

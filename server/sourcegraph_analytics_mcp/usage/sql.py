@@ -50,12 +50,14 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
         joined = f"FROM n FULL JOIN b ON {same}"
     extra = "".join(f", n.all_{name}, n.blank_{name}" for name in split)
     keys = "".join(f", {_either(g, before)} AS {g}" for g in (*groups, *labels(question)))
-    ctes += f", answer AS (SELECT {_either('total', before)} AS total{keys}, {columns}{extra} {joined})"
+    by_team, silent = "team" in question.group_by, question.narrowed and question.time is not None
+    once = " MATERIALIZED" if by_team or silent else ""  # else the engine works it out anew wherever it is read
+    ctes += f", answer AS{once} (SELECT {_either('total', before)} AS total{keys}, {columns}{extra} {joined})"
     counted, beside = "count(*) OVER () AS matched", ""
     if question.by_time:
         buckets = ", ".join(["total", *map(_key, question.times)])
         counted += f", count(*) OVER (PARTITION BY {buckets}) AS in_bucket"
-    if "team" in question.group_by:
+    if by_team:
         counted += ", (SELECT list(DISTINCT g_team) FROM answer WHERE total = 0) AS teams"
     if question.narrowed and question.time is not None:
         ctes, beside = f"{ctes}, silence AS ({_silence(question, now, question.time)})", ", silence"
@@ -161,7 +163,7 @@ def _row_filters(question: Question, source: Source, days: Range, statement: Sta
 def _people_filters(question: Question, statement: Statement) -> str:
     """What is known of a row's person."""
     nobody = f" OR {PERSON} IS NULL" if BLANK in question.users else ""
-    meant = [f"(meant{nobody})"] if question.about_users else []
+    meant = [f"(meant{nobody})"] if question.users else []
     conditions = [*_among([(question.teams, _COLUMN["team"])], statement), *meant]
     return " AND ".join(conditions) or "true"
 
