@@ -1364,7 +1364,7 @@ async def test_just_after_midnight_the_last_hour_of_yesterday_may_be_missing(
     question = Question("a.example", (BY_NAME["searches"],), (), resolve("last_7_days", None, None, TODAY))
     for hour, said in ((0, True), (1, False)):
         made = export.model_copy(update={"created_at": datetime(TODAY.year, TODAY.month, TODAY.day, hour, tzinfo=UTC)})
-        told = list(notes(question, [made], (None, None), TODAY, Minutes()))
+        told = list(notes(question, [made], (None, None), TODAY, Minutes(), None, 0))
         assert ("the last hour of yesterday may be missing" in " ".join(told)) is said
 
 
