@@ -299,6 +299,12 @@ async def test_first_callers_wait_for_the_keys_that_one_of_them_fetches(issuer: 
     assert keys.reads == 1
 
 
+async def test_when_an_issued_token_ends_is_known(issuer: tuple[Issuer, IssuedTokens]) -> None:
+    _, accepted = issuer
+    ends = int(time.time()) + 7
+    assert (await accepted.of(token(exp=ends))).expires_at == ends
+
+
 async def test_an_unknown_key_is_looked_for_once_a_minute(issuer: tuple[Issuer, IssuedTokens]) -> None:
     keys, accepted = issuer
     for kid in ("k1", "other", "../k1", "another"):
@@ -709,6 +715,30 @@ def test_when_streams_are_too_many_the_caller_with_the_most_gives_way(
             assert cut(one, 10)
         assert not cut(bobs)
         assert not cut(alices[-1])
+
+
+class Brief(Named):
+    """The same; what bob holds is accepted for two seconds, as the clocks may differ by."""
+
+    async def of(self, token: str) -> AccessToken:
+        expires = int(time.time()) - identity.SKEW + 2 if token == "bob" else None
+        return (await super().of(token)).model_copy(update={"expires_at": expires})
+
+
+def test_a_stream_ends_with_the_token_that_opened_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = application(settings, None, Brief(), "127.0.0.1", 9)
+    with listening(monkeypatch, app, "on") as port, ExitStack() as opened:
+        streams = Streams(port, opened)
+        bobs, alices = streams.listen("bob"), streams.listen("alice")
+        said = b""
+        while not said.endswith(b"\r\n0\r\n\r\n"):  # in order
+            said += (more := bobs.recv(1000))
+            assert more
+        alices.settimeout(0)
+        with suppress(BlockingIOError):
+            while heard := alices.recv(1000):
+                assert not heard.endswith(b"\r\n0\r\n\r\n")
+            raise AssertionError("her stream has ended, too")
 
 
 # Callers

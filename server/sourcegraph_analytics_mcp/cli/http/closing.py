@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 from mcp_types import INTERNAL_ERROR
 
-from .guard import App, Headers, Receive, Scope, Send, answer
+from .guard import App, Headers, Receive, Scope, Send, answer, stands
 
 _UNKNOWN = (
     "The server is ending, and whether the call was done is not known. Once it is back, look with list_tokens or "
@@ -30,8 +30,8 @@ class Closing:
     def end(self) -> None:
         """End the streams that have no end of their own; calls go on until `close`."""
         self._ending = True
-        for scope, stands in self._under_way.items():
-            if stands:
+        for scope, lasts in self._under_way.items():
+            if lasts:
                 scope.cancel()
 
     def close(self) -> None:
@@ -45,7 +45,7 @@ class Closing:
             return
         head: Iterable[tuple[bytes, bytes]] | None = None  # of an answer that has begun
         ended = False
-        stands = _stands(scope)
+        lasts = stands(scope)
 
         async def noting(message: Any) -> None:
             nonlocal head, ended
@@ -55,7 +55,7 @@ class Closing:
             await send(message)
 
         with anyio.CancelScope() as one:
-            self._under_way[one] = stands
+            self._under_way[one] = lasts
             try:
                 await self._inner(scope, receive, noting)
             finally:
@@ -66,7 +66,7 @@ class Closing:
         if head is None:
             await answer(send, 503, _unanswered(_id(body)), "application/json")
         else:  # without an end it would look broken, here and there
-            await send({"type": "http.response.body", "body": b"" if stands else _last_event(head, body)})
+            await send({"type": "http.response.body", "body": b"" if lasts else _last_event(head, body)})
 
 
 def _last_event(head: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
@@ -90,8 +90,3 @@ def _id(body: bytes) -> str | int | None:
         return None
     asked = message.get("id") if isinstance(message, dict) and "method" in message else None
     return asked if isinstance(asked, str | int) else None
-
-
-def _stands(scope: Scope) -> bool:
-    """Whether a request opens a stream of announcements; the newest revision has its method in a header, too."""
-    return scope["method"] == "GET" or b"subscriptions/listen" in Headers(scope["headers"]).of(b"mcp-method")

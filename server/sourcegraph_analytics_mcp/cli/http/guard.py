@@ -3,13 +3,15 @@
 import json
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+import anyio
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 
-from .identity import READ, TOKENS, Identity, NotAccepted
+from .identity import READ, SKEW, TOKENS, Identity, NotAccepted
 from .refusals import Refusals
 
 Scope = MutableMapping[str, Any]
@@ -138,13 +140,33 @@ class Guard:
         scope["headers"] = [(name, value.lower() if name == b"host" else value) for name, value in scope["headers"]]
         known = auth_context_var.set(user)
         try:
-            await (self._protocol if scope["path"] == PATH else self._app)(scope, _again(body, receive), send)
+            await self._answered(user, scope, _again(body, receive), send)
         except Exception:  # noqa: BLE001 - a bug must not show its insides
             reference = secrets.token_hex(4)
             _log.exception("A request failed in a way nobody foresaw, reference %s", reference)
             await answer(send, 500, f"The request failed; the server's log has more under {reference}.")
         finally:
             auth_context_var.reset(known)
+
+    async def _answered(self, user: AuthenticatedUser, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have it answered; a stream without an end of its own ends when its caller's token does."""
+        inner, until = self._protocol if scope["path"] == PATH else self._app, user.access_token.expires_at
+        if until is None or not stands(scope):
+            await inner(scope, receive, send)
+            return
+        begun = False
+
+        async def noting(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        with anyio.move_on_after(until + SKEW - time.time()) as accepted:
+            await inner(scope, receive, noting)
+        if accepted.cancelled_caught and begun:
+            await send({"type": "http.response.body", "body": b""})
+        elif accepted.cancelled_caught:
+            await self._challenge(send, 401, "invalid_token", (READ,))
 
 
 class Headers:
@@ -162,6 +184,11 @@ class Headers:
     def of(self, name: bytes) -> list[bytes]:
         """The values under a name; none if there is no such header."""
         return self._values.get(name, _NONE)
+
+
+def stands(scope: Scope) -> bool:
+    """Whether a request opens a stream of announcements; the newest revision has its method in a header, too."""
+    return scope["method"] == "GET" or b"subscriptions/listen" in Headers(scope["headers"]).of(b"mcp-method")
 
 
 async def _whole(receive: Receive) -> bytes | None:

@@ -20,7 +20,7 @@ from ...upstream.http import fetch_document
 
 READ, TOKENS = "analytics:read", "analytics:tokens"
 _LONGEST_TOKEN = 16 << 10
-_SKEW = 60  # seconds that clocks may differ
+SKEW = 60  # seconds that clocks may differ
 _KEYS_FRESH = 3600  # seconds
 _PATIENCE = 1  # seconds that who has a known key waits for newer ones
 _KEYS_APART = 60  # seconds between two looks for a key nobody knows
@@ -103,7 +103,7 @@ class IssuedTokens:
                 algorithms=_ALGORITHMS,
                 audience=self._settings.public_url,
                 issuer=self._settings.oauth_issuer,
-                leeway=_SKEW,
+                leeway=SKEW,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
             return _accepted(claims)
@@ -145,5 +145,5 @@ def _accepted(claims: dict[str, Any]) -> AccessToken:
     named = claims.get("scope", claims.get("scp", ""))
     scopes = named.split() if isinstance(named, str) else [str(scope) for scope in named]
     client = str(claims.get("client_id") or claims.get("azp") or "")
-    issuer = {"iss": claims["iss"]}
-    return AccessToken(token="issued", client_id=client, scopes=scopes, subject=claims["sub"], claims=issuer)  # noqa: S106
+    known = {"subject": claims["sub"], "claims": {"iss": claims["iss"]}, "expires_at": int(claims["exp"])}
+    return AccessToken(token="issued", client_id=client, scopes=scopes, **known)  # noqa: S106 - not a secret
