@@ -92,7 +92,7 @@ HTTP = (
     Switch("calls that go on do not either", "cli/http/serving.py",
            "asyncio.get_running_loop().call_later(_LAST_WORDS_WITHIN, self._closing.close)", "pass",
            f"{_ENDS}test_a_call_that_goes_on_ends_with_the_server_and_no_error"),
-    Switch("calls that end soon are waited for", "cli/http/closing.py", "            if stands:\n",
+    Switch("calls that end soon are waited for", "cli/http/closing.py", "            if lasts:\n",
            "            if True:\n", _SOON),
     Switch("of older clients, too", "cli/http/serving.py", "        self.should_exit = True\n",
            "        self.handle_exit(number, None)\n", f"{_SOON}[2-older]"),
