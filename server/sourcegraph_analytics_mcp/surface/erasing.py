@@ -113,14 +113,12 @@ async def _known(kept: Sequence[_Kept], name: str) -> dict[str, _Known]:
     known: dict[str, _Known] = {}
     as_id: set[str] = set()
     async for one, engine in _each(kept):
-        if (host := one.export.instance_url) not in known:
-            known[host] = _Known({(await engine.folded([name]))[name]})
-        theirs = known[host]
+        theirs = known.setdefault(one.export.instance_url, _Known({(await engine.folded([name]))[name]}))
         where = " OR ".join([f"{PERSON} = ?", *(f"list_contains(?, {_called(c)})" for c in _names(one.export))])
         given = [name, *[list(theirs.names)] * len(_names(one.export))]
         ids = {row["id"] for row in await _asked(engine, one.export, f"DISTINCT {PERSON} AS id", where, given)}
         theirs.ids |= ids - {None}
-        as_id |= {host} if name in ids else set()
+        as_id |= {one.export.instance_url} if name in ids else set()
     if len(as_id) > 1:
         raise invalid(f"{name} is somebody's user id at several instances.", "Say which with --instance.")
     found: dict[str, set[str]] = {host: set() for host in known}
@@ -130,8 +128,8 @@ async def _known(kept: Sequence[_Kept], name: str) -> dict[str, _Known]:
             told = f"DISTINCT {_called(column)} AS name"
             rows = await _asked(engine, one.export, told, f"list_contains(?, {PERSON})", [list(ids)])
             found[one.export.instance_url] |= {row["name"] for row in rows if row["name"]}
-    for place, names in found.items():
-        known[place].names |= names
+    for host, names in found.items():
+        known[host].names |= names
     return known
 
 
