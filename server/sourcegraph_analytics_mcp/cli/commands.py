@@ -76,9 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     actions = export.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="list exports, of every caller")
     delete = actions.add_parser("delete", help="delete every copy of exports; upstream keeps its data")
-    delete.add_argument("--instance", metavar="HOST", help="those of one instance")
-    which = delete.add_mutually_exclusive_group()
+    which = delete.add_mutually_exclusive_group(required=True)
     which.add_argument("id", nargs="?", help="one export")
+    which.add_argument("--instance", metavar="HOST", help="those of one instance")
     which.add_argument("--person", metavar="NAME", help="those that name a person: an e-mail, username or user id")
     which.add_argument("--all", action="store_true", help="all of them, also those that cannot be read")
     return parser
@@ -188,9 +188,8 @@ def _export(settings: Settings, options: argparse.Namespace) -> int:
     if options.action == "list":
         show(Terminal(), run(partial(in_thread, listed, settings)))
         return 0
-    _check_which(options)
     if options.person is not None:
-        return _erase(settings, options.person, options.instance)
+        return _erase(settings, options.person)
     ids = None if options.id is None else [options.id]
     count = run(partial(in_thread, purge, settings, ids, options.instance))
     if ids and not count:
@@ -201,19 +200,14 @@ def _export(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_which(options: argparse.Namespace) -> None:
-    if options.instance is not None and (options.id is not None or options.all):
-        raise SettingsError("--instance goes alone or with --person.")
-    if options.instance is None and options.id is None and options.person is None and not options.all:
-        raise SettingsError("Say which exports: an id, --instance HOST, --person NAME or --all.")
-
-
-def _erase(settings: Settings, person: str, instance: str | None) -> int:
+def _erase(settings: Settings, person: str) -> int:
     from ..surface.erasing import erase
     from ..surface.kept import unreadable
     from ..surface.text import plural
 
-    count = run(partial(erase, settings, person, instance))
+    if not person.strip():
+        raise SettingsError("--person needs an e-mail, a username or a user id.")
+    count = run(partial(erase, settings, person.strip()))
     said = f"{plural(count, 'export')} that named them deleted, every copy." if count else "No export names them."
     again = " A new export names them again until upstream has deleted them." if count else ""
     print(f"{said}{again}{unreadable(settings)}")  # noqa: T201

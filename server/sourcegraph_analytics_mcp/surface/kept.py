@@ -53,16 +53,7 @@ def purge(settings: Settings, ids: Collection[str] | None = None, instance: str 
         chosen = [*kept, *(store.unreadable() if host is None else ())] if ids is None else ids
         deleted += sum(store.delete(name) for name in chosen)
         store.prepare()  # which removes what dead processes were making
-        finished(store)
+        if any((store.home / "staging").glob("deleted-*")):
+            message = "Some files of what was deleted could not be removed."
+            raise AnalyticsError("store_corrupt", message, "Remove staging/deleted-* in the data directory.")
     return deleted
-
-
-def finished(store: Store) -> None:
-    """Prove that nothing of what was deleted is left.
-
-    Raises:
-        AnalyticsError: `store_corrupt` when something is.
-    """
-    if any((store.home / "staging").glob("deleted-*")):
-        message = "Some files of what was deleted could not be removed."
-        raise AnalyticsError("store_corrupt", message, "Remove staging/deleted-* in the data directory.")
