@@ -1146,54 +1146,6 @@ async def test_what_is_deleted_at_the_terminal_has_gone_wherever_it_was(make_set
 
 
 @pytest.mark.anyio
-@pytest.mark.long
-async def test_every_export_that_names_a_person_goes_and_no_other(make_settings: Make) -> None:
-    """Of every caller; also where only the user id is left of them, but not the same id of another instance."""
-    head = "Instance user ID,User Email,Username,Mentor,Searches"
-    rows = {
-        "names": "1,Canary.A@corp.example,aa,,2", "username": "3,,CANARY.a@corp.example,,2",
-        "id": "1,,,,2", "mentor": "2,b@corp.example,bb,canary.a@corp.example,2", "others": "2,b@corp.example,bb,,2",
-    }  # fmt: skip
-    shown = iter(rows)
-
-    async def answer(exchange: Exchange) -> None:
-        row = rows[next(shown)] if "a.example" in exchange.target else rows["id"]
-        await exchange.answer(f"{head}\n{row}\n".encode())
-
-    async def exported(settings: Settings, instance: str) -> str:
-        async with connected(settings) as client:
-            asked = {"granularity": "by_user", "instance_url": instance, "refresh": True}
-            return str((await call(client, "export_csv", **asked))["export"]["id"])
-
-    async with scripted_upstream(answer) as fake:
-        settings = make_settings(fake.url)
-        theirs = settings.model_copy(update={"data_dir": settings.home / "callers" / "somebody"})
-        made = {name: await exported(theirs if name == "id" else settings, "a.example") for name in rows}
-        elsewhere = await exported(settings, "b.example")
-    dead = Store(theirs.home, 30, 1 << 40).stage()
-    dead.csv.write_text("canary.a@corp.example")
-    os.close(dead._lock)
-
-    hurt = settings.home / "exports" / made["names"] / "export.csv"
-    whole = hurt.read_bytes()
-    hurt.write_bytes(whole[:-1])
-    status, said = await ran(settings, "export", "delete", "--person", "canary.a@corp.example")
-    assert (status, said.startswith("[store_corrupt]")) == (1, True)
-    assert len(Store(settings.home, 30, 1 << 40).exports()) == 5  # nothing went
-    hurt.write_bytes(whole)
-
-    done = await ran(settings, "export", "delete", "--person", "canary.a@corp.example")
-    again = "A new export names them again until upstream has deleted them."
-    assert done == (0, f"4 exports that named them deleted, every copy. {again}\n")
-    assert {e.id for e in Store(settings.home, 30, 1 << 40).exports()} == {made["others"], elsewhere}
-    assert not Store(theirs.home, 30, 1 << 40).exports()
-    assert not [path for path in settings.home.rglob("*") if path.is_file() and b"canary" in path.read_bytes().lower()]
-    assert await ran(settings, "export", "delete", "--person", " BB ") == (0, done[1].replace("4 exports", "1 export"))
-    assert await ran(settings, "export", "delete", "--person", "nobody") == (0, "No export names them.\n")
-    assert (await ran(settings, "export", "delete", "--person", " "))[0] == 2
-
-
-@pytest.mark.anyio
 async def test_what_cannot_be_removed_to_its_end_is_not_said_to_be_deleted(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

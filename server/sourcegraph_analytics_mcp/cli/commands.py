@@ -79,7 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     which = delete.add_mutually_exclusive_group(required=True)
     which.add_argument("id", nargs="?", help="one export")
     which.add_argument("--instance", metavar="HOST", help="those of one instance")
-    which.add_argument("--person", metavar="NAME", help="those that name a person: an e-mail, username or user id")
     which.add_argument("--all", action="store_true", help="all of them, also those that cannot be read")
     return parser
 
@@ -188,29 +187,8 @@ def _export(settings: Settings, options: argparse.Namespace) -> int:
     if options.action == "list":
         show(Terminal(), run(partial(in_thread, listed, settings)))
         return 0
-    if options.person is not None:
-        return _erase(settings, options.person)
-    ids = None if options.id is None else [options.id]
-    count = run(partial(in_thread, purge, settings, ids, options.instance))
-    if ids and not count:
-        raise AnalyticsError(
-            "not_found", "There is no export with that id.", "`export list` shows those that are kept."
-        )
+    count = run(partial(in_thread, purge, settings, options.id, options.instance))
     print(f"{plural(count, 'export')} deleted, every copy.{unreadable(settings)}")  # noqa: T201
-    return 0
-
-
-def _erase(settings: Settings, person: str) -> int:
-    from ..surface.erasing import erase
-    from ..surface.kept import unreadable
-    from ..surface.text import plural
-
-    if not person.strip():
-        raise SettingsError("--person needs an e-mail, a username or a user id.")
-    count = run(partial(erase, settings, person.strip()))
-    said = f"{plural(count, 'export')} that named them deleted, every copy." if count else "No export names them."
-    again = " A new export names them again until upstream has deleted them." if count else ""
-    print(f"{said}{again}{unreadable(settings)}")  # noqa: T201
     return 0
 
 

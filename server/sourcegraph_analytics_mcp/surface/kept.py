@@ -1,7 +1,5 @@
 """Everything that is kept on this machine, of every caller: for the operator at the terminal."""
 
-from collections.abc import Collection
-
 from ..errors import AnalyticsError
 from ..exports.store import Store
 from ..files import homes
@@ -37,23 +35,28 @@ def unreadable(settings: Settings) -> str:
     return f" {count} more cannot be read; `export delete --all` deletes them, too." if count else ""
 
 
-def purge(settings: Settings, ids: Collection[str] | None = None, instance: str | None = None) -> int:
-    """Delete every copy of some exports, of those of an instance, or of all, also those that cannot be read.
+def purge(settings: Settings, export_id: str | None = None, instance: str | None = None) -> int:
+    """Delete every copy of one export, of those of an instance, or of all, also those that cannot be read.
 
     Returns:
         How many exports there were.
 
     Raises:
-        AnalyticsError: `store_corrupt` when something of them is left or the data directory cannot be used.
+        AnalyticsError: `not_found` for an id that is none, `store_corrupt` when something of them is left or the
+            data directory cannot be used.
     """
     host = None if instance is None else bare_host(instance)
     deleted = 0
     for store in filter(lambda store: store.there, stores(settings)):
         kept = [export.id for export in store.exports() if host in (None, export.instance_url)]
-        chosen = [*kept, *(store.unreadable() if host is None else ())] if ids is None else ids
+        chosen = [*kept, *(store.unreadable() if host is None else ())] if export_id is None else [export_id]
         deleted += sum(store.delete(name) for name in chosen)
         store.prepare()  # which removes what dead processes were making
         if any((store.home / "staging").glob("deleted-*")):
             message = "Some files of what was deleted could not be removed."
             raise AnalyticsError("store_corrupt", message, "Remove staging/deleted-* in the data directory.")
+    if export_id is not None and not deleted:
+        raise AnalyticsError(
+            "not_found", "There is no export with that id.", "`export list` shows those that are kept."
+        )
     return deleted

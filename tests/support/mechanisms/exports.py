@@ -7,7 +7,6 @@ _BENT = "test_engine.py::test_a_cell_that_the_engine_would_bend_counts_as_blank"
 _CELLS = "test_cells.py::test_a_cell_means_the_same_however_its_row_was_read"
 _SHAPES = f"{_DOWNLOADS}test_what_no_report_looks_like_is_refused_with_the_reason"
 _EXPORTS = "test_exports.py::"
-_ERASED = "test_store.py::test_every_export_that_names_a_person_goes_and_no_other"
 _STORE = "test_store.py::"
 _ANOTHERS = f"{_STORE}test_a_directory_of_another_user_is_refused_wherever_it_is"
 _PURGED = f"{_STORE}test_what_is_deleted_at_the_terminal_has_gone_wherever_it_was"
@@ -428,17 +427,6 @@ EXPORTS = (
            "if True:", _LOGGED),
     Switch("the demo has a directory of its own", "settings.py", 'return value / "demo" if', "return value if",
            f"{_STORE}test_the_demo_keeps_what_is_its_own_apart_from_what_is_real"),
-    Switch("rows of a person that have no names go by the user id", "surface/erasing.py",
-           "ids[_place(export)].update(filter(None, theirs))", "pass", _ERASED),
-    Switch("the same user id elsewhere is somebody else", "surface/erasing.py",
-           "return export.upstream, export.instance_url", 'return "", ""', _ERASED),
-    Switch("who is mentioned in a row is not whose row it is", "surface/erasing.py",
-           "CASE WHEN {_OWN} THEN coalesce({PERSON}, '') ELSE '' END", "coalesce({PERSON}, '')", _ERASED),
-    Switch("whoever is mentioned in a row is named in it", "surface/erasing.py",
-           "more = [named[name] for name in fields if name not in (PERSON, *NAMES)]", "more = ['false AND ' + named[n] "
-           "for n in fields if n not in (PERSON, *NAMES)]", _ERASED),
-    Switch("nothing is erased before all can be looked into", "surface/erasing.py",
-           "        await in_thread(store.get, export.id)\n", "        pass\n", _ERASED),
     Switch("what cannot be read is deleted with the rest", "surface/kept.py",
            "*(store.unreadable() if host is None else ())", "", _PURGED),
     Switch("what dead processes were making is deleted, too", "surface/kept.py",
