@@ -1,5 +1,6 @@
 """Which proxy a request goes through: the one of HTTPS_PROXY before https, and none that anything else names."""
 
+import os
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -109,6 +110,37 @@ async def test_a_proxy_sees_nothing_of_what_it_passes_on(
     assert "planted" not in str(seen.headers)
     assert b"Authorization: Bearer planted-token\r\n" in inside
     assert b"proxy-authorization" not in inside.lower()
+
+
+async def test_a_file_of_certificates_that_can_be_read_only_once_serves_every_call(
+    make_settings: Make, environment: Callable[..., None], tmp_path: Path
+) -> None:
+    """As `SSL_CERT_FILE=<(cat ca.pem)` in a shell."""
+    certificate = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        with suppress(ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream):
+            secured = await TLSStream.wrap(stream, server_side=True, ssl_context=context)
+            await secured.receive()
+            await secured.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]")
+        await stream.aclose()
+
+    reading, writing = os.pipe()
+    os.write(writing, certificate.read_bytes())
+    os.close(writing)
+    environment(SSL_CERT_FILE=f"/dev/fd/{reading}")
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        url = f"https://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        async with connected(make_settings(url, access_token="planted-token")) as client:
+            result = await client.call_tool("get_credits", {})
+        document = await fetch_document(make_settings(url), f"{url}/keys")
+        tasks.cancel_scope.cancel()
+    os.close(reading)
+    assert (result.is_error, document) == (False, b"[]")
 
 
 @pytest.mark.parametrize("file", ["nowhere.pem", "garbage.pem", "directory", "right.pem", ""])

@@ -6,27 +6,31 @@ import ssl
 
 _FILE = "SSL_CERT_FILE"
 _log = logging.getLogger(__name__)
+_made: dict[str, ssl.SSLContext] = {}  # by the file that went into it, as a pipe can be read only once
 
 
 def trust() -> ssl.SSLContext:
     """The system's trust store, which holds a company's own CA, and SSL_CERT_FILE, which macOS leaves out of it."""
-    import truststore
-
-    trusted = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if unread():
-        _log.warning("%s is set but cannot be read; it adds nothing to what is trusted", _FILE)
-    elif file := os.environ.get(_FILE):
-        trusted.load_verify_locations(file)
-    return trusted
+    file = os.environ.get(_FILE, "")
+    return _made[file] if file in _made else _make(file)
 
 
 def unread() -> bool:
-    """Whether SSL_CERT_FILE is set and cannot be read, or holds no certificate."""
-    file = os.environ.get(_FILE)
-    if not file:
-        return False
+    """Whether SSL_CERT_FILE is set and could not be read, or held no certificate, whenever it was to be trusted."""
+    file = os.environ.get(_FILE, "")
+    return file != "" and file not in _made
+
+
+def _make(file: str) -> ssl.SSLContext:
+    """A context that is kept, unless its file cannot be read, which may be so for a while alone."""
+    import truststore
+
+    trusted = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-    except OSError:
-        return True
-    return False
+        if file:
+            trusted.load_verify_locations(file)
+    except (OSError, ValueError):
+        _log.warning("%s is set but cannot be read; it adds nothing to what is trusted", _FILE)
+    else:
+        _made[file] = trusted
+    return trusted
