@@ -129,7 +129,8 @@ def test_a_file_that_is_not_there_stops_the_start(
     monkeypatch.setenv("SRC_ANALYTICS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("SRC_ANALYTICS_CALLERS_FILE", str(tmp_path / "none.json"))
     assert run(command) == 2
-    assert f"SRC_ANALYTICS_CALLERS_FILE cannot be read: {tmp_path}/none.json." in capsys.readouterr().err
+    says = f"SRC_ANALYTICS_CALLERS_FILE cannot be read: nothing of that name can be found in {tmp_path}."
+    assert says in capsys.readouterr().err
 
 
 LIST, ONE = "analytics://exports", "analytics://exports/{export_id}"

@@ -94,12 +94,37 @@ def test_an_error_is_nothing_that_a_script_captures(
 def test_a_check_names_the_token_file_to_who_can_mend_it(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    private(home / "its-token", b"\xff\xfe")
     monkeypatch.setenv("SRC_ANALYTICS_ACCESS_TOKEN_FILE", str(home / "its-token"))
     monkeypatch.setenv("COLUMNS", "500")
     assert run(["doctor"]) == 1
     shown = capsys.readouterr()
     assert f"SRC_ANALYTICS_ACCESS_TOKEN_FILE cannot be read: {home / 'its-token'}." in shown.out
     assert shown.err == ""
+
+
+@pytest.mark.parametrize("command", [[], ["doctor"], ["token", "list"]], ids=" ".join)
+@pytest.mark.parametrize("variable", ["ACCESS_TOKEN_FILE", "TEAMS_FILE", "SEATS_FILE"])
+@pytest.mark.parametrize("given", ["MTcxNzAw_DAwMHx", "cas=MTcxNzAw_DAwMHx", "a/MTcxNzAw_DAwMHx", "MTcxNzAw_DAwMHx/a"])
+def test_what_is_no_file_is_not_said_back(
+    given: str,
+    variable: str,
+    command: list[str],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A cookie, for one, that looks like nothing: only where it was looked for."""
+    monkeypatch.chdir(home)
+    monkeypatch.setenv(f"SRC_ANALYTICS_{variable}", given)
+    monkeypatch.setenv("SRC_ANALYTICS_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("COLUMNS", "500")
+    status = run(command)
+    shown = "".join(capsys.readouterr())
+    says = f"SRC_ANALYTICS_{variable} cannot be read: nothing of that name can be found in {home}."
+    assert "MTcxNzAw" not in shown
+    read = variable != "ACCESS_TOKEN_FILE" or command != ["token", "list"]
+    assert (status != 0, says in shown) == (True, read)
 
 
 def test_a_secret_that_is_not_kept_here_cannot_be_shown(capsys: pytest.CaptureFixture[str]) -> None:

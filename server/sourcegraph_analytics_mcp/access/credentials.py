@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from ..disk import in_thread
 from ..errors import AnalyticsError
+from ..pasted import said_back
 from ..redaction import LEARNT
 from ..settings import DEMO_TOKEN_ID, Settings, SettingsError, header_safe
 from .secret_store import SecretStore, StoredToken, fingerprint
@@ -299,12 +300,12 @@ def read_secret_file(path: Path, *, called: str | None = None) -> SecretStr:
     """Read a secret from a file that nobody else can read.
 
     Args:
-        called: what errors call the file; its path if not given.
+        called: what errors call the file; its path if not given, as far as that is there.
 
     Raises:
         SettingsError: naming the file, never its content.
     """
-    called = called or str(path)
+    called = called or said_back(path)
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from ..disk import in_thread
 from ..errors import AnalyticsError
+from ..pasted import said_back
 from ..settings import PREFIX, Settings, SettingsError, header_safe
 from .leaving import asking, run
 from .log import configure_log, log_the_unforeseen
@@ -104,7 +105,7 @@ def _demo(settings: Settings, options: argparse.Namespace) -> int:
 def _doctor(settings: Settings, options: argparse.Namespace) -> int:
     flags = {"instance_url": "instance_url with each call"}  # which the assistants do that this is about
     if settings.access_token_file is not None:
-        flags["that file"] = masked(str(settings.access_token_file))  # which no assistant needs to know
+        flags["that file"] = masked(said_back(settings.access_token_file))  # which no assistant needs to know
     return _tool(settings, "check_connection", {}, flags=flags, succeeded=lambda data: bool(data["ok"]))
 
 

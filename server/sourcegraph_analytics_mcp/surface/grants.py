@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from ..errors import AnalyticsError
+from ..pasted import said_back
 from ..settings import PREFIX, Settings, SettingsError, bare_host
 from .tools import TOOLS
 
@@ -108,7 +109,7 @@ def _private(path: Path) -> str:
     try:
         mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise SettingsError(f"{_SETTING} cannot be read: {path}.") from None
+        raise SettingsError(f"{_SETTING} cannot be read: {said_back(path)}.") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SettingsError(f"{_SETTING} can be read by others; run: chmod 600 {path}.")
     return text

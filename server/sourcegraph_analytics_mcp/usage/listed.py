@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from ..pasted import said_back
+
 APART = re.compile(r"[;|\t]")  # what stands between cells in a list that is not separated by commas, and in nobody
 NO_COMMAS = "its columns are not separated by commas: save it as CSV with commas"
 _QUOTED = "behind a cell in quotes it has something else than a comma; leave that out, and double quotes in a cell"
@@ -52,7 +54,7 @@ def _text(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError:
-        raise ListError(f"cannot be read: {path}") from None
+        raise ListError(f"cannot be read: {said_back(path)}") from None
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:  # which UTF-16 has

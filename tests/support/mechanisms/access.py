@@ -489,6 +489,8 @@ ACCESS = (
            "test_terminal.py::test_an_error_is_nothing_that_a_script_captures"),
     Switch("a terminal is told the token file", "cli/commands.py", 'flags["that file"] =', "_ =",
            "test_terminal.py::test_a_check_names_the_token_file_to_who_can_mend_it"),
+    Switch("what is no file is not said back", "pasted.py", "if os.path.lexists(path):", "if True:",
+           "test_terminal.py::test_what_is_no_file_is_not_said_back"),
     Switch("a path without a spelling is not named", "surface/app.py", "except UnicodeEncodeError:  # no text",
            "except ZeroDivisionError:  # no text", "test_store.py::test_a_path_that_no_text_can_spell_is_not_named"),
     Switch("an address that is taken is said", "cli/http/serving.py",
