@@ -205,7 +205,6 @@ def test_an_occupied_port_ends_the_start_and_the_collector_runs_while_serving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SRC_ANALYTICS_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("SRC_ANALYTICS_LOG_LEVEL", "ERROR")
     gc.disable()  # as the command does while it loads
     try:
         with socket.create_server(("127.0.0.1", 0)) as taken:

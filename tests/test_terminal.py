@@ -302,6 +302,10 @@ def test_a_question_does_not_say_back_a_secret(
 def test_arguments_that_are_wrong_are_told_by_what_is_known_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     for command, says in {
         "--readonly doctor": "an argument is not known (--readonly);",
+        "token list Xy12ZZ99ab-correcthorse Xy12ZZ99ab--correcthorse": "an argument is not known;",
+        "token list correct-horse-battery-staple --all": "an argument is not known (--all);",
+        "doctor --cookie A7f-_9Qx3-abcdefgh": "an argument is not known (--cookie);",
+        "doctor -correct -v": "an argument is not known (-v);",
         "install emacs": "argument client: that is none of them (choose from ",
         "login --days x": "argument --days: its value cannot be used",
         "login --days": "argument --days: expected one argument",

@@ -15,7 +15,7 @@ _OURS = re.compile(
     r"(argument [^:]+: )?(expected |not allowed with argument |the following arguments are required: |one of the ).*"
 )
 _WHERE = re.compile(r"argument [^:]+: ")
-_FLAG = re.compile(r"--?[a-z-]{1,20}(?=[=\s]|\Z)")  # short and of letters alone, which no secret is
+_FLAG = re.compile(r"(?<!\S)(?:--[a-z][a-z-]{0,19}|-[a-z])(?=[=\s]|\Z)")  # whole, short and letters, as no secret
 
 
 def masked(text: str) -> str:

@@ -57,10 +57,8 @@ HTTP = (
            "except (EOFError, UnicodeDecodeError):", "except ZeroDivisionError:",
            "test_terminal.py::test_login_without_anybody_to_ask_says_so"),
     Switch("where it serves is said once it listens", "cli/http/serving.py",
-           "        await _try_out(self.config.host, self.config.port)\n        await super().startup(sockets)\n"
-           "        say(self._told)\n",
-           "        say(self._told)\n        await _try_out(self.config.host, self.config.port)\n"
-           "        await super().startup(sockets)\n", _LISTENS),
+           "        await super().startup(sockets)\n        say(self._told)\n",
+           "        say(self._told)\n        await super().startup(sockets)\n", _LISTENS),
     Switch("nothing outlives a forced end", "cli/leaving.py", "        leave_nothing()\n", "        pass\n",
            f"{_HTTP}test_nothing_outlives_a_server_that_is_made_to_end"),
     Switch("a query's copy neither", "surface/app.py", "    give_up()\n", "",

@@ -86,10 +86,13 @@ class _Server(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         within = _LAST_WORDS_WITHIN + _CUT_OFF_WITHIN + 1
-        await in_order(partial(super().serve, sockets), self._stop, within, dies=True)
+        await in_order(partial(self._listen, sockets), self._stop, within, dies=True)
+
+    async def _listen(self, sockets: list[socket.socket] | None) -> None:
+        await _try_out(self.config.host, self.config.port)  # before the log tells of a server
+        await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await _try_out(self.config.host, self.config.port)
         await super().startup(sockets)
         say(self._told)
 
