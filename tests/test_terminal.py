@@ -338,6 +338,9 @@ def test_what_nobody_foresaw_is_one_line_without_what_it_says(home: Path, capsys
         (f"cas={SESSION}", "begins with a name"),
         (f"cas={SESSION}==", "begins with a name"),
         ("SRC_ANALYTICS_CAS_COOKIE", "begins with a name"),
+        (f"Cookie:{SESSION}", "begins with a name"),
+        (f"/etc/{SESSION}", "is the path of a file"),
+        (f"~/{SESSION}", "is the path of a file"),
         (f'"{PASTED}"', "stands in quotes"),
         (f"'{SESSION}'", "stands in quotes"),
     ],
@@ -351,6 +354,7 @@ def test_more_than_a_secret_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     command: list[str] = []
+    name = {"the file": "SRC_ANALYTICS_ACCESS_TOKEN_FILE", "login": "The cookie"}.get(variable)
     if variable == "login":
         monkeypatch.setattr(sys, "stdin", io.StringIO(given + "\n"))
         command = ["login"]
@@ -361,14 +365,42 @@ def test_more_than_a_secret_is_refused(
         monkeypatch.setenv(f"SRC_ANALYTICS_{variable}", given)
     assert run(command) == 2
     complained = capsys.readouterr().err
-    assert "cannot be used: it" in complained
+    assert complained.startswith(f"{name or f'SRC_ANALYTICS_{variable}'} cannot be used: it")
     assert says in complained
     assert complained.count("\n") == 1
     assert SESSION not in complained
     assert PASTED not in complained
 
 
-@pytest.mark.parametrize("secret", ["ABCDEFGHIJKLMNOP==", "casABCDEFGHIJ=", "id=0123456789abc", "a'0123456789abc'"])
+@pytest.mark.parametrize("variable", ["CAS_COOKIE", "login"])
+@pytest.mark.parametrize("given", [f"Session={SESSION}", f"cookie: session={SESSION}", f"CAS={SESSION}"])
+def test_a_cookie_is_refused_with_its_name(
+    variable: str, given: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a setting says that it is."""
+    monkeypatch.setenv("SRC_ANALYTICS_COOKIE_NAME", "session")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(given + "\n"))
+    if variable != "login":
+        monkeypatch.setenv(f"SRC_ANALYTICS_{variable}", given)
+    assert run(["login"] if variable == "login" else []) == 2
+    complained = capsys.readouterr().err
+    assert "cannot be used: it begins with a name" in complained
+    assert SESSION not in complained
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "ABCDEFGHIJKLMNOP==",
+        "casABCDEFGHIJ=",
+        "id=0123456789abc",
+        "a'0123456789abc'",
+        "/nowhere/3456789",
+        "/0123456789abc",
+        "s%3Aabc.d=e=0123456",
+        "mycas=0123456789",
+    ],
+)
 def test_a_secret_is_what_may_be_one(secret: str) -> None:
     settings = Settings.from_env({"SRC_ANALYTICS_CAS_COOKIE": secret})
     assert settings.cas_cookie is not None

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from .errors import AnalyticsError, invalid
-from .pasted import is_token, refuse_more_than_a_value
+from .pasted import COOKIE, is_token, refuse_more_than_a_value, secret_of
 from .redaction import SHORTEST
 
 PREFIX = "SRC_ANALYTICS_"
@@ -53,10 +53,10 @@ class Settings(BaseModel):
     url: str = Field(DEFAULT_URL, description="Address of Sourcegraph Analytics (https, or http on loopback)")
     instance: str | None = Field(None, description="Default Sourcegraph instance, a bare host")
     instances: tuple[str, ...] = Field((), description="Instances that may be asked about, separated by commas (any)")
+    cookie_name: str = Field(COOKIE, pattern=r"^[A-Za-z0-9_-]+$", description="Name of the session cookie")
     access_token: SecretStr | None = Field(None, description="Access token for exports")
     access_token_file: Path | None = Field(None, description="File that holds the access token, readable by you alone")
     cas_cookie: SecretStr | None = Field(None, description="Session cookie, needed only to manage tokens")
-    cookie_name: str = Field("cas", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the session cookie")
     demo: bool = Field(False, description="Serve a made-up company from an embedded upstream")
     data_dir: Path | None = Field(
         None, description="Where exports and token records are kept; those of the demo in its folder `demo`"
@@ -226,8 +226,9 @@ class Settings(BaseModel):
 
     @field_validator("access_token", "cas_cookie")
     @classmethod
-    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else SecretStr(header_safe(value.get_secret_value()))
+    def _check_secret(cls, value: SecretStr | None, known: ValidationInfo) -> SecretStr | None:
+        name = known.data.get("cookie_name", COOKIE)  # it is before them; what it cannot be is told first
+        return None if value is None else SecretStr(header_safe(value.get_secret_value(), cookie=name))
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -274,7 +275,8 @@ class Settings(BaseModel):
 
 def secrets_in(environ: Mapping[str, str]) -> frozenset[str]:
     """The secrets among what is set, before it is known whether they can be used."""
-    given = (environ.get(PREFIX + name.upper(), "").strip() for name in _SECRET)
+    cookie = environ.get(f"{PREFIX}COOKIE_NAME", COOKIE)
+    given = (secret_of(environ.get(PREFIX + name.upper(), "").strip(), cookie) for name in _SECRET)
     return frozenset(secret for secret in given if len(secret) >= SHORTEST)
 
 
@@ -311,15 +313,15 @@ def _host_setting(text: str) -> str:
         raise ValueError("it must be a bare host like example.sourcegraphcloud.com") from None
 
 
-def header_safe(secret: str) -> str:
-    """Strip a pasted secret and check that it can stand in a header, without ever echoing it.
+def header_safe(secret: str, *, cookie: str = COOKIE) -> str:
+    """Strip a pasted secret and check that it can stand in a header, and holds no name, without ever echoing it.
 
     Raises:
-        ValueError: for an empty value, one with a name or quotes around it, control characters, spaces inside,
+        ValueError: for an empty value, a path, one with a name or quotes around it, control characters, spaces inside,
             characters beyond ASCII, or less than any credential has.
     """
     value = secret.strip()
-    refuse_more_than_a_value(value)
+    refuse_more_than_a_value(value, cookie)
     if not value or not value.isascii() or any(c <= " " or c == "\x7f" or c == ";" for c in value):
         raise ValueError("it holds characters that cannot be part of a token or cookie")
     if len(value) < SHORTEST:  # 64 bits, the least for a session, take 16 digits or 12 of Base64; tokens are far longer

@@ -111,7 +111,8 @@ def _doctor(settings: Settings, options: argparse.Namespace) -> int:
 
 def _login(settings: Settings, options: argparse.Namespace) -> int:
     try:
-        cookie = header_safe(_asked(f"Session cookie `{settings.cookie_name}` of {settings.url} (hidden): "))
+        typed = _asked(f"Session cookie `{settings.cookie_name}` of {settings.url} (hidden): ")
+        cookie = header_safe(typed, cookie=settings.cookie_name)
     except (EOFError, UnicodeDecodeError):
         raise SettingsError("No cookie was given: run `login` at a terminal, or pipe the cookie in.") from None
     except ValueError as error:
