@@ -25,7 +25,7 @@ from mcp import Client, MCPError
 from mcp_types import ElicitResult, ErrorData, InputRequiredResult
 from pydantic import SecretStr
 
-from sourcegraph_analytics_mcp.access import secret_store
+from sourcegraph_analytics_mcp.access import forgetting, secret_store
 from sourcegraph_analytics_mcp.access.journal import Journal
 from sourcegraph_analytics_mcp.demo.embedded import demo_settings, embedded_upstream
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_TOKEN
@@ -1670,6 +1670,40 @@ def use_keyring() -> Iterator[Callable[[Keyring], None]]:
     yield keyring.set_keyring
     keyring.set_keyring(fail.Keyring())  # type: ignore[no-untyped-call]
     MemoryKeyring.kept.clear()
+
+
+class Asking(Keyring):
+    """One that asks somebody before it gives up or shows what is of a token."""
+
+    def __init__(self, about: str) -> None:
+        super().__init__("")
+        self.about = about
+        self.answered = threading.Event()
+
+    def get_password(self, service: str, username: str) -> str | None:
+        if username == self.about:
+            self.answered.wait(20)
+        return super().get_password(service, username)
+
+
+async def test_a_keyring_that_asks_about_an_old_token_does_not_hold_up_a_new_one(
+    make_settings: Make, use_keyring: Callable[[Keyring], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "_PATIENCE", 0.1)
+    desk = Issuing()
+    use_keyring(asking := Asking("new-0"))
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url, access_token="")
+        async with connected(settings) as client:
+            await call(client, "create_token", display_name="old")
+            desk.end("new-0")
+            begun = time.monotonic()
+            made = await call(client, "create_token", display_name="new")
+            waited = time.monotonic() - begun
+            asking.answered.set()
+    assert waited < 10
+    (note,) = made["notes"]
+    assert note.startswith("Token new-0 is revoked or has expired, but the keyring has not answered in time")
 
 
 @pytest.mark.parametrize("trouble", ["forgetful", "full", "locked"])

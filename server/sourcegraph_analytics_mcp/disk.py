@@ -13,17 +13,20 @@ T = TypeVar("T")
 _SLOW = 0.05  # seconds; other calls wait meanwhile
 
 
-async def in_thread(work: Callable[..., T], *arguments: Any, limiter: anyio.CapacityLimiter | None = None) -> T:
+async def in_thread(
+    work: Callable[..., T], *arguments: Any, limiter: anyio.CapacityLimiter | None = None, leave: bool = False
+) -> T:
     """Do work in a thread and return what it returns.
 
     Args:
         limiter: of threads at once, in place of the usual one.
+        leave: whether who is cancelled leaves the thread to itself, and does not wait for it.
 
     Raises:
         AnalyticsError: `busy` when the system has no more threads; then nothing was done.
     """
     try:
-        return await anyio.to_thread.run_sync(work, *arguments, limiter=limiter)
+        return await anyio.to_thread.run_sync(work, *arguments, limiter=limiter, abandon_on_cancel=leave)
     except RuntimeError as error:
         if (busy := used_up(error)) is None:
             raise

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+import anyio
+
 from ..disk import surely
 from ..errors import AnalyticsError
 from ..upstream.models import TokenList
@@ -13,6 +15,7 @@ from .credentials import Configured
 from .secret_store import Removed, SecretStore, StoredToken, changed
 
 _log = logging.getLogger(__name__)
+_PATIENCE = 3  # seconds for a keyring, while something else has been done and waits to be told
 _NAMED = 5  # ids in one sentence
 _BECAME = {
     "removed": "and what was kept here of {} was removed",
@@ -20,6 +23,9 @@ _BECAME = {
     "entry": "but the entry of {} in the index here could not be removed; the next create_token tries again",
     "secret": "but the secret of {} that is kept here could not be removed",
 }
+_UNANSWERED = (
+    "but the keyring has not answered in time about what is kept of {} here; the next create_token tries again"
+)
 Left = Literal["secret", "entry"]
 
 
@@ -108,10 +114,15 @@ class Forgetting:
         if not (ended := _ended(every)):
             return []
         try:
-            done = await self._forget(self._spent(ended))
+            kept = await surely(self._kept, self._spent(ended))
+            done = None
+            with anyio.move_on_after(_PATIENCE):
+                done = await changed({one.token.place for one in kept}, _forgotten, kept, leave=True)
         except AnalyticsError as error:
             _log.warning("What is kept of ended tokens stays: %s", error.code)
             return []
+        if done is None:
+            return [_told([one.token.id for one in kept], _UNANSWERED)]
         became = {what: [one.id for one in done if (one.left or one.secret) == what] for what in _BECAME}
         said = [_told(ids, _BECAME[what]) for what, ids in became.items() if ids]
         return [" ".join(said)] if said else []

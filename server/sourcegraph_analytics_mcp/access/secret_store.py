@@ -269,15 +269,18 @@ class SecretStore:
         return None if useless or backend.priority < 1 else backend
 
 
-async def changed(places: Collection[Place], work: Callable[..., T], *arguments: Any) -> T:
+async def changed(places: Collection[Place], work: Callable[..., T], *arguments: Any, leave: bool = False) -> T:
     """Change what is kept in some places, after upstream has changed.
 
     No loop waits for a keyring, which may ask somebody, or hang.
 
+    Args:
+        leave: whether who is cancelled leaves a keyring to itself, and does not wait for it.
+
     Raises:
         AnalyticsError: `busy` where a keyring is among them and the system has no more threads; nothing was done then.
     """
-    return await (in_thread if "keyring" in places else surely)(work, *arguments)
+    return await (in_thread(work, *arguments, leave=leave) if "keyring" in places else surely(work, *arguments))
 
 
 def _lock(descriptor: int) -> None:
