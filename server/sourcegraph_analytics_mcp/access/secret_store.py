@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
@@ -280,7 +281,8 @@ async def changed(places: Collection[Place], work: Callable[..., T], *arguments:
     Raises:
         AnalyticsError: `busy` where a keyring is among them and the system has no more threads; nothing was done then.
     """
-    return await (in_thread(work, *arguments, leave=leave) if "keyring" in places else surely(work, *arguments))
+    threaded = partial(in_thread, leave=leave)
+    return await (threaded if "keyring" in places else surely)(work, *arguments)
 
 
 def _lock(descriptor: int) -> None:

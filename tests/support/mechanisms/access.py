@@ -45,9 +45,9 @@ _MORE = "test_terminal.py::test_more_than_a_secret_is_refused"
 
 _GUARDS = (
     Switch("a secret is kept though there is no thread any more", "access/secret_store.py",
-           "in_thread if \"keyring\" in places else surely", "in_thread", f"{_USED_UP}{_MADE} {_USED_UP}{_GONE}"),
+           "threaded if \"keyring\" in places else surely", "threaded", f"{_USED_UP}{_MADE} {_USED_UP}{_GONE}"),
     Switch("no loop waits for a keyring", "access/secret_store.py",
-           "in_thread if \"keyring\" in places else surely", "surely",
+           "threaded if \"keyring\" in places else surely", "surely",
            f"{_USED_UP}test_what_asks_a_keyring_never_waits_in_the_loop_and_leaves_no_token_whose_secret_is_lost "
            f"{_KEYS}"),
     Switch("nor where a token is forgotten", "access/forgetting.py",
