@@ -117,7 +117,7 @@ class Forgetting:
             kept = await surely(self._kept, self._spent(ended))
             done = None
             with anyio.move_on_after(_PATIENCE):
-                done = await changed({one.token.place for one in kept}, _forgotten, kept, leave=True)
+                done = await _removed(kept, leave=True)
         except AnalyticsError as error:
             _log.warning("What is kept of ended tokens stays: %s", error.code)
             return []
@@ -139,11 +139,15 @@ class Forgetting:
             AnalyticsError: when the stores cannot be looked through, or as for `changed`; nothing was removed then.
         """
         kept = await surely(self._kept, which)
-        return await changed({one.token.place for one in kept}, _forgotten, kept)
+        return await _removed(kept)
 
     def _kept(self, which: Callable[[StoredToken], bool]) -> list[_Kept]:
         stores = self._operators.with_callers()
         return [_Kept(store, token) for store in stores for token in store.tokens() if which(token)]
+
+
+async def _removed(kept: list[_Kept], *, leave: bool = False) -> list[_Forgotten]:
+    return await changed({one.token.place for one in kept}, _forgotten, kept, leave=leave)
 
 
 def _forgotten(kept: list[_Kept]) -> list[_Forgotten]:

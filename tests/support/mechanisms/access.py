@@ -506,7 +506,7 @@ ACCESS = (
            'if given.startswith("SRC_ANALYTICS_") or _named(given, cookie):', "if False:", _MORE),
     Switch("whatever the cookie is called", "pasted.py", "|{re.escape(cookie)})", ")",
            "test_terminal.py::test_a_cookie_is_refused_with_its_name"),
-    Switch("tidying does not hold up a new token", "access/forgetting.py", "_forgotten, kept, leave=True)",
+    Switch("tidying does not hold up a new token", "access/forgetting.py", "_forgotten, kept, leave=leave)",
            "_forgotten, kept)",
            "test_tokens.py::test_a_keyring_that_asks_about_an_old_token_does_not_hold_up_a_new_one"),
     Switch("nor is a path", "pasted.py", "    if _is_path(given):", "    if False:", _MORE),
