@@ -724,6 +724,7 @@ class Brief(Named):
         return (await super().of(token)).model_copy(update={"expires_at": expires})
 
 
+@pytest.mark.long
 def test_a_stream_ends_with_the_token_that_opened_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     app = application(settings, None, Brief(), "127.0.0.1", 9)
     with listening(monkeypatch, app, "on") as port, ExitStack() as opened:

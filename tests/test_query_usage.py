@@ -266,6 +266,7 @@ async def test_reports_that_are_compared_may_have_other_names_in_them(make_setti
     assert of_ann["totals"][:2] == [2, 2]
 
 
+@pytest.mark.long
 async def test_teams_that_are_compared_go_by_the_names_of_both_periods_and_say_so(
     make_settings: Make, tmp_path: Path
 ) -> None:
@@ -909,6 +910,7 @@ async def test_a_change_of_a_percentage_is_in_points(make_settings: Make, tmp_pa
 
 
 @pytest.mark.parametrize("masked", ["names", "pseudonyms"])
+@pytest.mark.long
 async def test_teams_without_a_row_are_named(masked: str, make_settings: Make, tmp_path: Path) -> None:
     listed = {"1": "Data", "3": "[x](http://evil.example)", **{f"nobody{n}": f"Team {n:02}" for n in range(17)}}
     rows = (did(ANN, TODAY - DAY, "a", searches=1), did(CY, TODAY - 9 * DAY, searches=1))

@@ -169,6 +169,7 @@ def test_a_terminal_that_says_it_has_no_columns_shows_what_there_is(
     assert ACTIVE in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_path_is_shown_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1691,12 +1691,13 @@ async def test_a_keyring_that_asks_about_an_old_token_does_not_hold_up_a_new_one
 ) -> None:
     monkeypatch.setattr(forgetting, "_PATIENCE", 0.1)
     desk = Issuing()
-    use_keyring(asking := Asking("new-0"))
+    use_keyring(asking := Asking("nothing yet"))
     async with scripted_upstream(desk.answer) as fake:
         settings = make_settings(fake.url, access_token="")
         async with connected(settings) as client:
             await call(client, "create_token", display_name="old")
             desk.end("new-0")
+            asking.about = "new-0"
             begun = time.monotonic()
             made = await call(client, "create_token", display_name="new")
             waited = time.monotonic() - begun
