@@ -140,67 +140,6 @@ def test_whoever_reads_slowly_gets_it_all(monkeypatch: pytest.MonkeyPatch) -> No
         assert received > 30_000_000
 
 
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-def test_an_answer_leaves_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hello(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
-        await send({"type": "http.response.body", "body": b"hello"})
-
-    with (
-        listening(monkeypatch, hello) as port,
-        socket.create_connection(("127.0.0.1", port), 5) as one,
-    ):
-        for _ in range(20):
-            one.sendall(GET)
-            assert one.recv(1000).endswith(b"\r\n\r\nhello")
-
-
-def test_what_an_open_stream_has_said_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    may_end = threading.Event()
-
-    async def stream(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
-        await send({"type": "http.response.body", "body": b"hello", "more_body": True})
-        await anyio.to_thread.run_sync(may_end.wait, 5)
-        await send({"type": "http.response.body", "body": b"there"})
-
-    with (
-        listening(monkeypatch, stream) as port,
-        socket.create_connection(("127.0.0.1", port), 3) as one,
-    ):
-        one.sendall(GET)
-        assert one.recv(1000).endswith(b"\r\n\r\nhello")
-        may_end.set()
-        assert one.recv(1000) == b"there"
-
-
-def test_whoever_writes_much_waits_for_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    written = 0
-
-    async def many_small(scope: Any, receive: Any, send: Any) -> None:
-        nonlocal written
-        if scope["method"] == "POST":
-            await small(scope, receive, send)
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(20_000):
-            await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
-            written += 1
-
-    with (
-        listening(monkeypatch, many_small) as port,
-        socket.create_connection(("127.0.0.1", port), 5) as deaf,
-        socket.create_connection(("127.0.0.1", port), 5) as other,
-    ):
-        deaf.sendall(GET)
-        while not written:
-            other.sendall(GET.replace(b"GET", b"POST"))
-            assert other.recv(1000).startswith(b"HTTP/1.1 204")  # so the loop is free again: the writer waits
-        assert written < 15_000  # the system's buffers take some megabytes
-
-
 def test_an_occupied_port_ends_the_start_and_the_collector_runs_while_serving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

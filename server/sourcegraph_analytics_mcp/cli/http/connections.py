@@ -8,12 +8,10 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
-
-from .gathering import Gathered
 
 # Seconds: from the connection, or a request's first byte, to the end of its head; and from there to its end.
 _WITHIN = {h11.IDLE: 10.0, h11.SEND_BODY: 30.0}
@@ -43,8 +41,7 @@ class Connection(H11Protocol):
         return self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
 
     def connection_made(self, transport: Any) -> None:
-        self._written = Gathered(transport, self.loop)
-        super().connection_made(cast(asyncio.Transport, self._written))  # it has all that is used of one
+        super().connection_made(transport)
         self.made = self.loop.time()
         self._wait(h11.IDLE)
         if len(self.connections) > _AT_MOST:
@@ -61,7 +58,6 @@ class Connection(H11Protocol):
             self._done_waiting()
 
     def on_response_complete(self) -> None:
-        self._written.flush()
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:  # of a request that came with the one before
             self._wait(h11.SEND_BODY)
