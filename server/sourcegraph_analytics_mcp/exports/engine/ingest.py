@@ -152,7 +152,7 @@ class Ingest:
         with self._attempt(number, "fast") as (segment, made):
             seen = self._source.copy(start, end, segment)
             plain = end > start and not (seen.quotes and padded(self._source.read(start, end)))
-            rows = convert(self._connection, self._fields, segment, made) if plain else -1
+            rows = convert(self._connection, self._fields, segment, made, quotes=seen.quotes) if plain else -1
             lines, controls = self._lines_and_controls(seen, start, end, rows)
             if rows == lines:
                 made.rename(part)
