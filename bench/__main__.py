@@ -58,9 +58,10 @@ class Table:
     ) -> None:
         ratio = ratio or (ours / other if other else None)
         self.rows.append({"what": what, "ours": ours, "other": other, "ratio": ratio, "unit": unit, "reach": reach})
-        shown = f"{other:10.3f}" if other is not None else " " * 10
+        digits = 0 if unit == "tokens" else 3
+        shown = f"{other:10.{digits}f}" if other is not None else " " * 10
         times = f"{ratio:6.2f} x" if ratio is not None else " " * 8
-        print(f"{what:58} {ours:10.3f} {shown} {unit:3} {times}  {reach}", flush=True)
+        print(f"{what:58} {ours:10.{digits}f} {shown} {unit:6} {times}  {reach}", flush=True)
 
 
 def start(table: Table, home: Path, options: argparse.Namespace) -> None:
@@ -208,17 +209,26 @@ def ten_questions(table: Table, home: Path, options: argparse.Namespace) -> None
 
 
 def size(table: Table, home: Path, options: argparse.Namespace) -> None:
-    """Characters that a model reads; a token is about four of them."""
+    """Tokens that a model reads (o200k), against the CSV that the same export is."""
+    import bpe_openai
+
+    encoding = bpe_openai.get_encoding("o200k_base")
+
+    def count(text: str) -> int:
+        return sum(len(encoding.encode(line)) for line in text.splitlines(keepends=True))  # it takes no megabytes
+
     with demo() as (url, _), running(home, DEMO | {"url": url, "data_dir": str(home / "size")}) as server:
         listed = json.dumps(server.ask("tools/list", {})["tools"], separators=(",", ":"))
         export = server.call("export_csv")["structuredContent"]["export"]
         summary = server.ask("resources/read", {"uri": export["summary_uri"]})["contents"][0]["text"]
         answers = [server.call(tool, **given)["content"][0]["text"] for tool, given in TYPICAL]
-        csv = export["byte_count"]
-    table.add("tools/list", len(listed) / 1e3, 14.0, "kB", "<= 1 x of 14 kB")
-    table.add("summary of an export, against its CSV", len(summary) / 1e3, csv / 1e3, "kB", "<= 1,500 tokens")
-    table.add("typical answer, median", statistics.median(map(len, answers)) / 1e3, csv / 1e3, "kB", "<= 600 tokens")
-    table.add("typical answer, longest", max(map(len, answers)) / 1e3, csv / 1e3, "kB", "")
+        (csv,) = home.glob(f"size/**/{export['id']}/*.csv")
+        raw = count(csv.read_text())
+    lengths = [count(answer) for answer in answers]
+    table.add("tools/list", count(listed), None, "tokens", "<= 3,000")
+    table.add("summary of an export, against its CSV", count(summary), raw, "tokens", "<= 1,500")
+    table.add("typical answer, median, against the CSV", statistics.median(lengths), raw, "tokens", "<= 600")
+    table.add("typical answer, longest, against the CSV", max(lengths), raw, "tokens", "")
 
 
 def http(table: Table, home: Path, options: argparse.Namespace) -> None:
