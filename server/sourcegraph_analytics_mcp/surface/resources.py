@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from mcp.server import MCPServer
-from mcp.server.mcpserver import Context
 from mcp_types import Annotations, Resource
 
 from ..disk import in_thread
@@ -67,17 +66,17 @@ def add_resources(server: MCPServer[Any], app: Callable[[str], App]) -> None:
 
     @server.resource(_ONE, title="Export summary", mime_type="text/markdown",
                      description="One export in tables: coverage, totals, months, clients, languages")  # fmt: skip
-    async def export_summary(export_id: str, ctx: Context[App]) -> str:
+    async def export_summary(export_id: str) -> str:
         return await summary_of(app(_ONE), export_id)
 
     @server.resource(_ROWS, title="Export rows", mime_type="text/markdown",
                      description=f"A page of rows; offset from 0, limit {_PAGE} up to {_MOST_ROWS}")  # fmt: skip
-    async def export_rows(export_id: str, ctx: Context[App], offset: str = "0", limit: str = str(_PAGE)) -> str:
+    async def export_rows(export_id: str, offset: str = "0", limit: str = str(_PAGE)) -> str:
         return await rows_of(app(_ROWS), export_id, _number(offset, "offset"), _number(limit, "limit"))
 
     @server.resource(_CSV, title="Export CSV", mime_type="text/csv",
                      description="All rows of an export as CSV that is safe to open in a spreadsheet")  # fmt: skip
-    async def export_data(export_id: str, ctx: Context[App]) -> str:
+    async def export_data(export_id: str) -> str:
         return await csv_of(app(_CSV), export_id)
 
 

@@ -22,6 +22,10 @@ SURFACE = (
            "test_downloads.py::test_a_bug_ends_neither_the_server_nor_the_next_call"),
     Switch("unknown arguments are looked at while they are few", "surface/tool.py", "_MOST_ARGUMENTS)", "None)",
            f"{_STDIO}test_many_and_doubled_keys_are_answered_and_cost_little_memory"),
+    Switch("a failure of whatever is asked is told in the protocol's words", "surface/leaving.py",
+           "except (AnalyticsError, MCPError) as error:", "except MCPError as error:",
+           "test_store.py::test_a_list_that_cannot_be_read_is_a_failure_and_not_an_empty_one "
+           "test_surface.py::test_what_is_no_resource_cannot_be_subscribed_to"),
     Switch("arguments nobody knows are refused", "surface/tool.py", 'extra="forbid", ', "", _ARGUMENTS),
     Switch("arguments are not bent", "surface/tool.py", "strict=True, ", "", _ARGUMENTS),
     Switch("null is an argument left out", "surface/tool.py", "if value is not None or name not in optional", "",
