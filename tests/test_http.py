@@ -212,6 +212,27 @@ def test_a_host_that_is_not_served_is_refused_before_anybody_is_asked_who_they_a
     assert "www-authenticate" not in answer.headers
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    ("headers", "status"), [({"host": "evil.example"}, 421), ({"origin": "http://evil.example"}, 403)]
+)
+def test_no_other_host_or_origin_reaches_an_older_session(
+    local: Served, method: str, headers: dict[str, str], status: int
+) -> None:
+    """Whatever it knows, as the SDK itself looks at neither here."""
+    known = {
+        "authorization": f"Bearer {local.credential}", "accept": "application/json, text/event-stream",
+        "content-type": "application/json", "mcp-protocol-version": "2025-11-25",
+    }  # fmt: skip
+    about = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}}
+    made = httpx2.post(local.url, json=asking("initialize", **about), headers=known)
+    session = known | {"mcp-session-id": made.headers["mcp-session-id"]}
+    body = json.dumps(asking("tools/list")) if method == "POST" else ""
+    assert httpx2.request(method, local.url, content=body, headers=session | headers).status_code == status
+    still = httpx2.post(local.url, json=asking("tools/list"), headers=session)
+    assert still.status_code == 200
+
+
 def test_a_request_is_bounded(local: Served) -> None:
     padded = {"_meta": META | {"padding": "x" * (1 << 20)}}
     assert local.post("list_exports", {}, local.credential, padded).status_code == 413

@@ -137,7 +137,6 @@ class Guard:
             return
         scope["user"] = user
         scope["body"] = body  # for who answers when this is cut off
-        scope["headers"] = [(name, value.lower() if name == b"host" else value) for name, value in scope["headers"]]
         known = auth_context_var.set(user)
         try:
             await self._answered(user, scope, _again(body, receive), send)

@@ -22,7 +22,7 @@ from ..leaving import in_order
 from ..saying import say
 from .closing import Closing
 from .connections import Connection
-from .guard import LARGEST_BODY, METADATA, PATH, Guard
+from .guard import METADATA, PATH, Guard
 from .identity import READ, TOKENS, Identity, IssuedTokens, LocalCredential
 from .sessions import Sessions
 
@@ -149,9 +149,9 @@ def application(
     server = AnalyticsServer(settings, upstream, over_http=True)
     inner = server.streamable_http_app(
         streamable_http_path=PATH,
-        max_request_body_size=LARGEST_BODY,
         max_sessions=2 * MOST_SESSIONS,  # whoever opens one too many ends another
-        transport_security=TransportSecuritySettings(allowed_hosts=sorted(hosts), allowed_origins=sorted(origins)),
+        # The guard has judged size, host and origin by then, and more strictly than the SDK would.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
     protocol = Sessions(server.session_manager.handle_request)
     return Guard(inner, protocol, identity, hosts, origins, metadata, metadata_url, TOKEN_TOOLS)

@@ -9,7 +9,7 @@ from ...surface.notices import MOST_SESSIONS
 from .guard import App, Receive, Scope, Send
 
 _ID = b"mcp-session-id"
-_KEPT = (b"host", b"mcp-protocol-version")  # of the headers, what another request of the session needs too
+_KEPT = b"mcp-protocol-version"  # of the headers, what another request of the session needs too
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Sessions:
             self._opened.pop(session, None)
             return
         if session not in self._opened:
-            kept = [(name, value) for name, value in scope["headers"] if name in _KEPT]
+            kept = [(name, value) for name, value in scope["headers"] if name == _KEPT]
             ending = {**scope, "method": "DELETE", "headers": [*kept, (_ID, session)], "body": b""}
             self._opened[session] = _Opened(caller(), ending)
         self._opened.move_to_end(session)
