@@ -1,6 +1,6 @@
 """Announce changes to every client of the caller's that listens, each in its own protocol's way."""
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from typing import Any
 
 import anyio
 from mcp.server.subscriptions import InMemorySubscriptionBus, ResourcesListChanged, ResourceUpdated, ServerEvent
+
+from .crowding import of_whoever_has_most
 
 EXPORTS_URI = "analytics://exports"
 MOST_SESSIONS = 1000  # about 37 kB each; the newest revision has none
@@ -90,8 +92,7 @@ class Notices:
 
     def _forget_one(self) -> None:
         """Forget a session of the caller with the most: the oldest that subscribed to nothing, else the oldest."""
-        most = Counter(heard.whose for heard in self._listeners.values()).most_common(1)[0][0]
-        theirs = [key for key, heard in self._listeners.items() if heard.whose == most]
+        theirs = of_whoever_has_most(self._listeners, lambda key: self._listeners[key].whose)
         del self._listeners[next((key for key in theirs if not self._listeners[key].follows), theirs[0])]
 
 

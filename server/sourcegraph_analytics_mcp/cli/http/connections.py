@@ -6,12 +6,13 @@ Streams wait for nothing that the client would send: when they are too many, the
 import asyncio
 import socket
 import struct
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ...surface.crowding import of_whoever_has_most
 
 # Seconds: from the connection, or a request's first byte, to the end of its head; and from there to its end.
 _WITHIN = {h11.IDLE: 10.0, h11.SEND_BODY: 30.0}
@@ -139,8 +140,7 @@ class Connection(H11Protocol):
 
 def _oldest_of_most(streams: Iterable[Connection]) -> Connection:
     """The oldest connection of the caller with the most."""
-    most = Counter(one.caller for one in streams).most_common(1)[0][0]
-    return min((one for one in streams if one.caller == most), key=lambda one: one.made)
+    return min(of_whoever_has_most(streams, lambda one: one.caller), key=lambda one: one.made)
 
 
 def _loose(head: bytes) -> bool:

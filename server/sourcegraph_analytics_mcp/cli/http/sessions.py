@@ -1,10 +1,11 @@
 """Sessions of older clients: there is room for so many, and when it is full the caller with the most gives way."""
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 from ...surface.callers import caller
+from ...surface.crowding import of_whoever_has_most
 from ...surface.notices import MOST_SESSIONS
 from .guard import App, Receive, Scope, Send
 
@@ -57,8 +58,7 @@ class Sessions:
 
     async def _end_one(self) -> None:
         """End the session that the caller with the most used longest ago; it may have ended unnoticed by then."""
-        most = Counter(opened.caller for opened in self._opened.values()).most_common(1)[0][0]
-        session = next(name for name, opened in self._opened.items() if opened.caller == most)
+        session = of_whoever_has_most(self._opened, lambda name: self._opened[name].caller)[0]
         await self._protocol(self._opened.pop(session).ending, _nothing, _unheard)
 
 
