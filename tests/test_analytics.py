@@ -21,8 +21,8 @@ from sourcegraph_analytics_mcp.errors import AnalyticsError, Code
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.upstream import body, policy
 from sourcegraph_analytics_mcp.upstream import http as sending
-from sourcegraph_analytics_mcp.upstream.analytics import Analytics, Report
-from sourcegraph_analytics_mcp.upstream.http import Http
+from sourcegraph_analytics_mcp.upstream.analytics import Analytics
+from sourcegraph_analytics_mcp.upstream.http import Answer, Http
 from sourcegraph_analytics_mcp.upstream.models import ReportRequest, TokenRequest
 from sourcegraph_analytics_mcp.upstream.policy import CALLS, Call, Failed, Outcome, RetryBudget, backoff
 from support.certificates import self_signed
@@ -95,7 +95,7 @@ class Known:
         return error
 
 
-async def everything(report: Report) -> int:
+async def everything(report: Answer) -> int:
     return sum([len(piece) async for piece in report.body])
 
 
@@ -545,7 +545,7 @@ async def test_a_report_may_inflate_up_to_its_limit_and_beyond_10_mb_200_times(
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(sent, extra="Content-Encoding: gzip\r\n")
 
-    async def receive(report: Report) -> None:
+    async def receive(report: Answer) -> None:
         async for piece in report.body:
             received.extend(piece)
             sizes.append(len(piece))

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "__init__": set(),
 }
 ONLY_IN = {
-    "httpx": {"upstream/http.py"},
+    "httpx": {"upstream/http.py", "upstream/document.py"},
     "httpcore": {"upstream/http.py"},
     "isal": {"upstream/body.py", "exports/engine/ingest.py", "exports/engine/source.py"},
     "duckdb": {"exports/engine"},

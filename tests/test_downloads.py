@@ -28,7 +28,7 @@ from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.exports import remarks
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.server import AnalyticsServer
-from sourcegraph_analytics_mcp.upstream.http import fetch_document
+from sourcegraph_analytics_mcp.upstream.document import fetch_document
 from sourcegraph_analytics_mcp.upstream.policy import RetryBudget
 from support.certificates import self_signed
 from support.client import call, connected, read, refused

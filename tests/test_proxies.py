@@ -13,7 +13,7 @@ from anyio.streams.tls import TLSStream
 
 from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.settings import Settings
-from sourcegraph_analytics_mcp.upstream.http import fetch_document
+from sourcegraph_analytics_mcp.upstream.document import fetch_document
 from sourcegraph_analytics_mcp.upstream.proxies import proxy_for
 from support.certificates import self_signed
 from support.client import connected, refused

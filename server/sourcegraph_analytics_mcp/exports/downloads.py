@@ -15,7 +15,8 @@ from anyio.abc import TaskGroup
 from ..disk import Disk, in_thread, surely
 from ..errors import UNFORESEEN, AnalyticsError, unforeseen
 from ..files import disk_error
-from ..upstream.analytics import Analytics, Report
+from ..upstream.analytics import Analytics
+from ..upstream.http import Answer
 from ..upstream.models import ReportRequest
 from .columns import Field
 from .engine.conversion import Ingestion, ingestion
@@ -234,7 +235,7 @@ class Downloads:
     async def _export(self, download: Download, staging: Staging) -> Export:
         async with ingestion(staging.csv, staging.parts, download.request.granularity) as conversion:
 
-            async def receive(report: Report) -> dict[str, object]:
+            async def receive(report: Answer) -> dict[str, object]:
                 await conversion.clear()
                 staging.csv.unlink(missing_ok=True)  # of an attempt before, whose room this one needs
                 self._store.room_for(report.length and report.length * (_SHRINKS if report.packed else 1))
@@ -281,7 +282,7 @@ def _outside(request: ReportRequest, facts: dict[str, object]) -> Iterator[str]:
 
 
 async def _store_report(
-    report: Report, download: Download, staging: Staging, conversion: Ingestion
+    report: Answer, download: Download, staging: Staging, conversion: Ingestion
 ) -> dict[str, object]:
     """Write a report's bytes as they come, with its conversion running beside; returns the description."""
     download.begin()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -37,23 +37,6 @@ class Credentials(Protocol):
 
     def refused(self, secret: str, error: AnalyticsError) -> AnalyticsError:
         """Upstream did not take it: the error with what is known of that token; `bearer` looks for another then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A usage report that has begun to arrive.
-
-    Args:
-        body: the decoded CSV bytes; reaching the end means the end was proved.
-        length: bytes on the wire where upstream says.
-        packed: whether the CSV is longer than that.
-        wire_bytes: bytes received so far.
-    """
-
-    body: AsyncIterator[bytes]
-    length: int | None
-    packed: bool
-    wire_bytes: Callable[[], int]
 
 
 class Analytics:
@@ -98,7 +81,7 @@ class Analytics:
         success = frozenset({200, 202, 204})
         await self._http.send(Request("revoke", "DELETE", path, self._cookie(), success=success), receive)
 
-    async def report(self, request: ReportRequest, limit: int, receive: Callable[[Report], Awaitable[T]]) -> T:
+    async def report(self, request: ReportRequest, limit: int, receive: Callable[[Answer], Awaitable[T]]) -> T:
         """Stream a usage report into `receive`, once per attempt, each from its first byte.
 
         Args:
@@ -107,7 +90,7 @@ class Analytics:
 
         async def checked(answer: Answer) -> T:
             _refuse_endless(answer)
-            return await receive(Report(_csv_only(answer.body), answer.length, answer.packed, answer.wire_bytes))
+            return await receive(replace(answer, body=_csv_only(answer.body)))
 
         path = "/api/reports/by-user-client-date"
         get = partial(Request, "report", "GET", path, query=request.query(), limit=limit)

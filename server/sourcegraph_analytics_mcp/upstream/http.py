@@ -1,4 +1,4 @@
-"""The one shared HTTP client, and the only module that imports httpx (the SDK brings httpx2, a different package).
+"""The one shared HTTP client, by httpx (the SDK brings httpx2, a different package).
 
 It sends to the configured upstream and nowhere else: no redirects, no cookie jar, no .netrc, and it is opened by the
 first request, so that nothing is loaded or contacted before it is asked.
@@ -35,16 +35,15 @@ from .policy import (
     untrusted,
 )
 from .proxies import proxy_for
-from .trust import trust, unread
+from .trust import context_for, unread
 from .wire import Wire, refuse_absurd
 
 if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
-_LARGEST_DOCUMENT = 1 << 20  # bytes
 _READ = 1 << 18  # bytes
-_CALLED = "sourcegraph-analytics-mcp"  # what it tells every server that it asks
+CALLED = "sourcegraph-analytics-mcp"  # what it tells every server that it asks
 _FIRST_BYTE = 30.0  # seconds without a byte that anything but a report is given, as somebody waits for it
 
 
@@ -203,14 +202,14 @@ class Http:
                 headers={
                     "Accept-Encoding": "gzip",
                     "Connection": "close",  # used once: what is left behind an answer would answer the next request
-                    "User-Agent": _CALLED,
+                    "User-Agent": CALLED,
                 },
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # nothing upstream sets is ever sent back
                 limits=httpx.Limits(max_connections=16, max_keepalive_connections=0),
                 follow_redirects=False,
                 trust_env=False,
                 proxy=None if self._app else proxy_for(settings.url),
-                verify=trust() if settings.url.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                verify=context_for(settings.url),
                 transport=httpx.ASGITransport(self._app) if self._app else None,
             )
         return self._opened
@@ -270,39 +269,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         for one in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
             yield from _causes(one)
         error = error.__cause__ or error.__context__
-
-
-async def fetch_document(settings: Settings, address: str) -> bytes:
-    """Read a small public document, without a credential, from an address that the operator set.
-
-    Raises:
-        AnalyticsError: `upstream_unavailable` when it cannot be read whole.
-    """
-    import httpx
-
-    headers = {"Accept-Encoding": "identity", "User-Agent": _CALLED}
-    verify = trust() if address.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    gone = AnalyticsError("upstream_unavailable", "The document cannot be read.", "Check its address.", retryable=True)
-    try:
-        async with httpx.AsyncClient(
-            verify=verify,
-            timeout=settings.connect_timeout,
-            follow_redirects=False,
-            trust_env=False,
-            proxy=proxy_for(address),
-        ) as client:
-            with anyio.fail_after(settings.connect_timeout):
-                async with client.stream("GET", address, headers=headers) as response:
-                    body = bytearray()
-                    async for piece in response.aiter_raw():
-                        body += piece
-                        if len(body) > _LARGEST_DOCUMENT:
-                            raise gone
-    except (httpx.HTTPError, TimeoutError):
-        raise gone from None
-    if response.status_code != 200:
-        raise gone
-    return bytes(body)
 
 
 async def read_whole(answer: Answer, call: Call) -> bytes:

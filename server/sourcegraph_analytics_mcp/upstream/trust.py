@@ -15,6 +15,11 @@ def trust() -> ssl.SSLContext:
     return _made[file] if file in _made else _make(file)
 
 
+def context_for(address: str) -> ssl.SSLContext:
+    """What a client needs for an address; for one without TLS an empty one, as reading the store takes its time."""
+    return trust() if address.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def unread() -> bool:
     """Whether SSL_CERT_FILE is set and could not be read, or held no certificate, whenever it was to be trusted."""
     file = os.environ.get(_FILE, "")

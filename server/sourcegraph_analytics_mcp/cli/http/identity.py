@@ -16,7 +16,7 @@ from mcp.server.auth.provider import AccessToken
 from ...errors import AnalyticsError
 from ...files import disk_error, make_private, private_home
 from ...settings import Settings
-from ...upstream.http import fetch_document
+from ...upstream.document import fetch_document
 
 READ, TOKENS = "analytics:read", "analytics:tokens"
 _LONGEST_TOKEN = 16 << 10
