@@ -25,9 +25,9 @@ from rich.console import Console
 
 from sourcegraph_analytics_mcp.cli.console import Terminal, show
 from sourcegraph_analytics_mcp.cli.main import run
+from sourcegraph_analytics_mcp.cli.walkthrough import STEPS, Walk
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Company
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE
-from sourcegraph_analytics_mcp.demo.walkthrough import STEPS, Walk
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.text import table
 from support.client import connected

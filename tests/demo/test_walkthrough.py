@@ -7,7 +7,7 @@ import pytest
 from mcp import MCPError
 from rich.console import Console
 
-from sourcegraph_analytics_mcp.demo.walkthrough import STEPS, Stopped, Walk
+from sourcegraph_analytics_mcp.cli.walkthrough import STEPS, Stopped, Walk
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import answering, connected
 

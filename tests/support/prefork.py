@@ -27,7 +27,7 @@ def imported() -> None:
         "cli.commands",
         "cli.http.serving",
         "demo.embedded",
-        "demo.walkthrough",
+        "cli.walkthrough",
     ):
         import_module(f"{_PACKAGE}.{name}")
     import_module("anyio._backends._asyncio")

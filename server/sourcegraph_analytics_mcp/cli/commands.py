@@ -17,8 +17,8 @@ from ..pasted import said_back
 from ..settings import PREFIX, Settings, SettingsError, header_safe
 from .leaving import asking, run
 from .log import configure_log, log_the_unforeseen
-from .main import check_files, serve, with_upstream
 from .saying import Parser, masked, say
+from .start import check_files, serve, with_upstream
 from .wording import for_a_person
 
 _LONGEST_LINE = 1 << 16  # characters
@@ -97,7 +97,7 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _demo(settings: Settings, options: argparse.Namespace) -> int:
-    from ..demo.walkthrough import walk
+    from .walkthrough import walk
 
     return run(walk)
 

@@ -18,12 +18,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.rule import Rule
 from rich.table import Table
 
-from ..cli.client import TerminalClient
-from ..cli.install import command
+from ..demo.embedded import demo_settings, embedded_upstream
 from ..errors import AnalyticsError
 from ..files import Held
 from ..settings import Settings
-from .embedded import demo_settings, embedded_upstream
+from .client import TerminalClient
+from .install import command
 
 _QUESTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
