@@ -9,8 +9,9 @@ import sourcegraph_analytics_mcp
 from support.mechanisms import SWITCHES
 
 PACKAGE = Path(sourcegraph_analytics_mcp.__file__).parent
-FLOOR = {"errors", "settings", "files", "disk", "loading", "pasted", "redaction", "spelling"}
+FLOOR = {"at_leave", "errors", "settings", "files", "disk", "loading", "pasted", "redaction", "spelling"}
 MAY_IMPORT = {
+    "at_leave": set(),
     "errors": set(),
     "files": {"errors"},
     "disk": {"errors"},

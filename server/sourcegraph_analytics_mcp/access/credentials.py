@@ -19,7 +19,8 @@ from .secret_store import SecretStore, StoredToken, fingerprint
 
 _log = logging.getLogger(__name__)
 _IN_TIME = timedelta(days=7)  # before a token expires
-Source = Literal["SRC_ANALYTICS_ACCESS_TOKEN", "SRC_ANALYTICS_ACCESS_TOKEN_FILE", "secret store", "the demo"]
+Setting = Literal["SRC_ANALYTICS_ACCESS_TOKEN", "SRC_ANALYTICS_ACCESS_TOKEN_FILE"]
+Source = Setting | Literal["secret store", "the demo"]
 
 
 class Configured:
@@ -141,22 +142,26 @@ class Configured:
     def _remedy(self) -> str | None:
         """What to do where create_token alone is no remedy: a token was set, none is made here, or this is the demo."""
         if self._may_create is not None:
-            set_here = self._set is not None or self._settings.access_token_file is not None
-            return "Ask the operator of this server to set another token." if set_here else self._make("")
+            return "Ask the operator of this server to set another token." if self.setting else self._make("")
         page = "Make an access token on the page /access-tokens of Sourcegraph Analytics"
-        if self._set is not None:
+        if self.setting == "SRC_ANALYTICS_ACCESS_TOKEN":
             return f"{page}, set SRC_ANALYTICS_ACCESS_TOKEN to it and restart this server."
-        if self._settings.access_token_file is not None:
+        if self.setting is not None:
             return f"{page} and put it into the file of SRC_ANALYTICS_ACCESS_TOKEN_FILE."
         ours = self._settings.demo or self._settings.read_only
         return self._make(f"m{page[1:]} and set it.") if ours else None
 
-    async def source(self) -> Source | None:
-        """Where the access token comes from; None without one."""
+    @property
+    def setting(self) -> Setting | None:
+        """The setting by which the operator gives the access token; None where none does."""
         if self._set is not None:
             return "SRC_ANALYTICS_ACCESS_TOKEN"
-        if self._settings.access_token_file is not None:
-            return "SRC_ANALYTICS_ACCESS_TOKEN_FILE"
+        return None if self._settings.access_token_file is None else "SRC_ANALYTICS_ACCESS_TOKEN_FILE"
+
+    async def source(self) -> Source | None:
+        """Where the access token comes from; None without one."""
+        if self.setting is not None:
+            return self.setting
         found = await self._find()
         if found is None:
             return None

@@ -6,16 +6,15 @@ put away within some seconds or given up.
 
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
+from ..at_leave import leave_nothing
 from .signals import signals
 
 T = TypeVar("T")
 _PUT_AWAY_WITHIN = 3.0  # seconds
-_APP = "sourcegraph_analytics_mcp.surface.app"
 _leaving = False  # which takes its time, too
 
 
@@ -125,8 +124,5 @@ def _put_away() -> None:
     """Leave nothing running or half made, and write the last lines of the log."""
     from .log import flush_log
 
-    if _APP in sys.modules:  # else nothing has been begun
-        from ..surface.app import leave_nothing
-
-        leave_nothing()
+    leave_nothing()
     flush_log()

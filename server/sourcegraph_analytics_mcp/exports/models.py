@@ -83,6 +83,14 @@ class Export(BaseModel):
         return [self.folder / "parts" / f"{number:05}.parquet" for number in range(len(self.segments))]
 
     @property
+    def whole(self) -> bool:
+        """Whether all its files are there."""
+        try:
+            return self.csv.stat().st_size == self.byte_count and all(part.is_file() for part in self.parts)
+        except OSError:
+            return False
+
+    @property
     def title(self) -> str:
         """A title a person recognises."""
         return f"{grain_words(self.granularity)}, {range_words(self.start_date, self.end_date)}, {self.instance_url}"

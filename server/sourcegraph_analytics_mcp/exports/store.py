@@ -2,6 +2,8 @@
 
     <home>/exports/<id>/{meta.json, export.csv, parts/*.parquet}
     <home>/staging/<id>/   being made; a kernel lock tells whether its maker lives
+    <home>/staging/query-<any>/    a copy for a query that nobody vouches for, locked likewise
+    <home>/staging/deleted-<any>/  on its way out
     <home>/scratch/<any>/  what an engine's process has no memory for, locked likewise
     <home>/.reading        locked by whoever reads several exports, so that no sweep takes one meanwhile
 
@@ -52,7 +54,7 @@ class Store:
         self.home = home
         self._instances = instances
         self._exports = home / "exports"
-        self._staging = home / "staging"
+        self.staging = home / "staging"
         self.scratch = home / "scratch"
         self._retention_days = retention_days
         self._max_bytes = max_bytes
@@ -80,9 +82,9 @@ class Store:
         """
         try:
             private_home(self.home)
-            for folder in (self._exports, self._staging, self.scratch):
+            for folder in (self._exports, self.staging, self.scratch):
                 private_folder(folder)
-            for place in (self._staging, self.scratch):
+            for place in (self.staging, self.scratch):
                 remove_abandoned(place)
         except OSError as error:
             raise disk_error(error) from error
@@ -91,7 +93,7 @@ class Store:
     def stage(self) -> Staging:
         """Begin an export under a fresh random id, in a prepared store."""
         try:
-            return Staging(self._staging / secrets.token_hex(16))
+            return Staging(self.staging / secrets.token_hex(16))
         except OSError as error:
             raise disk_error(error) from error
 
@@ -105,7 +107,7 @@ class Store:
             AnalyticsError: `store_full`, saying how much is needed.
         """
         needed = _ROOM_FOR_UNKNOWN if size is None else 2 * size
-        free = shutil.disk_usage(self._staging).free
+        free = shutil.disk_usage(self.staging).free
         if free < needed:
             whose = "The export" if size is not None else "An export whose size is not known before"
             raise AnalyticsError(
@@ -182,7 +184,7 @@ class Store:
         export = self._read(export_id) if _ID.match(export_id) else None
         if export is None or not self._shows(export):
             raise unknown()
-        if not _whole(export) or not self._unchanged(export):
+        if not export.whole or not self._unchanged(export):
             raise lost(export)
         return export
 
@@ -220,9 +222,9 @@ class Store:
         return (export is None or self._shows(export)) and self._remove(export_id)
 
     def _remove(self, export_id: str) -> bool:
-        doomed = self._staging / f"{DOOMED}{secrets.token_hex(8)}"
+        doomed = self.staging / f"{DOOMED}{secrets.token_hex(8)}"
         try:
-            private_folder(self._staging)
+            private_folder(self.staging)
             (self._exports / export_id).rename(doomed)
         except FileNotFoundError:
             return False
@@ -281,6 +283,10 @@ class Store:
         newest = next(iter(self._by_age(datetime.now(UTC))), None) if self._spared else None
         return newest is not None and self.sweep(keep=newest.id)
 
+    def leftovers(self) -> str | None:
+        """What of deleted exports could not be removed, as a pattern within the data directory; None for nothing."""
+        return f"{self.staging.name}/{DOOMED}*" if any(self.staging.glob(f"{DOOMED}*")) else None
+
     def unreadable(self) -> list[str]:
         """The directories of exports whose metadata are damaged or of a newer version; they are shown nowhere."""
         return [name for name in self._names() if self._read(name) is None]
@@ -318,10 +324,3 @@ def _parse(folder: Path) -> Export | None:
     except (ValueError, TypeError, ValidationError):
         return None
     return export if export.id == folder.name else None
-
-
-def _whole(export: Export) -> bool:
-    try:
-        return export.csv.stat().st_size == export.byte_count and all(part.is_file() for part in export.parts)
-    except OSError:
-        return False

@@ -15,6 +15,7 @@ from anyio.abc import TaskStatus
 from ..access.credentials import Configured
 from ..access.secret_store import SecretStore
 from ..access.tokens import TokenDesk
+from ..at_leave import at_leave
 from ..disk import in_thread
 from ..errors import UNFORESEEN, AnalyticsError
 from ..exports.downloads import Downloads
@@ -131,7 +132,7 @@ async def open_app(
     store = Store(settings.home, settings.retention_days, settings.max_store_bytes, settings.instances)
     pseudonyms = Pseudonyms(operators / "keys") if settings.identities == "pseudonyms" else None
     questions = Questions(store.scratch, pseudonyms)
-    sandbox = Sandbox(settings.home / "staging", settings.sql_timeout, settings.sql_memory_mb, questions, shared.places)
+    sandbox = Sandbox(store.staging, settings.sql_timeout, settings.sql_memory_mb, questions, shared.places)
     minutes = assumed(settings)
     shown = partial(cell, widest=_LONGEST_NAME)
     async with _put_away(questions, http), anyio.create_task_group() as tasks:
@@ -147,22 +148,23 @@ async def open_app(
         )
         desk = TokenDesk(analytics, credentials, secrets, shared_secrets, settings)
         await tasks.start(_sweep_now_and_hourly, store, notices)
+        wishes = Wishes()
         yield App(
-            settings,
-            credentials,
-            analytics,
-            desk,
-            store,
-            downloads,
-            wishes := Wishes(),
-            questions,
-            sandbox,
-            Summaries(questions, minutes),
-            Answers(store, wishes, questions, settings.url, minutes, shared.people.teams, shown),
-            shared.people.seats,
-            notices,
-            Redactor(credentials.known),
-            remote,
+            settings=settings,
+            credentials=credentials,
+            analytics=analytics,
+            tokens=desk,
+            store=store,
+            downloads=downloads,
+            wishes=wishes,
+            questions=questions,
+            sandbox=sandbox,
+            summaries=Summaries(questions, minutes),
+            answers=Answers(store, wishes, questions, settings.url, minutes, shared.people.teams, shown),
+            seats=shared.people.seats,
+            notices=notices,
+            redactor=Redactor(credentials.known),
+            remote=remote,
         )
         tasks.cancel_scope.cancel()
 
@@ -179,13 +181,16 @@ async def _put_away(questions: Questions, http: Http) -> AsyncIterator[None]:
                 await http.aclose()
 
 
-def leave_nothing() -> None:
-    """End all engines and remove what is half made because this process ends at once, whoever uses them.
+def _leave_nothing() -> None:
+    """End all engines and remove what is half made, whoever uses them.
 
     It takes a second at most, and then as long as files take to be removed.
     """
     forks.leave()
     give_up()
+
+
+at_leave(_leave_nothing)  # here once for the process, whatever is opened
 
 
 def assumed(settings: Settings) -> Minutes:

@@ -52,9 +52,9 @@ def purge(settings: Settings, export_id: str | None = None, instance: str | None
         chosen = [*kept, *(store.unreadable() if host is None else ())] if export_id is None else [export_id]
         deleted += sum(store.delete(name) for name in chosen)
         store.prepare()  # which removes what dead processes were making
-        if any((store.home / "staging").glob("deleted-*")):
+        if (left := store.leftovers()) is not None:
             message = "Some files of what was deleted could not be removed."
-            raise AnalyticsError("store_corrupt", message, "Remove staging/deleted-* in the data directory.")
+            raise AnalyticsError("store_corrupt", message, f"Remove {left} in the data directory.")
     if export_id is not None and not deleted:
         raise AnalyticsError(
             "not_found", "There is no export with that id.", "`export list` shows those that are kept."

@@ -253,7 +253,7 @@ EXPORTS = (
     Switch("an export whose CSV was changed is downloaded again", "exports/downloads.py",
            "if self._store.holds_what_was_sent(whole):", "if True:",
            "test_exports.py::test_an_export_whose_csv_is_not_what_was_sent_is_downloaded_again"),
-    Switch("missing files are noticed", "exports/store.py", "if not _whole(export) or", "if",
+    Switch("missing files are noticed", "exports/store.py", "if not export.whole or", "if",
            f"{_STORE}test_an_export_without_its_files_is_damaged"),
     Switch("damaged CSV is noticed", "exports/rows.py", "if zlib.crc32(data) != check[1]:", "if False:",
            f"{_EXPORTS}test_a_damaged_csv_is_not_shown"),
@@ -400,10 +400,10 @@ EXPORTS = (
     Switch("an export that cannot be looked at is one that cannot be read", "exports/store.py",
            "with suppress(OSError):  # what", "with suppress(ZeroDivisionError):  # what", _CLOSED),
     Switch("a staging directory that cannot be searched stops no start", "exports/store.py",
-           "            for place in (self._staging, self.scratch):\n                remove_abandoned(place)\n"
+           "            for place in (self.staging, self.scratch):\n                remove_abandoned(place)\n"
            "        except OSError as error:\n            raise disk_error(error)"
            " from error\n", "        except OSError as error:\n            raise disk_error(error) from error\n"
-           "        for place in (self._staging, self.scratch):\n            remove_abandoned(place)\n", _CLOSED),
+           "        for place in (self.staging, self.scratch):\n            remove_abandoned(place)\n", _CLOSED),
     Switch("a store is prepared while others go on", "surface/waiting.py",
            "await in_thread(app.store.prepare)", "app.store.prepare()", _SLOW),
     Switch("a slow store is looked at while others go on", "usage/answers.py",
@@ -444,7 +444,7 @@ EXPORTS = (
            _PURGED),
     Switch("what cannot be read and stays is said", "cli/commands.py", "every copy.{unreadable(settings)}",
            "every copy.", _PURGED),
-    Switch("files that are left are said", "surface/kept.py", 'if any((store.home / "staging").glob("deleted-*")):',
+    Switch("files that are left are said", "surface/kept.py", 'if (left := store.leftovers()) is not None:',
            "if False:", f"{_STORE}test_what_cannot_be_removed_to_its_end_is_not_said_to_be_deleted"),
     Switch("what the hour removes is announced", "surface/app.py", "await notices.exports_changed()", "pass",
            "test_surface.py::test_exports_that_time_removes_are_announced"),

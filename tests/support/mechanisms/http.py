@@ -62,7 +62,7 @@ HTTP = (
            "        await super().startup(sockets)\n", _LISTENS,
            (("cli/http/serving.py", "        await _try_out(self.config",
              "        say(self._told)\n        await _try_out(self.config"),)),
-    Switch("nothing outlives a forced end", "cli/leaving.py", "        leave_nothing()\n", "        pass\n",
+    Switch("nothing outlives a forced end", "cli/leaving.py", "    leave_nothing()\n", "    pass\n",
            f"{_HTTP}test_nothing_outlives_a_server_that_is_made_to_end"),
     Switch("a query's copy neither", "surface/app.py", "    give_up()\n", "",
            f"{_HTTP}test_nothing_outlives_a_server_that_is_made_to_end"),

@@ -22,7 +22,7 @@ class Sandbox:
     """Runs queries that nobody vouches for, each in a process and on a copy of its own.
 
     Args:
-        scratch: directory for the copies.
+        copies: directory for them.
         seconds: after which a query's process is killed.
         memory_mb: what the engine may use for one query.
         questions: makes the copies where people are shown by pseudonym.
@@ -33,14 +33,14 @@ class Sandbox:
 
     def __init__(
         self,
-        scratch: Path,
+        copies: Path,
         seconds: float,
         memory_mb: int,
         questions: Questions,
         shared: anyio.CapacityLimiter | None = None,
     ) -> None:
         self._questions = questions
-        self._scratch = scratch.absolute()
+        self._copies = copies.absolute()
         self._seconds = seconds
         self._memory_mb = memory_mb
         self._places = anyio.CapacityLimiter(self._AT_ONCE)
@@ -66,7 +66,7 @@ class Sandbox:
             )
         async with self._places, self._shared:
             try:
-                place = await in_thread(Held.within, self._scratch, "query")
+                place = await in_thread(Held.within, self._copies, "query")
             except OSError as error:
                 raise disk_error(error) from None
             try:

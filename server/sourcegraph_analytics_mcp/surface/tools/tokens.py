@@ -277,10 +277,9 @@ async def _next(app: App, in_use: bool | None) -> str:
 
 
 async def _left_to_exports(app: App) -> str:
-    source = await app.credentials.source()
-    if source is None:
+    if app.credentials.setting is not None:
+        return f"exports need another now, in {app.credentials.setting}"
+    if await app.credentials.source() is None:
         return "exports need another now"
-    if source not in ("secret store", "the demo"):
-        return f"exports need another now, in {source}"
     used = await app.credentials.token_in_use()
     return f"exports use {f'the older token {used}' if used else 'the one that the operator made'} from now on"
