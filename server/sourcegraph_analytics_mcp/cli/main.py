@@ -53,7 +53,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _leave_no_core() -> None:
     """Have no memory written to the disk when this process crashes, as there are secrets in it."""
-    with suppress(ImportError, ValueError, OSError):  # there is none on Windows; some systems take no limit
+    with suppress(ValueError, OSError):  # some systems take no limit
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

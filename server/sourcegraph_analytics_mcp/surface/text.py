@@ -102,9 +102,9 @@ def within(lengths: Iterable[int], room: int = MAX_ROWS) -> int:
     return sum(1 for _ in takewhile(lambda length: length <= room, accumulate(lengths)))
 
 
-def cut(length: int, unit: str = "row") -> str:
+def cut(length: int) -> str:
     """What to say of rows that were left out because an answer cannot hold them."""
-    return f"Only {plural(length, unit)} fit into an answer; ask for fewer columns or groups, or filter."
+    return f"Only {plural(length, 'row')} fit into an answer; ask for fewer columns or groups, or filter."
 
 
 def size(count: int) -> str:

@@ -1,4 +1,4 @@
-"""The engine's process: one request per line in, one or more answers per line out, on the socket that is its input.
+"""The engine's process: one request per line in, one answer per line out, on the socket that is its input.
 
 Forked by `forkserver.py`, from which it has an empty environment and limits on memory, files and core dumps. It dies
 with its parent (end of input, and a kernel signal where there is one), and its stdout goes nowhere.

@@ -111,7 +111,7 @@ class UsageAnswer(TableAnswer):
 async def query_usage(app: App, arguments: QuestionArguments, call: Call) -> Reply:
     """Answer a question about usage in one call: metrics by time, person, team, client or language. Fetches the data it
     needs. Rates are 0-1. Definitions: analytics://metrics."""
-    found = _cut(await answered(app, arguments, call))
+    found = _cut(await _found(app, arguments, call))
     return Reply(_text(found), _data(found), rows=len(found.rows))
 
 
@@ -134,7 +134,7 @@ def _cut_bucket(found: Found) -> Iterator[str]:
             yield f"Of {name} only {shown:,} of {plural(there, 'row')} are shown, those with the highest {largest}."
 
 
-async def answered(app: App, arguments: QuestionArguments, call: Call) -> Found:
+async def _found(app: App, arguments: QuestionArguments, call: Call) -> Found:
     """The answer to a question, as figures."""
     today = datetime.now(UTC).date()
     question = Question(
