@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -193,6 +194,56 @@ def test_no_end_waits_for_a_keyring_that_is_only_asked(
     comes_to_wait(process, "poll", "futex")
     process.send_signal(sent)
     assert process.wait(5) == 128 + sent
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("over_stdio", [True, False])
+def test_no_end_waits_for_a_keyring_that_asks_about_an_old_token(
+    environment: dict[str, str], over_stdio: bool, tmp_path: Path, upstream: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parent)
+    working = {"PYTHON_KEYRING_BACKEND": "support.keyring_backend.MemoryKeyring"}
+    finished("token", "create", **environment | working)
+    (old,) = json.loads((tmp_path / "data" / "tokens.json").read_text())
+    next(token for token in upstream.desk.tokens if token.id == old["id"]).revoked = True
+    asked = tmp_path / "asked"
+    environment |= {"ASKED": str(asked), "ABOUT": old["id"]}
+    environment["PYTHON_KEYRING_BACKEND"] = "support.keyring_backend.Hanging"
+    process = Command([] if over_stdio else ["token", "create", "--name", "nightly"], environment)
+    if over_stdio:
+        raw = Raw(process, "2026-07-28")
+        told = json.dumps(raw.ask("tools/call", CREATE))
+    process.stdin.close()
+    ended = process.wait(8)
+    if not over_stdio:
+        told = process.stdout.read().decode()
+    assert (ended, asked.read_text()) == (0, "now")
+    assert "but the keyring has not answered in time" in told
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("over_stdio", [True, False])
+def test_no_end_waits_for_a_name_that_is_looked_up(environment: dict[str, str], over_stdio: bool) -> None:
+    script = (
+        "import socket, sys, threading\n"
+        "def hanging(*_, **__):\n    sys.stderr.write('asked\\n')\n    threading.Event().wait(60)\n"
+        "socket.getaddrinfo = hanging\n"
+        "from sourcegraph_analytics_mcp.__main__ import main\nmain()"
+    )
+    settings = {"SRC_ANALYTICS_URL": "https://analytics.example", "SRC_ANALYTICS_CONNECT_TIMEOUT": "0.1"}
+    command = [sys.executable, "-c", script, *([] if over_stdio else ["token", "list"])]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment | settings, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        if over_stdio:
+            Raw(process, "2026-07-28").send("tools/call", LIST)
+        assert any(b"asked" in line for line in process.stderr)
+        process.stdin.close()
+        try:
+            assert process.wait(8) == (0 if over_stdio else 1)
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("sent", SIGNALS)

@@ -13,9 +13,10 @@ def main() -> None:
     from sourcegraph_analytics_mcp.cli.signals import end_at_once
 
     end_at_once()
+    from sourcegraph_analytics_mcp.cli.leaving import end
     from sourcegraph_analytics_mcp.cli.main import run
 
-    sys.exit(run(sys.argv[1:]))
+    end(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class MemoryKeyring(KeyringBackend):
 
 
 class Hanging(MemoryKeyring):
-    """One that asks a person who never answers, for what is of a token; the file `ASKED` says when."""
+    """One that asks a person who never answers, for what is of a token (that in `ABOUT`, if set); `ASKED` says when."""
 
     def get_password(self, service: str, username: str) -> str | None:
         _wait_for_ever(username)
@@ -36,7 +36,7 @@ class Hanging(MemoryKeyring):
 
 def _wait_for_ever(username: str) -> None:
     """Wait outside of Python, where no signal is heard."""
-    if not username.startswith("probe-"):
+    if username == os.environ.get("ABOUT", username) and not username.startswith("probe-"):
         Path(os.environ["ASKED"]).write_text("now")
         mutex = ctypes.create_string_buffer(64)
         while True:

@@ -6,15 +6,22 @@ put away within some seconds or given up.
 
 import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from ..at_leave import leave_nothing
 from .signals import signals
 
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
 T = TypeVar("T")
 _PUT_AWAY_WITHIN = 3.0  # seconds
+_THREADS_END_WITHIN = 0.5  # seconds after the last work
 _leaving = False  # which takes its time, too
 
 
@@ -71,6 +78,7 @@ async def in_order(
     import anyio
 
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(_left_behind())
     before = {number: signal.getsignal(number) for number in (*signals(), signal.SIGALRM)}
     heard: list[int] = []
 
@@ -102,17 +110,25 @@ async def in_order(
     raise AssertionError("nothing but a signal cuts it off")
 
 
+def _left_behind() -> "ThreadPoolExecutor":
+    """Threads for names that are looked up, which an event loop would wait for at its end, answered or not."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    class Left(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+    return Left(thread_name_prefix="asyncio")
+
+
 def leave(number: int, *, dies: bool = False) -> NoReturn:
     """End this process at once, because of a signal or, with 0, by itself; nothing is left behind.
 
     Args:
         dies: of SIGTERM itself, which those who manage services take for an end in order, and no status for one.
     """
-    global _leaving
     try:
-        if not _leaving:
-            _leaving = True
-            _put_away()
+        _put_away()
     finally:  # whatever went wrong
         if dies and number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
@@ -120,8 +136,30 @@ def leave(number: int, *, dies: bool = False) -> NoReturn:
         os._exit(128 + number if number else 0)  # as shells have it
 
 
+def end(status: int) -> NoReturn:
+    """End this process when all has been said: soon also where a thread was left behind, as a keyring may ask for ever.
+
+    Args:
+        status: the exit status.
+    """
+    until = time.monotonic() + _THREADS_END_WITHIN
+    others = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+    for thread in others:
+        thread.join(max(0.0, until - time.monotonic()))
+    if any(thread.is_alive() for thread in others):  # which the interpreter would wait for
+        try:
+            _put_away()
+        finally:
+            os._exit(status)
+    sys.exit(status)
+
+
 def _put_away() -> None:
-    """Leave nothing running or half made, and write the last lines of the log."""
+    """Leave nothing running or half made, and write the last lines of the log; once."""
+    global _leaving
+    if _leaving:
+        return
+    _leaving = True
     from .log import flush_log
 
     leave_nothing()

@@ -69,6 +69,12 @@ HTTP = (
     Switch("a closed terminal ends it in order", "cli/signals.py", "signal.SIGINT, signal.SIGHUP)", "signal.SIGINT)",
            f"{_HTTP}test_nothing_outlives_a_server_that_is_made_to_end "
            f"{_ENDS}test_a_signal_ends_the_demo_with_all_that_it_made"),
+    Switch("a thread that is left behind is not waited for", "__main__.py", "end(run(sys.argv[1:]))",
+           "sys.exit(run(sys.argv[1:]))",
+           "test_ends.py::test_no_end_waits_for_a_keyring_that_asks_about_an_old_token"),
+    Switch("nor is a name that is looked up", "cli/leaving.py",
+           "    loop.set_default_executor(_left_behind())\n", "",
+           "test_ends.py::test_no_end_waits_for_a_name_that_is_looked_up"),
     Switch("an end is one for shells", "cli/leaving.py", "os._exit(128 + number if number else 0)", "os._exit(0)",
            f"{_HTTP}test_an_interrupt_is_no_error {_ENDS}test_a_signal_ends_a_command_that_waits_for_upstream"),
     Switch("and for those who manage services", "cli/leaving.py", "if dies and number == signal.SIGTERM:", "if False:",
