@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import anyio
 import anyio.lowlevel
@@ -1188,13 +1188,13 @@ async def test_a_token_that_a_setting_holds_stays_known_though_it_is_revoked(
     assert _kept(settings) == ["new-0", "new-2"]
 
 
-def _keep(settings: Settings, home: Path, desk: Issuing, *ids: str) -> None:
+def _keep(settings: Settings, home: Path, desk: Issuing, *ids: str, place: Literal["keyring", "file"] = "file") -> None:
     """Keep tokens that have ended, as a server on that data directory has kept them."""
     store = secret_store.SecretStore(home, settings.url)
     for one in ids:
         now = datetime.now(UTC)
         secret = SecretStr(f"sams_at_secret-of-{one}")
-        store.save(NewToken(id=one, secret=secret, created_at=now, display_name="kept"), "file")
+        store.save(NewToken(id=one, secret=secret, created_at=now, display_name="kept"), place)
         desk.tokens.append({"id": one, "displayName": "kept", "isExpired": True, "createdAt": now.isoformat()})
 
 
@@ -1673,17 +1673,25 @@ def use_keyring() -> Iterator[Callable[[Keyring], None]]:
 
 
 class Asking(Keyring):
-    """One that asks somebody before it gives up or shows what is of a token."""
+    """One that asks somebody before it gives up, shows or deletes what is of a token."""
 
     def __init__(self, about: str) -> None:
         super().__init__("")
         self.about = about
+        self.before: tuple[str, ...] = ("get", "delete")
         self.answered = threading.Event()
 
     def get_password(self, service: str, username: str) -> str | None:
-        if username == self.about:
-            self.answered.wait(20)
+        self._ask("get", username)
         return super().get_password(service, username)
+
+    def delete_password(self, service: str, username: str) -> None:
+        self._ask("delete", username)
+        super().delete_password(service, username)
+
+    def _ask(self, what: str, username: str) -> None:
+        if username == self.about and what in self.before:
+            self.answered.wait(20)
 
 
 async def test_a_keyring_that_asks_about_an_old_token_does_not_hold_up_a_new_one(
@@ -1705,6 +1713,56 @@ async def test_a_keyring_that_asks_about_an_old_token_does_not_hold_up_a_new_one
     assert waited < 10
     (note,) = made["notes"]
     assert note.startswith("Token new-0 is revoked or has expired, but the keyring has not answered in time")
+
+
+@pytest.mark.parametrize("before", [("delete",), ("get", "delete")])
+async def test_a_keyring_that_asks_does_not_hold_up_a_revoke_and_is_asked_again(
+    make_settings: Make,
+    upstream: Served,
+    use_keyring: Callable[[Keyring], None],
+    before: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forgetting, "_PATIENCE", 0.1)
+    use_keyring(asking := Asking("nothing yet"))
+    settings = make_settings(upstream.url, access_token="")
+    async with connected(settings) as client:
+        made = (await call(client, "create_token"))["token"]["id"]
+        asking.about, asking.before = made, before
+        begun = time.monotonic()
+        revoked = await client.call_tool("revoke_token", {"token_id": made, "confirm": True})
+        waited = time.monotonic() - begun
+        kept = [token["id"] for token in json.loads((settings.home / "tokens.json").read_text())]
+        asking.answered.set()
+        again = await client.call_tool("revoke_token", {"token_id": made, "confirm": True})
+    assert waited < 10
+    assert text(revoked).startswith(f"Token {made} was revoked, and the token list confirms it.")
+    assert "It was the one this server used; exports need another now." in text(revoked)
+    assert "may still be in the system's keyring, which has not answered in time" in text(revoked)
+    assert kept == [made]
+    assert "may still be" not in text(again)
+    assert (MemoryKeyring.kept, json.loads((settings.home / "tokens.json").read_text())) == ({}, [])
+
+
+async def test_a_keyring_is_not_blamed_for_an_index_that_is_held(
+    make_settings: Make, use_keyring: Callable[[Keyring], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "_PATIENCE", 0.1)
+    monkeypatch.setattr(secret_store, "_PATIENCE", 0.3)
+    desk = Issuing()
+    use_keyring(Keyring("none"))
+    async with scripted_upstream(desk.answer) as fake:
+        settings = make_settings(fake.url, access_token="")
+        home = settings.home / "callers" / "a"
+        home.mkdir(parents=True)
+        _keep(settings, home, desk, "old", place="keyring")
+        async with connected(settings) as client:
+            with (home / "tokens.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                made = await call(client, "create_token")
+    (note,) = made["notes"]
+    assert "but the entry of it in the index here could not be removed" in note
+    assert "old" not in {token_id for _, token_id in MemoryKeyring.kept}
 
 
 @pytest.mark.parametrize("trouble", ["forgetful", "full", "locked"])

@@ -52,6 +52,7 @@ class Configured:
         self._looked = looked
         self._may_create = may_create
         self._refused: dict[str, float] = {}  # fingerprints of what upstream did not take, and when (monotonic)
+        self._gone: set[str] = set()  # ids of tokens that were revoked here
         self.known = set(settings.secrets)  # every secret that was in use, for the redactor
 
     def cookie(self) -> tuple[str, str]:
@@ -238,7 +239,11 @@ class Configured:
         self._current = (token, secret)
 
     def forget(self, token_id: str) -> None:
-        """Stop using a token that was revoked."""
+        """Stop using a token that was revoked, also where its secret cannot be removed."""
+        self._gone.add(token_id)
+        self._drop(token_id)
+
+    def _drop(self, token_id: str) -> None:
         if token_id == DEMO_TOKEN_ID:
             self._demos = None
         if self._current is not None and self._current[0].id == token_id:
@@ -247,7 +252,7 @@ class Configured:
     def ended(self, token_ids: Collection[str]) -> None:
         """Use others before tokens that a list shows as ended, which another process may have forgotten meanwhile."""
         for token_id in token_ids:
-            self.forget(token_id)
+            self._drop(token_id)
         for token in (token for store in (self._store, self._operators) for token in store.tokens()):
             if token.id in token_ids:
                 self._refused[token.fingerprint] = time.monotonic()
@@ -283,7 +288,12 @@ class Configured:
         What upstream has refused comes last, the earliest of it first, as upstream may have been at fault.
         """
         stores = (self._store, self._operators)
-        live = [(store, token) for store in stores for token in reversed(store.tokens()) if token.live]
+        live = [
+            (store, token)
+            for store in stores
+            for token in reversed(store.tokens())
+            if token.live and token.id not in self._gone
+        ]
         for store, token in sorted(live, key=lambda one: self._refused.get(one[1].fingerprint, float("-inf"))):
             if (secret := store.secret(token)) is not None:
                 return store, token, secret

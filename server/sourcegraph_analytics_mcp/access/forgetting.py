@@ -8,25 +8,24 @@ from typing import Literal
 
 import anyio
 
-from ..disk import surely
+from ..disk import in_thread, surely
 from ..errors import AnalyticsError
 from ..upstream.models import TokenList
 from .credentials import Configured
-from .secret_store import Removed, SecretStore, StoredToken, changed
+from .secret_store import Removed, SecretStore, StoredToken
 
 _log = logging.getLogger(__name__)
-_PATIENCE = 3  # seconds for a keyring, while something else has been done and waits to be told
+_PATIENCE = 3  # seconds for a keyring, while what was done upstream waits to be told
 _NAMED = 5  # ids in one sentence
 _BECAME = {
     "removed": "and what was kept here of {} was removed",
     "absent": "and the entry of {}, all that was left here, was removed",
     "entry": "but the entry of {} in the index here could not be removed; the next create_token tries again",
     "secret": "but the secret of {} that is kept here could not be removed",
+    "unanswered": "but the keyring has not answered in time about what is kept of {} here; the next create_token tries "
+    "again",
 }
-_UNANSWERED = (
-    "but the keyring has not answered in time about what is kept of {} here; the next create_token tries again"
-)
-Left = Literal["secret", "entry"]
+Left = Literal["secret", "entry", "unanswered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +41,18 @@ class _Forgotten:
     """What became of a token that was kept.
 
     Args:
+        secret: None where its keyring has not answered, and may do so later.
         dropped: whether its entry in the index has gone.
     """
 
     id: str
-    secret: Removed
+    secret: Removed | None
     dropped: bool
 
     @property
     def left(self) -> Left | None:
+        if self.secret is None:
+            return "unanswered"
         if self.secret == "stays":  # noqa: S105
             return "secret"
         return None if self.dropped else "entry"
@@ -75,7 +77,8 @@ class Forgetting:
         except AnalyticsError as error:
             _log.warning("What is kept of a revoked token stays: %s", error.code)
             return "secret" if error.code == "busy" else "entry"
-        return "secret" if "secret" in left else "entry" if "entry" in left else None
+        worst: tuple[Left, ...] = ("secret", "unanswered", "entry")
+        return next((what for what in worst if what in left), None)
 
     async def seen(self, every: TokenList, *, removable: bool) -> list[str]:
         """Say what is kept here of tokens that a list shows as ended, and change nothing of it.
@@ -114,15 +117,10 @@ class Forgetting:
         if not (ended := _ended(every)):
             return []
         try:
-            kept = await surely(self._kept, self._spent(ended))
-            done = None
-            with anyio.move_on_after(_PATIENCE):
-                done = await _removed(kept, leave=True)
+            done = await self._forget(self._spent(ended))
         except AnalyticsError as error:
             _log.warning("What is kept of ended tokens stays: %s", error.code)
             return []
-        if done is None:
-            return [_told([one.token.id for one in kept], _UNANSWERED)]
         became = {what: [one.id for one in done if (one.left or one.secret) == what] for what in _BECAME}
         said = [_told(ids, _BECAME[what]) for what, ids in became.items() if ids]
         return [" ".join(said)] if said else []
@@ -133,31 +131,44 @@ class Forgetting:
         return lambda token: token.id in ids and token.live and token.fingerprint != held
 
     async def _forget(self, which: Callable[[StoredToken], bool]) -> list[_Forgotten]:
-        """Remove the tokens' secrets, then their entries.
+        """Remove the tokens' secrets, then the entries of those whose keyring has answered.
 
         Raises:
-            AnalyticsError: when the stores cannot be looked through, or as for `changed`; nothing was removed then.
+            AnalyticsError: when the stores cannot be looked through, or a keyring would have to be asked and the
+                system has no more threads; nothing was removed then.
         """
         kept = await surely(self._kept, which)
-        return await _removed(kept)
+        answers = await _asked([one for one in kept if one.token.place == "keyring"])
+        return await surely(_forgotten, kept, answers)
 
     def _kept(self, which: Callable[[StoredToken], bool]) -> list[_Kept]:
         stores = self._operators.with_callers()
         return [_Kept(store, token) for store in stores for token in store.tokens() if which(token)]
 
 
-async def _removed(kept: list[_Kept], *, leave: bool = False) -> list[_Forgotten]:
-    return await changed({one.token.place for one in kept}, _forgotten, kept, leave=leave)
+async def _asked(kept: list[_Kept]) -> list[Removed]:
+    """Remove secrets from a keyring, and leave it to itself where it asks somebody for long; its answers so far."""
+    answers: list[Removed] = []
+    if kept:  # no loop waits for a keyring
+        with anyio.move_on_after(_PATIENCE):
+            await in_thread(lambda: answers.extend(one.store.remove(one.token) for one in kept), leave=True)
+    return answers.copy()  # as more may come
 
 
-def _forgotten(kept: list[_Kept]) -> list[_Forgotten]:
-    """Each index is changed once, until one cannot be changed: whoever holds it is not waited for again and again."""
-    secrets = [one.store.remove(one.token) for one in kept]
+def _forgotten(kept: list[_Kept], answers: list[Removed]) -> list[_Forgotten]:
+    """Each index is changed once, until one cannot be changed: whoever holds it is not waited for again and again.
+
+    Args:
+        answers: what became of the secrets in a keyring, as far as it has answered.
+    """
+    told = iter(answers)
+    secrets = [next(told, None) if one.token.place == "keyring" else one.store.remove(one.token) for one in kept]
     done: list[_Forgotten] = []
     can = True
     for store, some in groupby(zip(kept, secrets, strict=True), lambda pair: pair[0].store):
         tokens = [(one.token.id, secret) for one, secret in some]
-        can = can and _dropped(store, {token_id for token_id, _ in tokens})
+        answered = {token_id for token_id, secret in tokens if secret is not None}
+        can = can and (not answered or _dropped(store, answered))
         done += [_Forgotten(token_id, secret, can) for token_id, secret in tokens]
     return done
 

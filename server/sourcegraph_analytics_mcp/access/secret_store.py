@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
@@ -270,19 +269,15 @@ class SecretStore:
         return None if useless or backend.priority < 1 else backend
 
 
-async def changed(places: Collection[Place], work: Callable[..., T], *arguments: Any, leave: bool = False) -> T:
+async def changed(places: Collection[Place], work: Callable[..., T], *arguments: Any) -> T:
     """Change what is kept in some places, after upstream has changed.
 
     No loop waits for a keyring, which may ask somebody, or hang.
 
-    Args:
-        leave: whether who is cancelled leaves a keyring to itself, and does not wait for it.
-
     Raises:
         AnalyticsError: `busy` where a keyring is among them and the system has no more threads; nothing was done then.
     """
-    threaded = partial(in_thread, leave=leave)
-    return await (threaded if "keyring" in places else surely)(work, *arguments)
+    return await (in_thread if "keyring" in places else surely)(work, *arguments)
 
 
 def _lock(descriptor: int) -> None:

@@ -24,6 +24,8 @@ _LEFT = {
     "SRC_ANALYTICS_DATA_DIR is writable.",
     "secret": " Its secret, which no longer works, may still be where this server kept it: the place could not be "
     "changed (a keyring that is locked, a system without threads, or SRC_ANALYTICS_DATA_DIR that is not writable).",
+    "unanswered": " Its secret, which no longer works, may still be in the system's keyring, which has not answered in "
+    "time: it may be asking somebody. Call revoke_token again to have it removed.",
 }
 _HIDDEN_NAMES = (
     "Names of tokens are hidden, as they may name people (SRC_ANALYTICS_IDENTITIES=pseudonyms); ids tell them apart."
