@@ -55,6 +55,12 @@ def read(**given: str) -> Settings:
         *(({name: " sams_at_planted.x/y "}, name, "is a token, not a file: set SRC_") for name in FILES),
         ({"ACCESS_TOKEN": "planted"}, "ACCESS_TOKEN", "at least 12 characters"),
         ({"CAS_COOKIE": " planted-it \n"}, "CAS_COOKIE", "at least 12 characters"),
+        ({"COOKIE_NAME": "MTcxNzAw_plantedDAwMHx"}, "COOKIE_NAME", "must be the name of a cookie, like cas"),
+        ({"COOKIE_NAME": "planted=MTcxNzAwDAwMHxab"}, "COOKIE_NAME", "must be the name of a cookie, like cas"),
+        ({"COOKIE_NAME": "planted0a1b2c3d4e5f60718"}, "COOKIE_NAME", "must be the name of a cookie, like cas"),
+        ({"COOKIE_NAME": "plantedQwErTyUiOp"}, "COOKIE_NAME", "must be the name of a cookie, like cas"),
+        ({"COOKIE_NAME": "plantedandverylongabcdef"}, "COOKIE_NAME", "must be the name of a cookie, like cas"),
+        ({"COOKIE_NAME": "planted_word" * 5}, "COOKIE_NAME", "must be the name of a cookie, like cas"),
         ({"STATE_KEY": "planted-and-short"}, "STATE_KEY", "at least 32 bytes"),
     ],
 )
@@ -64,6 +70,15 @@ def test_a_wrong_setting_is_named(given: dict[str, str], variable: str, says: st
     assert str(error.value).startswith(f"SRC_ANALYTICS_{variable} cannot be used: ")
     assert says in str(error.value)
     assert "planted" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cas", "accounts_session_v2", "__Host-cas", "__Secure-sgSession", "JSESSIONID", "connect-sid", "_oauth2_proxy_0",
+     "src_analytics_cas_cookie", " session\n"],
+)  # fmt: skip
+def test_a_cookie_may_have_any_name_of_a_few_words(name: str) -> None:
+    assert read(COOKIE_NAME=name).cookie_name == name.strip()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,12 +24,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sourcegraph_analytics_mcp.access.credentials import read_secret_file
 from sourcegraph_analytics_mcp.cli.console import Terminal, show
 from sourcegraph_analytics_mcp.cli.main import run
 from sourcegraph_analytics_mcp.cli.walkthrough import STEPS, Walk
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Company
 from sourcegraph_analytics_mcp.demo.upstream import DEMO_COOKIE, DEMO_INSTANCE
-from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.settings import Settings, SettingsError
 from sourcegraph_analytics_mcp.surface.text import table
 from support.client import connected
 from support.stdio import COMMAND, spawned
@@ -125,6 +127,27 @@ def test_what_is_no_file_is_not_said_back(
     assert "MTcxNzAw" not in shown
     read = variable != "ACCESS_TOKEN_FILE" or command != ["token", "list"]
     assert (status != 0, says in shown) == (True, read)
+
+
+def test_a_file_in_a_folder_that_may_not_be_entered_is_not_said_to_be_missing() -> None:
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as top:
+        shut = Path(top) / "shut"
+        shut.mkdir()
+        (shut / "token").touch()
+        shut.chmod(0)
+        Path(top).chmod(0o755)
+        try:
+            if root:  # who may enter all
+                os.seteuid(65534)
+            with pytest.raises(SettingsError) as error:
+                read_secret_file(shut / "token")
+        finally:
+            if root:
+                os.seteuid(0)
+            shut.chmod(0o700)
+    says = f"SRC_ANALYTICS_ACCESS_TOKEN_FILE cannot be read: this user may not look into {shut}."
+    assert str(error.value) == says
 
 
 def test_a_secret_that_is_not_kept_here_cannot_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -344,6 +367,19 @@ def test_what_nobody_foresaw_is_one_line_without_what_it_says(home: Path, capsys
         (f"~/{SESSION}", "is the path of a file"),
         (f'"{PASTED}"', "stands in quotes"),
         (f"'{SESSION}'", "stands in quotes"),
+        (f'"{SESSION}', "stands in quotes"),
+        (f'{SESSION}"', "stands in quotes"),
+        (f"src_analytics_cas_cookie={SESSION}", "begins with a name"),
+        (f"SRC_ANALYTICS_CAS_COOKIE:{SESSION}", "begins with a name"),
+        (f"cas:{SESSION}", "begins with a name"),
+        (f"accounts_session_v2={SESSION}", "begins with a name"),
+        (f"__Host-cas={SESSION}", "begins with a name"),
+        (f"Bearer:{PASTED}", "begins with a name"),
+        (f"./{SESSION}", "is the path of a file"),
+        (f"../{SESSION}", "is the path of a file"),
+        (f"$HOME/{SESSION}", "is the path of a file"),
+        (f"${{HOME}}/{SESSION}", "is the path of a file"),
+        (f"file:///{SESSION}", "is the path of a file"),
     ],
 )
 def test_more_than_a_secret_is_refused(
@@ -398,6 +434,8 @@ def test_a_cookie_is_refused_with_its_name(
         "a'0123456789abc'",
         "/nowhere/3456789",
         "/0123456789abc",
+        "s:0123456789abc",
+        "MTcx/.0123456789",
         "s%3Aabc.d=e=0123456",
         "mycas=0123456789",
     ],

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from .errors import AnalyticsError, invalid
-from .pasted import COOKIE, is_token, refuse_more_than_a_value, secret_of
+from .pasted import COOKIE, CookieName, is_token, refuse_more_than_a_value, secret_of
 from .redaction import SHORTEST
 
 PREFIX = "SRC_ANALYTICS_"
@@ -53,7 +53,7 @@ class Settings(BaseModel):
     url: str = Field(DEFAULT_URL, description="Address of Sourcegraph Analytics (https, or http on loopback)")
     instance: str | None = Field(None, description="Default Sourcegraph instance, a bare host")
     instances: tuple[str, ...] = Field((), description="Instances that may be asked about, separated by commas (any)")
-    cookie_name: str = Field(COOKIE, pattern=r"^[A-Za-z0-9_-]+$", description="Name of the session cookie")
+    cookie_name: CookieName = Field(COOKIE, description="Name of the session cookie")
     access_token: SecretStr | None = Field(None, description="Access token for exports")
     access_token_file: Path | None = Field(None, description="File that holds the access token, readable by you alone")
     cas_cookie: SecretStr | None = Field(None, description="Session cookie, needed only to manage tokens")
