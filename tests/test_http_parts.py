@@ -156,6 +156,24 @@ def test_an_occupied_port_ends_the_start_and_the_collector_runs_while_serving(
         gc.unfreeze()
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+def test_a_host_that_no_name_can_have_ends_the_start(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {
+        "DATA_DIR": str(tmp_path),
+        "PUBLIC_URL": "https://here.example/mcp",
+        "OAUTH_ISSUER": "https://issuer.example",
+        "OAUTH_KEYS_URL": "https://issuer.example/keys",
+    }.items():
+        monkeypatch.setenv(f"SRC_ANALYTICS_{name}", value)
+    try:
+        assert run(["--demo", "serve", "--http", f"{host}:8080"]) == 2
+        assert capfd.readouterr().err == f"--http {host}:8080 cannot be served: nobody knows that host.\n"
+    finally:
+        gc.unfreeze()
+
+
 # Who calls
 
 
@@ -241,6 +259,14 @@ async def test_when_an_issued_token_ends_is_known(issuer: tuple[Issuer, IssuedTo
     _, accepted = issuer
     ends = int(time.time()) + 7
     assert (await accepted.of(token(exp=ends))).expires_at == ends
+
+
+async def test_an_issued_token_that_never_ends_has_an_end_to_count_to(issuer: tuple[Issuer, IssuedTokens]) -> None:
+    """As a stream does until its caller's token ends."""
+    _, accepted = issuer
+    found = await accepted.of(token(exp=1 << 1024))
+    assert found.expires_at is not None
+    assert found.expires_at - time.time() > 1e9
 
 
 async def test_an_unknown_key_is_looked_for_once_a_minute(issuer: tuple[Issuer, IssuedTokens]) -> None:

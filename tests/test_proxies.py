@@ -143,6 +143,39 @@ async def test_a_file_of_certificates_that_can_be_read_only_once_serves_every_ca
     assert (result.is_error, document) == (False, b"[]")
 
 
+async def test_a_certificate_that_is_taken_out_of_its_file_is_trusted_no_more(
+    make_settings: Make, environment: Callable[..., None], tmp_path: Path
+) -> None:
+    certificate = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    (tmp_path / "others").mkdir()
+    another = self_signed(tmp_path / "others")
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        with suppress(ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream):
+            secured = await TLSStream.wrap(stream, server_side=True, ssl_context=context)
+            await secured.receive()
+            await secured.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]")
+        await stream.aclose()
+
+    file = tmp_path / "trusted.pem"
+    file.write_bytes(certificate.read_bytes())
+    environment(SSL_CERT_FILE=str(file))
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        url = f"https://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        before = await fetch_document(make_settings(url), f"{url}/keys")
+        another.replace(file)
+        with pytest.raises(AnalyticsError, match="document cannot be read"):
+            await fetch_document(make_settings(url), f"{url}/keys")
+        certificate.replace(file)
+        again = await fetch_document(make_settings(url), f"{url}/keys")
+        tasks.cancel_scope.cancel()
+    assert (before, again) == (b"[]", b"[]")
+
+
 @pytest.mark.parametrize("file", ["nowhere.pem", "garbage.pem", "directory", "right.pem", ""])
 async def test_a_file_of_certificates_that_cannot_be_read_is_said(
     make_settings: Make, environment: Callable[..., None], tmp_path: Path, file: str, caplog: pytest.LogCaptureFixture

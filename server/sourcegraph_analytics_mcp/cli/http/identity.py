@@ -21,6 +21,7 @@ from ...upstream.document import fetch_document
 READ, TOKENS = "analytics:read", "analytics:tokens"
 _LONGEST_TOKEN = 16 << 10
 SKEW = 60  # seconds that clocks may differ
+_LATEST = 1 << 40  # seconds since 1970; whoever means never may write more than a clock can count
 _KEYS_FRESH = 3600  # seconds
 _PATIENCE = 1  # seconds that who has a known key waits for newer ones
 _KEYS_APART = 60  # seconds between two looks for a key nobody knows
@@ -145,5 +146,6 @@ def _accepted(claims: dict[str, Any]) -> AccessToken:
     named = claims.get("scope", claims.get("scp", ""))
     scopes = named.split() if isinstance(named, str) else [str(scope) for scope in named]
     client = str(claims.get("client_id") or claims.get("azp") or "")
-    known = {"subject": claims["sub"], "claims": {"iss": claims["iss"]}, "expires_at": int(claims["exp"])}
+    ends = min(int(claims["exp"]), _LATEST)
+    known = {"subject": claims["sub"], "claims": {"iss": claims["iss"]}, "expires_at": ends}
     return AccessToken(token="issued", client_id=client, scopes=scopes, **known)  # noqa: S106 - not a secret

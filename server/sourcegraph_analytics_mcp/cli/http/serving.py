@@ -121,9 +121,9 @@ async def _try_out(host: str, port: int) -> None:
     loop = asyncio.get_running_loop()
     try:
         (await loop.create_server(asyncio.Protocol, host, port, start_serving=False)).close()
-    except OSError as error:
-        known = error.errno is not None and not isinstance(error, socket.gaierror)
-        why = os.strerror(error.errno) if known and error.errno else "nobody knows that host"
+    except (OSError, UnicodeError) as error:  # of a host that no name can have
+        number = None if isinstance(error, (socket.gaierror, UnicodeError)) else error.errno
+        why = os.strerror(number) if number else "nobody knows that host"
         raise SettingsError(f"--http {_in_address(host)}:{port} cannot be served: {why}.") from None
 
 
