@@ -50,6 +50,7 @@ ATTACKS: list[str] = [
     "PIVOT usage ON client_name USING sum(searches)", "SELECT * FROM json_execute_serialized_sql('{}')",
     "SELECT nextval('s')", "SELECT * FROM enable_logging(storage='file')", "SELECT write_log('x')",
     "SELECT * FROM test_all_types()", "SELECT * FROM repeat_row(1, num_rows=3)", "FORCE CHECKPOINT", "USE memory",
+    "SELECT sleep_ms(30000)",
     "SELECT pg_sleep(30)", "SELECT 1 FROM usage AT (VERSION => 1)", "SELECT 'a' \0 'b'", "x" * 17_000,
 ]  # fmt: skip
 

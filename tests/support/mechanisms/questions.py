@@ -90,6 +90,8 @@ QUESTIONS = (
            "if not _NAME.match(name) or name.startswith(_RESERVED):", "if False:", _WHY),
     Switch("functions that reach outside are refused", "exports/engine/gate.py", "    if refused or place:",
            "    if place:", _ATTACKS),
+    Switch("nothing waits for a query's sake", "exports/engine/gate.py", ', "sleep_")', ")",
+           f"{_SQL}test_functions_that_are_let_through_are_those_that_were_looked_at"),
     Switch("the only table is usage", "exports/engine/gate.py",
            'raise Refused("the only table is usage")', "pass", _ATTACKS),
     Switch("SHOW is refused", "exports/engine/gate.py",
