@@ -20,6 +20,7 @@ from mcp import Client
 from sourcegraph_analytics_mcp.exports.engine import gate
 from sourcegraph_analytics_mcp.exports.engine.sandbox import bounded, cleaned
 from sourcegraph_analytics_mcp.settings import Settings
+from sourcegraph_analytics_mcp.surface.tools import sql as sql_tool
 from support.client import call, connected, refused, text
 from support.engines import engines
 from support.statements import ATTACKS, BOMBS, ORDINARY
@@ -275,9 +276,17 @@ async def test_nothing_makes_an_answer_longer_than_it_may_be(
     assert data["notes"][-1].startswith("Rows beyond 40,000 characters were left out")
 
 
+async def test_how_much_an_answer_holds_is_said_in_one_place(
+    queried: tuple[Client, str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_tool, "MAX_ROWS", 60_000)
+    said, data = await _both(queried, "SELECT repeat('x', 400) AS long FROM range(1000)", limit=1000)
+    assert 55_000 < max(len(said), len(json.dumps(data))) <= 60_000
+
+
 def test_what_no_answer_can_hold_stays_in_the_process() -> None:
     row = ("x" * 600,) * 100
-    held = bounded([(f"c{n}", "VARCHAR") for n in range(100)], [row] * 500, 500, 500)
+    held = bounded([(f"c{n}", "VARCHAR") for n in range(100)], [row] * 500, 500, 500, 40_000)
     assert (len(held["rows"]), held["truncated"]) == (1, True)
     assert held["rows"][0] == ["x" * 499 + "…"] * 100
 

@@ -47,7 +47,7 @@ class Sandbox:
         self._shared = shared or anyio.CapacityLimiter(self._AT_ONCE)
 
     async def run(
-        self, files: Sequence[Path], columns: Sequence[str], sql: str, limit: int, widest: int
+        self, files: Sequence[Path], columns: Sequence[str], sql: str, limit: int, widest: int, most: int
     ) -> dict[str, Any]:
         """Run one query over the rows in some Parquet files, visible as the table `usage`.
 
@@ -55,6 +55,7 @@ class Sandbox:
             columns: those that may be seen.
             limit: rows.
             widest: characters of a cell; of a longer one come that many and one more.
+            most: characters of all rows; of one that is longer comes the first row.
 
         Raises:
             AnalyticsError: `sql_rejected`, `sql_timeout`, `sql_memory`, `sql_failed`, `busy`, or `not_found` when the
@@ -71,7 +72,7 @@ class Sandbox:
                 raise disk_error(error) from None
             try:
                 names = await self._copied(place.folder, files, columns)
-                return await self._answer(place.folder, names, columns, sql, limit, widest)
+                return await self._answer(place.folder, names, columns, sql, limit, widest, most)
             finally:
                 with anyio.CancelScope(shield=True):
                     await surely(place.close)
@@ -91,7 +92,7 @@ class Sandbox:
         return ["masked.parquet"]
 
     async def _answer(
-        self, folder: Path, names: Sequence[str], columns: Sequence[str], sql: str, limit: int, widest: int
+        self, folder: Path, names: Sequence[str], columns: Sequence[str], sql: str, limit: int, widest: int, most: int
     ) -> dict[str, Any]:
         request = {
             "do": "sandbox",
@@ -101,6 +102,7 @@ class Sandbox:
             "sql": sql,
             "limit": limit,
             "widest": widest,
+            "most": most,
             "memory_mb": self._memory_mb,
         }
         child = await start_child()

@@ -17,7 +17,6 @@ from .limits import lower
 from .native import duckdb, identifier, rows_in, text
 from .opened import connection
 
-_MOST = 40_000  # characters of a result
 _MAX_COLUMNS = 100
 _MAX_NAME = _MAX_TYPE = 100  # characters
 _MOST_HEADS = 20_000  # characters of the names and types of columns
@@ -31,7 +30,7 @@ _Column = tuple[str, str]
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Answer `{"sql", "files", "limit", "widest", "memory_mb", "columns"}`.
+    """Answer `{"sql", "files", "limit", "widest", "most", "memory_mb", "columns"}`.
 
     Returns:
         The first columns and rows, spelled and cut as an answer shows them, how many columns there are, whether rows
@@ -43,7 +42,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         sql = check(engine, sql)
         _lock(engine, request["files"], request["memory_mb"])
         _limit()
-        return bounded(*_found(engine, sql, limit + 1), limit, request["widest"])
+        return bounded(*_found(engine, sql, limit + 1), limit, request["widest"], request["most"])
     except Refused as refused:
         return {"failed": "sql_rejected", "message": str(refused)}
     except RecursionError:
@@ -128,12 +127,13 @@ def _limit() -> None:
     lower(resource.RLIMIT_FSIZE, 0)
 
 
-def bounded(columns: list[_Column], rows: list[tuple[Any, ...]], limit: int, widest: int) -> dict[str, Any]:
+def bounded(columns: list[_Column], rows: list[tuple[Any, ...]], limit: int, widest: int, most: int) -> dict[str, Any]:
     """As much of the result as an answer may hold, or the first row, and what must be known of it.
 
     Args:
         limit: the most rows.
         widest: characters of a cell.
+        most: characters of all rows.
     """
     kept: list[list[Any]] = []
     said: list[Counter[str]] = []
@@ -143,7 +143,7 @@ def bounded(columns: list[_Column], rows: list[tuple[Any, ...]], limit: int, wid
         counted: Counter[str] = Counter()
         cells = [_shown(value, widest, counted) for value in row[: len(heads)]]
         length += sum(len(told(cell, visible)) + 3 for cell in cells)
-        if kept and length > _MOST:
+        if kept and length > most:
             break
         kept.append(cells)
         said.append(counted)

@@ -49,7 +49,7 @@ async def query_export(app: App, arguments: SqlArguments, call: Call) -> Reply:
     export = await app.downloads.export(arguments.export_id)
     columns = [f.name for f in export.fields if not app.masked or not hidden(f.name)]
     limit = arguments.limit
-    found = await app.sandbox.run(export.parts, columns, arguments.sql, limit, _WIDEST)
+    found = await app.sandbox.run(export.parts, columns, arguments.sql, limit, _WIDEST, MAX_ROWS)
     notes = _of_the_data(app, export, f"{arguments.sql} {found['columns']}".lower())
     lines = _lines(found)
     answer = _bounded(found, lines, limit, notes)
