@@ -751,7 +751,7 @@ def granted(
     (home / "callers.json").write_text(json.dumps(entries))
     (home / "callers.json").chmod(0o600)
     more = named(request.getfixturevalue("served").url, home, callers_file=home / "callers.json", log_level="INFO")
-    server = Served(home, **more | issuer)
+    server = Served(home / "data", **more | issuer)
     try:
         yield server
     finally:

@@ -294,10 +294,11 @@ async def test_a_damaged_key_is_said_and_nothing_is_shown(make_settings: Make, t
 
 
 def test_a_key_that_others_can_read_is_not_used(tmp_path: Path) -> None:
-    assert Pseudonyms(tmp_path).of("somebody").startswith("person-")
-    (tmp_path / "pseudonyms").chmod(0o640)
+    keys = tmp_path / "keys"
+    assert Pseudonyms(keys).of("somebody").startswith("person-")
+    (keys / "pseudonyms").chmod(0o640)
     with pytest.raises(AnalyticsError, match="others can read it"):
-        Pseudonyms(tmp_path).of("somebody")
+        Pseudonyms(keys).of("somebody")
 
 
 @pytest.mark.long

@@ -27,6 +27,7 @@ import pytest
 from mcp import Client, MCPError
 
 from sourcegraph_analytics_mcp import disk
+from sourcegraph_analytics_mcp.cli.http.identity import LocalCredential
 from sourcegraph_analytics_mcp.demo.embedded import demo_settings, embedded_upstream
 from sourcegraph_analytics_mcp.disk import Disk
 from sourcegraph_analytics_mcp.errors import AnalyticsError
@@ -35,7 +36,7 @@ from sourcegraph_analytics_mcp.exports import store as exports_store
 from sourcegraph_analytics_mcp.exports.models import Export
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.exports.wishes import Wishes
-from sourcegraph_analytics_mcp.files import give_up
+from sourcegraph_analytics_mcp.files import give_up, private_home
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface.app import sweep_callers
 from sourcegraph_analytics_mcp.surface.kept import purge
@@ -523,6 +524,103 @@ async def test_a_directory_that_all_users_share_is_refused_and_left_as_it_is(set
         error = await refused(client, "export_csv", granularity="by_user")
     assert "is shared by all" in error["message"]
     assert (settings.home.stat().st_mode & 0o7777, list(settings.home.iterdir())) == (0o1777, [])
+
+
+OTHERS = "The data directory holds files that are not this server's, so it was left as it is."
+CHOOSE = "Set SRC_ANALYTICS_DATA_DIR to a directory that is empty or not there yet."
+
+
+def project(folder: Path) -> dict[str, int]:
+    """A directory as git projects are, with names in it that we use, too, and the mode of all that is there."""
+    for path in (folder, folder / ".git", folder / "exports", folder / "secrets"):
+        path.mkdir()
+        path.chmod(0o755)
+    for name, content in ((".gitignore", "*.pyc\n"), ("setup.py", "")):
+        (folder / name).write_text(content)
+    return modes(folder)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mode for path in (folder, *folder.rglob("*"))}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("identities", ["names", "pseudonyms"])
+async def test_a_directory_that_holds_files_of_others_is_refused_and_left_as_it_is(
+    make_settings: Make, upstream: Served, identities: str
+) -> None:
+    """To narrow a home directory shuts others out of it; to ignore all of a project hides it from git."""
+    settings = make_settings(upstream.url, identities=identities)
+    before = project(settings.home)
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("export_csv", {}), ("query_usage", {"metrics": ["searches"]}), ("list_inactive_users", {}),
+        ("create_token", {}), ("query_usage", {"metrics": ["searches"], "users": ["ann"]}),
+    ]  # fmt: skip
+    async with connected(settings) as client:
+        told = [await refused(client, tool, **arguments) for tool, arguments in calls]
+        for tool, more in (("delete_export", {}), ("query_export", {"sql": "SELECT 1"})):
+            await client.call_tool(tool, {"export_id": "0" * 32} | more)
+        checks = (await call(client, "check_connection"))["checks"]
+    assert [(error["message"], error["next_step"]) for error in told] == [(OTHERS, CHOOSE)] * len(calls)
+    assert checks[-1]["detail"] == f"[store_corrupt] {OTHERS} {CHOOSE}"
+    assert (modes(settings.home), (settings.home / ".gitignore").read_text()) == (before, "*.pyc\n")
+
+
+@pytest.mark.anyio
+@pytest.mark.long
+async def test_every_command_leaves_a_directory_of_others_as_it_is(settings: Settings) -> None:
+    before = project(settings.home)
+    issued = {
+        f"SRC_ANALYTICS_{name}": f"https://{name.lower().replace('_', '-')}.example/mcp"
+        for name in ("OAUTH_ISSUER", "OAUTH_KEYS_URL", "PUBLIC_URL")
+    }
+    commands: list[tuple[tuple[str, ...], dict[str, str]]] = [
+        (("doctor",), {"SRC_ANALYTICS_URL": settings.url, "SRC_ANALYTICS_INSTANCE": "a.example"}),
+        (("export", "delete", "--all"), {}),
+        (("serve", "--http", "127.0.0.1:1"), {}),
+        (("serve", "--http", "127.0.0.1:1"), issued),
+    ]
+    for arguments, more in commands:
+        status, told = await ran(settings, *arguments, **more)
+        assert (status, OTHERS in told.replace("\n", " ")) == (1, True), told
+    assert modes(settings.home) == before
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "there",
+    [(), ("lost+found",), (".DS_Store", "._x"), ("..gitignore.0123abcd",), ("demo",), (".reading", "teams.csv")],
+)
+async def test_a_directory_that_was_prepared_begun_or_used_before_is_taken(
+    settings: Settings, there: tuple[str, ...]
+) -> None:
+    settings.home.mkdir()
+    settings.home.chmod(0o755)
+    for name in there:
+        (settings.home / name).touch()
+    async with connected(settings) as client:
+        await call(client, "export_csv", granularity="by_user")
+    assert settings.home.stat().st_mode & 0o777 == 0o700
+    assert (settings.home / ".gitignore").read_text() == "*\n"
+
+
+@pytest.mark.anyio
+async def test_all_that_is_kept_is_known_as_our_own(make_settings: Make, upstream: Served) -> None:
+    """So that a directory is ours from its first file on, whichever that is."""
+    settings = make_settings(upstream.url, identities="pseudonyms", access_token="")
+    (settings.home / "callers").mkdir(parents=True, mode=0o700)
+    (settings.home / "tokens.json").write_text("damaged")
+    async with connected(settings) as client:
+        await call(client, "create_token")
+        await call(client, "query_usage", metrics=["active_users"], group_by=["user"])
+    LocalCredential(settings.home)
+    kept = [path.name for path in settings.home.iterdir()]
+    assert len(kept) == 13
+    for name in kept:
+        home = settings.home.with_name(f"only {name}")
+        home.mkdir()
+        (home / name).touch()
+        private_home(home)
 
 
 @pytest.mark.anyio

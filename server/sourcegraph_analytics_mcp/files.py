@@ -4,6 +4,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -15,10 +16,18 @@ from typing import Self
 from .errors import AnalyticsError, used_up
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or a file may not grow
-UNFIT = (errno.EPERM, errno.ELOOP, errno.EROFS)  # nothing can be kept in a directory as this one is
+UNFIT = (errno.EPERM, errno.ELOOP, errno.EROFS, errno.ENOTEMPTY)  # nothing can be kept in a directory as this one is
 DOOMED = "deleted-"  # begins the name of what was moved away to be removed
 MAKE_ROOM = "Free disk space, or delete exports (delete_export), then call again."
 _log = logging.getLogger(__name__)
+# What lies in a data directory: what we put there, beside it for a moment, and what file systems add by themselves.
+_OWN = (
+    r"\.gitignore|\.reading|callers|creates|demo|exports|http-credential|keys|scratch|secrets|staging"
+    r"|tokens\.(json|lock|damaged-[0-9a-f]{8}\.json)"
+)
+_ADDED = r"lost\+found|\._.*|\.DS_Store|\.nfs.*|\.snapshots?|\.Trash.*|\.fseventsd|\.Spotlight-V100"
+_OURS = re.compile(rf"{_OWN}|\.({_OWN})\.(lock|[0-9a-f]{{8}})|{_ADDED}")
+_USED = frozenset({".reading", "http-credential", "tokens.lock"})  # one is there once we have kept anything
 _held: "set[Held]" = set()  # by this process
 
 
@@ -28,6 +37,46 @@ def private_folder(folder: Path) -> None:
     Raises:
         OSError: for a link or a file in its place, and for a directory of another user or of all users.
     """
+    _narrow(folder, _made(folder))
+
+
+def private_home(home: Path) -> None:
+    """Make the data directory, of which nothing gets into a repository that it lies in.
+
+    Raises:
+        OSError: as `private_folder`, and for a directory that holds what is not ours, which is left as it is.
+    """
+    mode = _made(home)
+    if _is_of_others(home):
+        raise OSError(errno.ENOTEMPTY, "not a directory of our own")
+    _narrow(home, mode)
+    if not (home / ".gitignore").exists():
+        write_private(home / ".gitignore", "*\n")
+
+
+def within_home(folder: Path) -> None:
+    """Make a directory that lies in the data directory, and that first.
+
+    Raises:
+        OSError: as `private_home`.
+    """
+    private_home(folder.parent)
+    private_folder(folder)
+
+
+def check_home(home: Path) -> None:
+    """See that a data directory may become ours; one that cannot be looked at is left to whoever needs it.
+
+    Raises:
+        AnalyticsError: `store_corrupt` where it holds what is not ours.
+    """
+    with suppress(OSError):
+        if _is_of_others(home):
+            raise disk_error(OSError(errno.ENOTEMPTY, "not a directory of our own"))
+
+
+def _made(folder: Path) -> int:
+    """Make a directory unless it is there, and give its mode where it may be made private."""
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
@@ -38,16 +87,22 @@ def private_folder(folder: Path) -> None:
         raise OSError(errno.ENOTDIR, "not a directory of our own")
     if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX:  # narrowing /tmp would harm everybody else
         raise OSError(errno.EPERM, "not a directory of our own")
-    if found.st_mode & 0o077:
+    return found.st_mode
+
+
+def _narrow(folder: Path, mode: int) -> None:
+    if mode & 0o077:
         folder.chmod(0o700)
-        _log.warning("A directory that was open to others (mode %03o) is now private", found.st_mode & 0o777)
+        _log.warning("A directory that was open to others (mode %03o) is now private", mode & 0o777)
 
 
-def private_home(home: Path) -> None:
-    """Make the data directory, of which nothing gets into a repository that it lies in."""
-    private_folder(home)
-    if not (home / ".gitignore").exists():
-        write_private(home / ".gitignore", "*\n")
+def _is_of_others(home: Path) -> bool:
+    """Whether a directory holds what is not ours, and nothing that shows that we have used it all the same.
+
+    To narrow / or a home directory would shut others out, and to ignore a project all of which git knows would hide it.
+    """
+    names = {path.name for path in home.iterdir()}
+    return not all(map(_OURS.fullmatch, names)) and _USED.isdisjoint(names)
 
 
 def homes(home: Path) -> list[Path]:
@@ -94,7 +149,7 @@ class Held:
 
     @classmethod
     def within(cls, parent: Path, kind: str) -> Self:
-        """A fresh one in a directory, which is made.
+        """A fresh one in a directory of the data directory; both are made.
 
         Args:
             kind: what the names of such directories begin with.
@@ -102,7 +157,7 @@ class Held:
         Raises:
             OSError: when the disk refuses.
         """
-        private_folder(parent)
+        within_home(parent)
         return cls(parent / f"{kind}-{secrets.token_hex(8)}")
 
     def close(self) -> None:
@@ -193,6 +248,12 @@ def disk_error(error: OSError) -> AnalyticsError:
             "store_corrupt",
             "The data directory, or one in it, belongs to another user, is shared by all, or cannot be made private.",
             "Set SRC_ANALYTICS_DATA_DIR to a directory that this user owns, or to one that is not there yet.",
+        )
+    if error.errno == errno.ENOTEMPTY:
+        return AnalyticsError(
+            "store_corrupt",
+            "The data directory holds files that are not this server's, so it was left as it is.",
+            "Set SRC_ANALYTICS_DATA_DIR to a directory that is empty or not there yet.",
         )
     if error.errno == errno.ELOOP:
         return AnalyticsError(

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import AnalyticsError
-from ..files import disk_error, make_private, private_folder
+from ..files import disk_error, make_private, within_home
 from .columns import BY_NAME
 
 PERSON = "instance_user_id"
@@ -52,7 +52,7 @@ class Pseudonyms:
     def _read_or_make(self) -> str:
         path = self._folder / "pseudonyms"
         if not path.exists():
-            private_folder(self._folder)
+            within_home(self._folder)
             make_private(path, secrets.token_hex(32))
         key = path.read_text().strip()
         if len(key) != 64 or path.stat().st_mode & 0o077:

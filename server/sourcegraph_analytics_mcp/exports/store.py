@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from ..disk import Disk
 from ..errors import AnalyticsError
-from ..files import DOOMED, disk_error, private_folder, private_home, sync, write_private
+from ..files import DOOMED, disk_error, private_folder, private_home, sync, within_home, write_private
 from .missing import lost, unknown
 from .models import Export
 from .moments import age, ahead, hour
@@ -224,7 +224,7 @@ class Store:
     def _remove(self, export_id: str) -> bool:
         doomed = self.staging / f"{DOOMED}{secrets.token_hex(8)}"
         try:
-            private_folder(self.staging)
+            within_home(self.staging)
             (self._exports / export_id).rename(doomed)
         except FileNotFoundError:
             return False

@@ -31,6 +31,8 @@ _LOGGED = f"{_EXPORTS}test_the_log_says_how_a_download_ended_that_went_on_behind
 _AHEAD = f"{_STORE}test_an_export_of_a_clock_that_was_ahead_"
 _DEAD = f"{_STORE}test_what_dead_makers_left_is_removed_and_nothing_else"
 _TRIED = f"{_STORE}test_a_check_finds_a_disk_that_keeps_no_export"
+_OTHERS = f"{_STORE}test_a_directory_that_holds_files_of_others_is_refused_and_left_as_it_is"
+_TAKEN = f"{_STORE}test_a_directory_that_was_prepared_begun_or_used_before_is_taken"
 _LINKED = f"{_STORE}test_a_link_in_place_of_the_data_directory_is_called_one"
 
 EXPORTS = (
@@ -274,6 +276,15 @@ EXPORTS = (
     Switch("directories are private", "files.py", "folder.chmod(0o700)", "pass",
            f"{_STORE}test_a_data_directory_that_others_could_read_is_made_private"),
     Switch("a directory of another user is refused", "files.py", "found.st_uid != os.geteuid() or", "", _ANOTHERS),
+    Switch("a directory of others is left as it is", "files.py", "    if _is_of_others(home):\n        raise OSError",
+           "    if False:\n        raise OSError",
+           _OTHERS),
+    Switch("a server of many leaves it, too", "cli/http/serving.py", "    check_home(settings.home)", "    pass",
+           f"{_STORE}test_every_command_leaves_a_directory_of_others_as_it_is"),
+    Switch("nothing is put into it", "files.py", "    private_home(folder.parent)\n", "", _OTHERS),
+    Switch("a directory that was used goes on being so", "files.py", " and _USED.isdisjoint(names)", "", _TAKEN),
+    Switch("what file systems add is nobody's", "files.py", "{{8}})|{_ADDED}", "{{8}})", _TAKEN),
+    Switch("a file that was begun is our own", "files.py", "(lock|[0-9a-f]{{8}})", "lock", _TAKEN),
     Switch("a directory of all users is left as it is", "files.py", " or found.st_mode & stat.S_ISVTX", "",
            f"{_STORE}test_a_directory_that_all_users_share_is_refused_and_left_as_it_is"),
     Switch("who owns it is said", "files.py", "if error.errno == errno.EPERM:", "if False:", _ANOTHERS),

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 
+from ...files import check_home
 from ...settings import PORTS, PREFIX, Settings, SettingsError, one_spelling, parts_of
 from ...surface.notices import MOST_SESSIONS
 from ...surface.server import AnalyticsServer
@@ -40,6 +41,7 @@ def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address:
 
     Raises:
         SettingsError: when the address or the settings do not fit together.
+        AnalyticsError: when the data directory cannot be ours.
     """
     host, port = parsed(address)
     if settings.oauth_issuer is None and host not in _LOOPBACK:
@@ -47,6 +49,7 @@ def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address:
             f"Serving {host} needs callers with access tokens: set {PREFIX}OAUTH_ISSUER, {PREFIX}OAUTH_KEYS_URL and "
             f"{PREFIX}PUBLIC_URL, or listen on 127.0.0.1."
         )
+    check_home(settings.home)  # in which those of issued tokens get directories of their own
     identity: Identity
     if settings.oauth_issuer is None:
         local = LocalCredential(settings.home)
