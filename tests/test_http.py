@@ -5,11 +5,11 @@ import hashlib
 import hmac
 import json
 import os
+import resource
 import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,10 +36,10 @@ from support.commands import Command
 from support.engines import a_query, fork_servers
 from support.issuer import ISSUER, KEY, SHARED, published, token
 from support.statements import BOMBS
+from support.stdio import COMMAND
 from support.upstreams import Exchange, scripted_upstream
 from support.upstreams import Served as Upstream
 
-COMMAND = (sys.executable, "-m", "sourcegraph_analytics_mcp")
 STRANGER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 PREFIX = "io.modelcontextprotocol"
 META = {
@@ -388,6 +388,50 @@ def test_whoever_holds_connections_open_gives_way(local: Served, begun: str) -> 
                 assert connection.recv(12) == b"HTTP/1.1 421"
         for _ in range(3):
             assert local.result("list_exports", {}, local.credential)["isError"] is False
+
+
+def test_connections_leave_the_files_that_all_else_needs(tmp_path: Path) -> None:
+    """As many as the system allows by default on macOS; nobody needs a credential to take them."""
+    limited = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh", *COMMAND)
+    environ = {"SRC_ANALYTICS_DATA_DIR": str(tmp_path / "data"), "PATH": os.environ["PATH"]}
+    port, log = free_port(), tmp_path / "log"
+    command = [*limited, "--demo", "serve", "--http", f"127.0.0.1:{port}"]
+    with log.open("wb") as told, subprocess.Popen(command, env=environ, stderr=told) as process, ExitStack() as held:
+        held.callback(process.terminate)
+        while "Serving" not in log.read_text():
+            assert process.poll() is None
+        for _ in range(400):
+            held.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+        assert httpx2.get(f"http://127.0.0.1:{port}/mcp", timeout=20).status_code == 401
+        assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 220
+    assert "WARNING" not in log.read_text()
+    assert "ERROR" not in log.read_text()
+
+
+def test_a_server_of_many_takes_as_many_files_as_it_may(tmp_path: Path) -> None:
+    limited = ("sh", "-c", 'ulimit -S -n 64; ulimit -H -n 2000; exec "$@"', "sh", *COMMAND)
+    environ = {"SRC_ANALYTICS_DATA_DIR": str(tmp_path / "data"), "PATH": os.environ["PATH"]}
+    port, log = free_port(), tmp_path / "log"
+    command = [*limited, "--demo", "serve", "--http", f"127.0.0.1:{port}"]
+    with log.open("wb") as told, subprocess.Popen(command, env=environ, stderr=told) as process:
+        while "Serving" not in log.read_text():
+            assert process.poll() is None
+        limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        process.terminate()
+    assert limits == (2000, 2000)
+
+
+def test_connections_that_cannot_be_taken_are_said_once(tmp_path: Path) -> None:
+    with served(tmp_path) as server, ExitStack() as held:
+        before = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        for _ in range(20):
+            held.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
+        said = server.hears(lambda line: " WARNING " in line or " ERROR " in line)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+        assert server.post("list_exports", {}, server.credential).status_code == 200
+    assert "no more open files" in said[0]
+    assert len([line for line in server.log if " WARNING " in line or " ERROR " in line]) == 1
 
 
 def test_a_client_that_leaves_before_its_request_is_whole_has_begun_nothing(local: Served) -> None:

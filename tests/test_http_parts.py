@@ -668,8 +668,8 @@ def test_when_streams_are_too_many_the_caller_with_the_most_gives_way(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = application(settings, None, Named(), "127.0.0.1", 9)
-    limits = {"_USUALLY": 3, "_AT_MOST": 99, "_STREAMS": 3, "_GRACE": 0.3}
-    with listening(monkeypatch, app, "on", **limits) as port, ExitStack() as opened:
+    monkeypatch.setattr(connections.Connection, "most", connections.Most(3, 99, 3))
+    with listening(monkeypatch, app, "on", _GRACE=0.3) as port, ExitStack() as opened:
         streams = Streams(port, opened)
         bobs = streams.listen("bob")
         alices = [streams.listen("alice") for _ in range(12)]

@@ -4,10 +4,14 @@ Streams wait for nothing that the client would send: when they are too many, the
 """
 
 import asyncio
+import logging
+import resource
 import socket
 import struct
 from collections.abc import Iterable
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Self
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -17,15 +21,69 @@ from ...surface.crowding import of_whoever_has_most
 # Seconds: from the connection, or a request's first byte, to the end of its head; and from there to its end.
 _WITHIN = {h11.IDLE: 10.0, h11.SEND_BODY: 30.0}
 _READ_WITHIN = 30.0  # seconds in which some of an answer must be taken
-_USUALLY, _AT_MOST = 448, 640  # connections; beyond, those that wait for their client give way
-_STREAMS = 512  # answers under way, which may be without an end; the rest is for those who ask
+_FILES = 4096  # open at once, many times what connections and all else take
+_SAID_EVERY = 60.0  # seconds
 _GRACE = 0.1  # seconds in which a new one's request is read, however many come with it
 _AT_ONCE = struct.pack("ii", 1, 0)  # without waiting for the client to take what is on its way to it
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Most:
+    """How many connections there may be.
+
+    Args:
+        usually: beyond, those that wait for their client give way soon.
+        at_most: beyond, they do so at once.
+        streams: answers under way, which may be without an end; the rest is for those who ask.
+        waiting: taken from the system at once, before any gives way.
+    """
+
+    usually: int = 448
+    at_most: int = 640
+    streams: int = 512
+    waiting: int = 64
+
+    @classmethod
+    def within(cls, files: int) -> Self:
+        """What leaves room for all else, though up to three times `waiting` are taken before one has given way.
+
+        Args:
+            files: how many this process may have open.
+        """
+        most = min(cls.at_most, files * 5 // 8)
+        return cls(most * 7 // 10, most, most * 8 // 10, min(256, max(1, files // 16)))
+
+
+def raised() -> int:
+    """Let this process have as many files open as it may, up to what it can need; how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # recent macOS refuses some
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _FILES if soft == resource.RLIM_INFINITY else soft
+
+
+class Unaccepted:
+    """Says now and then that connections cannot be taken, where the loop would do so for each that waits."""
+
+    def __init__(self) -> None:
+        self._said = float("-inf")
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not ("socket" in context and isinstance(context.get("exception"), OSError)):
+            loop.default_exception_handler(context)
+        elif loop.time() - self._said > _SAID_EVERY:
+            self._said = loop.time()
+            _log.warning("Connections cannot be taken: the system has no more open files for this server")
 
 
 class Connection(H11Protocol):
     """One connection; uvicorn bounds the time between requests, this the time within one."""
 
+    most = Most()
     _waiting: "dict[Connection, None]" = {}  # noqa: RUF012 - of the whole process, in order of age
     _timer: asyncio.TimerHandle | None = None
     _awaited: Any = None  # what the timer is for
@@ -45,9 +103,9 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self.made = self.loop.time()
         self._wait(h11.IDLE)
-        if len(self.connections) > _AT_MOST:
+        if len(self.connections) > self.most.at_most:
             self._make_room()
-        elif len(self.connections) > _USUALLY:
+        elif len(self.connections) > self.most.usually:
             self.loop.call_later(_GRACE, self._make_room)
 
     def data_received(self, data: bytes) -> None:
@@ -122,10 +180,10 @@ class Connection(H11Protocol):
             self._timer = self._awaited = None
 
     def _make_room(self) -> None:
-        if len(self.connections) <= _USUALLY:
+        if len(self.connections) <= self.most.usually:
             return
         streams = [one for one in self.connections if isinstance(one, Connection) and one.streams]
-        if len(streams) > _STREAMS:
+        if len(streams) > self.most.streams:
             _oldest_of_most(streams)._give_up()
         elif self._waiting:
             next(iter(self._waiting))._give_up()

@@ -22,7 +22,7 @@ from ...surface.tools import TOKEN_TOOLS
 from ..leaving import in_order
 from ..saying import say
 from .closing import Closing
-from .connections import Connection
+from .connections import Connection, Most, Unaccepted, raised
 from .guard import METADATA, PATH, Guard
 from .identity import READ, TOKENS, Identity, IssuedTokens, LocalCredential
 from .sessions import Sessions
@@ -59,6 +59,7 @@ def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address:
         identity = IssuedTokens(settings)
         told = f"Callers need an access token of {settings.oauth_issuer}."
     app = Closing(application(settings, upstream, identity, host, port))
+    Connection.most = Most.within(raised())
     config = uvicorn.Config(
         app,
         host=host,
@@ -70,6 +71,7 @@ def serve_http(settings: Settings, upstream: Callable[..., Any] | None, address:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        backlog=Connection.most.waiting,
         limit_concurrency=_MOST_REQUESTS,
         timeout_graceful_shutdown=_LAST_WORDS_WITHIN + _CUT_OFF_WITHIN,
     )
@@ -92,6 +94,7 @@ class _Server(uvicorn.Server):
         await in_order(partial(self._listen, sockets), self._stop, within, dies=True)
 
     async def _listen(self, sockets: list[socket.socket] | None) -> None:
+        asyncio.get_running_loop().set_exception_handler(Unaccepted())
         await _try_out(self.config.host, self.config.port)  # before the log tells of a server
         await super().serve(sockets)
 
