@@ -498,6 +498,25 @@ async def test_a_server_without_descriptors_is_busy(left: int) -> None:
     assert (error.value.code, error.value.retryable) == ("busy", True)
 
 
+@pytest.mark.parametrize("left", range(6))
+async def test_nor_is_one_said_to_be_replaced_that_has_no_fork_server_yet(
+    left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Forks()
+    monkeypatch.setattr(process, "forks", own)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)  # the lowest that is
+    os.close(free)
+    with own.used():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, before[1]))
+        try:
+            with pytest.raises(AnalyticsError) as error:
+                await process.start_child()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (error.value.code, error.value.retryable) == ("busy", True)
+
+
 async def test_an_engine_that_ended_is_asked_why_by_whoever_speaks_to_it(tmp_path: Path) -> None:
     asked = {"do": "ingest", "place": str(tmp_path), "source": "none", "parts": "none", "granularity": "by_user"}
     began = await process.start_child()

@@ -1,5 +1,6 @@
 """Settings are checked at the start, each with a sentence that names the variable and shows no secret."""
 
+import os
 import pwd
 from pathlib import Path
 
@@ -150,3 +151,10 @@ def test_a_path_means_the_same_wherever_this_goes_from_where_it_was_started(
     with pytest.raises(SettingsError, match=r"^SRC_ANALYTICS_DATA_DIR cannot be used: .* is not there any more; write"):
         read(DATA_DIR="data")
     assert read(DATA_DIR=str(tmp_path)).home == tmp_path
+
+
+def test_a_key_that_is_no_text_is_refused_in_a_sentence() -> None:
+    told = "SRC_ANALYTICS_STATE_KEY cannot be used: it must be at least 32 bytes long, in UTF-8."
+    with pytest.raises(SettingsError) as refusal:
+        read(STATE_KEY=os.fsdecode(b"\xff" * 40))
+    assert str(refusal.value) == told

@@ -17,6 +17,7 @@ import pytest
 from keyring.backends import fail
 from mcp import Client
 
+from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, refused, text
 from support.keyring_backend import MemoryKeyring
@@ -256,6 +257,19 @@ async def test_also_where_upstream_has_a_name(
             found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         assert await without_descriptors(client, "get_credits") == ("busy", True)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ExceptionGroup("several", [ValueError(), MemoryError()])])
+async def test_where_there_is_no_memory_it_is_busy_whoever_needed_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(_: Store) -> None:
+        raise error
+
+    async with connected(settings) as client:
+        monkeypatch.setattr(Store, "exports", fails)
+        told = await refused(client, "list_exports")
+    assert (told["code"], told["retryable"]) == ("busy", True)
 
 
 async def without_descriptors(client: Client, tool: str) -> tuple[str, bool]:

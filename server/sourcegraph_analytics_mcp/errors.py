@@ -108,7 +108,10 @@ def no_thread(error: BaseException) -> bool:
 
 def used_up(error: BaseException) -> AnalyticsError | None:
     """What to say, and what is logged, where the system has no more of something; None for an error of another kind."""
-    if not no_thread(error) and not (isinstance(error, OSError) and error.errno in _USED_UP):
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(used_up, error.exceptions)), None)
+    lacking = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _USED_UP)
+    if not lacking and not no_thread(error):
         return None
     _log.warning("The system has no more threads, processes, memory or descriptors: %s", origin(error))
     return AnalyticsError(

@@ -205,8 +205,9 @@ class Settings(BaseModel):
     @field_validator("state_key")
     @classmethod
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value().encode()) < 32:
-            raise ValueError("it must be at least 32 bytes long")
+        key = "" if value is None else value.get_secret_value()
+        if value is not None and (re.search(r"[\ud800-\udfff]", key) or len(key.encode()) < 32):
+            raise ValueError("it must be at least 32 bytes long, in UTF-8")
         return value
 
     @field_validator("public_url")

@@ -26,6 +26,7 @@ from pathlib import Path
 import anyio
 
 from ...disk import in_thread, surely
+from ...errors import used_up
 from .forkserver import NUMBER
 
 _SCRIPT = Path(__file__).with_name("forkserver.py")
@@ -176,10 +177,16 @@ class Forks:
 
 
 def _installed() -> str | None:
-    """The version whose files are there; None where there is none, or not all of one, as while it is upgraded."""
+    """The version whose files are there; None where there is none, or not all of one, as while it is upgraded.
+
+    Raises:
+        OSError, MemoryError: where the system has no more of what it takes to tell.
+    """
     try:
         return version(_PACKAGE)
-    except Exception:  # noqa: BLE001 - what half a description leads to differs between versions of Python
+    except Exception as error:  # what half a description leads to differs between versions of Python
+        if used_up(error) is not None:
+            raise
         return None
 
 
