@@ -99,6 +99,7 @@ async def test_a_link_in_place_of_the_data_directory_is_called_one(make_settings
     [
         (errno.EROFS, "can only be read. Make it writable"),
         (errno.EDQUOT, "no room left"),
+        (errno.EFBIG, "larger than the system lets this server's files be. Raise that limit"),
         (errno.EIO, "The data directory cannot be used."),
     ],
 )

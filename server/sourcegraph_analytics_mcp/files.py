@@ -241,6 +241,9 @@ def disk_error(error: OSError) -> AnalyticsError:
     if (busy := used_up(error)) is not None:
         return busy
     _log.warning("The disk refused: errno %s", error.errno)
+    if error.errno == errno.EFBIG:
+        message = "A file would be larger than the system lets this server's files be."
+        return AnalyticsError("store_full", message, "Raise that limit (ulimit -f) and start the server again.")
     if no_room(error):
         return AnalyticsError("store_full", "There is no room left on the disk.", MAKE_ROOM)
     if error.errno == errno.EPERM:

@@ -287,6 +287,8 @@ EXPORTS = (
     Switch("a file that was begun is our own", "files.py", "(lock|[0-9a-f]{{8}})", "lock", _TAKEN),
     Switch("a directory of all users is left as it is", "files.py", " or found.st_mode & stat.S_ISVTX", "",
            f"{_STORE}test_a_directory_that_all_users_share_is_refused_and_left_as_it_is"),
+    Switch("a limit on files is no full disk", "files.py", "if error.errno == errno.EFBIG:", "if False:",
+           f"{_STORE}test_a_check_finds_a_disk_that_keeps_no_export"),
     Switch("who owns it is said", "files.py", "if error.errno == errno.EPERM:", "if False:", _ANOTHERS),
     Switch("a directory that is narrowed is said", "files.py",
            '_log.warning("A directory that', '_log.debug("A directory that',
