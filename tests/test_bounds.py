@@ -131,7 +131,7 @@ async def test_one_person_with_an_endless_name_hides_no_other(make_settings: Mak
         when = "Timestamp Month" if month else "Timestamp Date"
         await exchange.answer("\n".join([f"Instance user ID,Username,{when},Searches", *here, ""]).encode())
 
-    (tmp_path / "seats.csv").write_text(f"{'z' * 45_000}\ngone\nhere\nnew\n")
+    (tmp_path / "seats.csv").write_text(f"user\n{'z' * 45_000}\ngone\nhere\nnew\n")
     settings = partial(make_settings, seats_file=tmp_path / "seats.csv")
     async with scripted_upstream(named) as fake, connected(settings(fake.url)) as client:
         usage = await bounded(client, "query_usage", metrics=["searches"], group_by=["user"])

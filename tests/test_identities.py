@@ -70,8 +70,8 @@ async def upstream(exchange: Exchange) -> None:
 @pytest.fixture
 def people_files(tmp_path: Path) -> dict[str, Path]:
     teams, seats = tmp_path / "teams.csv", tmp_path / "seats.csv"
-    teams.write_text("planted0@CORP.example,Data\nplanted.name 1,Data\nUid-2-qzX,Core\n")
-    seats.write_text("planted0@corp.example\nUid-1-qzX\nplanted3@corp.example\nseatholder@corp.example\n")
+    teams.write_text("user,team\nplanted0@CORP.example,Data\nplanted.name 1,Data\nUid-2-qzX,Core\n")
+    seats.write_text("user\nplanted0@corp.example\nUid-1-qzX\nplanted3@corp.example\nseatholder@corp.example\n")
     return {"teams_file": teams, "seats_file": seats}
 
 

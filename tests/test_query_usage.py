@@ -425,7 +425,7 @@ async def test_teams_of_data_that_lack_the_name_that_the_file_has_are_said_to_be
             lines.append(",".join([f"{name}-id", *cells, str(TODAY - DAY), "5"]))
         await exchange.answer("\n".join([*lines, ""]).encode())
 
-    (tmp_path / "teams.csv").write_text("".join(f"{person},Data\n" for person in listed))
+    (tmp_path / "teams.csv").write_text("user,team\n" + "".join(f"{person},Data\n" for person in listed))
     settings = {"teams_file": tmp_path / "teams.csv", "identities": masked}
     so = "so who is listed by that in SRC_ANALYTICS_TEAMS_FILE may count as in no team."
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
@@ -1114,7 +1114,7 @@ async def test_rows_without_a_user_are_in_the_sums_and_in_no_team(make_settings:
         )
 
     teams = tmp_path / "teams.csv"
-    teams.write_text("1,Data\n")
+    teams.write_text("user,team\n1,Data\n")
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, teams_file=teams)) as client:
         found = await call(client, "query_usage", metrics=["active_users", "searches"], group_by=["team"])
     assert found["totals"] == [1, 7]
@@ -1403,7 +1403,7 @@ async def test_counts_of_a_report_of_which_some_rows_are_meant_are_said_to_be_of
         rows = f"1,web,{TODAY - DAY},Go,2\n2,cli,{TODAY - 30 * DAY},C,many\n"
         await exchange.answer(f"Instance user ID,Client Name,Timestamp Date,Language,Searches\n{rows}".encode())
 
-    (tmp_path / "teams.csv").write_text("1,A\n")
+    (tmp_path / "teams.csv").write_text("user id,team\n1,A\n")
     settings = {"teams_file": tmp_path / "teams.csv"}
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
         found = await call(client, "query_usage", metrics=["searches"], **filtered)
@@ -1796,7 +1796,7 @@ async def test_a_column_that_is_called_like_a_group_disturbs_none(
         rows = [f"{n},{TODAY - DAY},{n},x" for n in (1, 2)]
         await exchange.answer("\n".join([f"User ID,Date,Searches,{name}", *rows, ""]).encode())
 
-    (tmp_path / "teams.csv").write_text("1,Data\n")
+    (tmp_path / "teams.csv").write_text("user,team\n1,Data\n")
     settings = {"teams_file": tmp_path / "teams.csv"}
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:
         asked = {"metrics": ["searches", "active_days"], "group_by": ["team"], "users": ["1", "2"]}

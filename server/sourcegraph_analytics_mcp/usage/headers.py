@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from .listed import APART, ListError, Row
+from .listed import APART, NO_COMMAS, ListError, Row
 
 _WHOSE = (
     "sourcegraph|instance|company|corporate|business|work|primary|official|users?|members?|accounts?|persons?|people|"
@@ -30,7 +30,6 @@ _OTHERS = {  # and what the other columns are called
     "group": f"(?:{_WHOSE}|{_GROUPS})*(?:{_GROUPS}|costcent(?:er|re)s?)(?:paths?|names?|codes?)?",
     "private": "(?:first|last|given|middle|family|sur)+names?|(?:line)?managers?(?:names?|e?mails?|ids?)?|reportsto",
     "note": "notes?|comments?|remarks?|descriptions?",
-    "value": f"(?:{_WHOSE}|staff|personal|office)+",  # a plan, a role, a place or a provider as well
     "other": f"(?:{_WHOSE}|{_GROUPS}|staff|licen[cs]es?|e?mails?|address(?:es)?|names?|logins?|ids?|teams?|personal|"
     "second(?:ary)?|recovery|slug|plan|role|title|location|city|country|office|status|state|type|tier|phone|date|"
     "created|joined|seen|last|at|on)+",
@@ -38,18 +37,17 @@ _OTHERS = {  # and what the other columns are called
 _KINDS = {kind: re.compile(words) for kind, words in (_PEOPLE | _OTHERS).items()}
 _WHO = ("mail", "principal", "username", "id")  # those that say by what, the best first
 _NO_TEAMS = {*_PEOPLE, "private"}  # of whom a file of teams would make teams
-_BESIDE = {*_PEOPLE, *_OTHERS} - {"value"}  # what beside an unknown word may make a header of it
 _LONGEST = 60  # characters of a header; no name of a column that is known has more
 _MOST_NAMED = 4  # columns in a sentence
 _MAIL = re.compile(r"[^\s<>@,;]@[^\s<>@,;]")
-_SO = "begin a header with the column of people, called email, username or user id; above a person, put such a header"
-_MAYBE = f"it may be a header or a person, as only some of its words are a header's; {_SO}"
-_UNLIKE = f"it may be a header or a person, as its first cell is unlike all below; {_SO}"
 _NO_PEOPLE = (
-    "it does not tell which column holds the people{}; begin with a line that calls one, and no other, email, username "
-    "or user id"
+    "it does not tell which column holds the people{}; in a header call one, and no other, email, username or user id; "
+    "above a person put such a header"
 )
-_NO_GROUPS = "it does not tell which column holds the teams{}; begin with a line that calls one, and no other, team"
+_NO_GROUPS = (
+    "it does not tell which column holds the teams{}; in a header call one, and no other, team; above a person put "
+    "such a header"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +94,23 @@ class Columns:
 
 
 def columns_of(rows: Sequence[Row]) -> Columns:
-    """Which columns hold the people, by what the first row calls them and by where e-mails are.
+    """Which columns hold the people: those that the first row calls so, or where it has an e-mail, that one's.
+
+    A first row is a header unless it has an e-mail, and a header names the people; all else would be a guess.
 
     Args:
         rows: at least one.
 
     Raises:
-        ListError: where a guess could be wrong.
+        ListError: where the list does not tell.
     """
     first, *others = rows
-    below = [row for row in others if not row.repeats(first)]
     kinds = tuple(map(_kind, first.cells))
+    if own := [n for n, cell in enumerate(first.cells) if has_mail(cell) and not kinds[n]]:
+        column = 0 if 0 in own else _only(own, first, _NO_PEOPLE)
+        return Columns(first, (), (column,), column, _of_mails(rows))
+    below = [row for row in others if not row.repeats(first)]
     mails = _of_mails(below)
-    if not _is_header(first, kinds, below, mails):
-        return Columns(first, (), (_without_header(rows),), None, _of_mails(rows))
     people = _named(first, kinds, mails) or (_of_anybody(first, kinds, below, mails),)
     return Columns(first, kinds, people, people[0] if kinds[people[0]] in ("mail", "holder") else None, mails)
 
@@ -117,11 +118,6 @@ def columns_of(rows: Sequence[Row]) -> Columns:
 def has_mail(cell: str) -> bool:
     """Whether there is an e-mail in it, which may have a name or another e-mail beside it."""
     return _MAIL.search(cell) is not None and not APART.search(cell)
-
-
-def _as_mail(cell: str) -> bool:
-    """Whether it is meant to be an e-mail, though it may have quotes or brackets around it, rather than a note."""
-    return has_mail(cell) and not re.search(r"\s", cell)
 
 
 def _kind(cell: str) -> str:
@@ -137,70 +133,6 @@ def _of_mails(rows: Sequence[Row]) -> set[int]:
     """The columns of e-mails: every cell that is not blank has one."""
     cells = [(n, has_mail(cell)) for row in rows for n, cell in enumerate(row.cells) if cell]
     return {n for n, mail in cells if mail}.difference(n for n, mail in cells if not mail)
-
-
-def _is_header(first: Row, kinds: Sequence[str], below: Sequence[Row], mails: Set[int]) -> bool:
-    """Whether a first row calls the columns something, rather than being a person.
-
-    Raises:
-        ListError: where nobody can tell.
-    """
-    called = [kind for cell, kind in zip(first.cells, kinds, strict=True) if cell]
-    people = not _PEOPLE.keys().isdisjoint(called)
-    unlike = _unlike(first.cells[0], _cells(below, 0), mails)
-    another = unlike or sum(map(bool, called)) > 1  # sign of a header than what one column is called, as a team may be
-    evidence: tuple[tuple[bool, bool | str], ...] = (  # the first that there is decides
-        (any(map(_as_mail, first.cells)), False),
-        (any(kind in _PEOPLE and n in mails for n, kind in enumerate(kinds)), True),
-        (first.cells[0].isdecimal(), False),
-        (called[0] in _PEOPLE or (all(called) and people), True),
-        (any(_names_people(n, kind, first, below, sure=another) for n, kind in enumerate(kinds)), True),
-        (_recurs(first, below), False),
-        (all(called), _NO_PEOPLE.format("")),
-        (bool(called[0]) or not _BESIDE.isdisjoint(called), _MAYBE),
-        (unlike, _UNLIKE),
-    )
-    verdict = next((verdict for there, verdict in evidence if there), False)
-    if isinstance(verdict, str):
-        raise ListError(verdict, first.line)
-    return verdict
-
-
-def _names_people(column: int, kind: str, first: Row, below: Sequence[Row], *, sure: bool) -> bool:
-    """Whether it is called as only people's columns are, and what is below may be people: each once, and not so called.
-
-    Where it is called email, some must be there. Else it may be called as a team is: unless it is sure that the first
-    row is a header, and where e-mails are in front, what is below may be teams.
-    """
-    if kind not in _WHO:
-        return False
-    cells = _cells(below, column)
-    mails = any(map(has_mail, cells if kind == "mail" else _cells(below, 0)))
-    apart = bool(cells) and len({first.cells[column], *cells}) > len(cells)
-    return apart and (mails if kind == "mail" else sure and not mails)
-
-
-def _recurs(first: Row, below: Sequence[Row]) -> bool:
-    """Whether another row has a cell in common with the first, which no header has."""
-    return any(cell and cell == row.cell(n) for row in below for n, cell in enumerate(first.cells))
-
-
-def _unlike(first: str, others: Sequence[str], mails: Set[int]) -> bool:
-    """Whether a first cell may be a header: the only one that is no e-mail, or no number, or has a blank."""
-    blank = " " in first and not any(" " in other for other in others)
-    return bool(others) and not has_mail(first) and (blank or 0 in mails or all(other.isdecimal() for other in others))
-
-
-def _cells(rows: Sequence[Row], column: int) -> list[str]:
-    return [cell for row in rows if (cell := row.cell(column))]
-
-
-def _without_header(rows: Sequence[Row]) -> int:
-    """The column of people where none is called so: the first, or the only one with an e-mail in every row."""
-    mails = _of_mails(rows)
-    if 0 in mails or not any(_as_mail(cell) for row in rows for cell in row.cells[1:]):
-        return 0
-    return _only([n for n in sorted(mails) if all(row.cell(n) for row in rows)], rows[0], _NO_PEOPLE)
 
 
 def _named(first: Row, kinds: Sequence[str], mails: Set[int]) -> tuple[int, ...]:
@@ -222,14 +154,14 @@ def _of_anybody(first: Row, kinds: Sequence[str], below: Sequence[Row], mails: S
     It is the one called user, employee or the like that is one of e-mails; else the one called user, name or the like,
     unless those may be beside it: in a column that is called in an unknown way, or in another one of e-mails.
     """
+    if APART.search(first.cells[0]):
+        raise ListError(NO_COMMAS, first.line)
     kind_of = dict(enumerate(kinds))
     if sure := [n for n, kind in kind_of.items() if kind in ("person", "holder") and n in mails]:
         return _only(sure, first, _NO_PEOPLE)
     there = sorted({n for row in (first, *below) for n, cell in enumerate(row.cells) if cell})
     doubtful = [
-        n
-        for n in there
-        if kind_of.get(n, "") in ("", "holder") or (n in mails and kind_of[n] in ("private", "value", "other"))
+        n for n in there if kind_of.get(n, "") in ("", "holder") or (n in mails and kind_of[n] in ("private", "other"))
     ]
     named = [n for n, kind in kind_of.items() if kind == "person"]
     if doubtful:
