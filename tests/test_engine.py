@@ -345,7 +345,7 @@ async def test_a_fork_server_ends_with_its_last_user(stopped: bool) -> None:
     assert fork_servers() == others
 
 
-ASKED: dict[str, Any] = {"do": "query", "place": "/", "scratch": "tmp", "tables": {}, "parameters": [], "mask": None}
+ASKED: dict[str, Any] = {"do": "query", "place": "/", "scratch": "tmp", "tables": {}, "parameters": {}, "mask": None}
 
 
 async def answered(engine: process.Child) -> Any:
@@ -939,7 +939,7 @@ async def test_an_engine_ends_when_nobody_speaks_to_it_any_more(tmp_path: Path, 
     (tmp_path / "export.csv").write_bytes(BODY)
     request: dict[str, dict[str, Any]] = {
         "nothing": {},
-        "a question": {"do": "query", "tables": {}, "sql": "SELECT 1 AS one", "parameters": [], "mask": None},
+        "a question": {"do": "query", "tables": {}, "sql": "SELECT 1 AS one", "parameters": {}, "mask": None},
         "a conversion": {"do": "ingest", "source": "export.csv", "granularity": "by_user"},
     }
     places = {"place": str(tmp_path), "parts": "parts", "scratch": "parts"}

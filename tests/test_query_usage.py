@@ -13,6 +13,7 @@ import pytest
 from mcp import Client
 
 from sourcegraph_analytics_mcp.demo.company import COUNTS, Activity, Company, Person
+from sourcegraph_analytics_mcp.exports.columns import DOCUMENTED
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
 from sourcegraph_analytics_mcp.surface import call as call_of_a_tool
@@ -458,6 +459,23 @@ async def test_days_with_data_are_told_of_short_ranges_whatever_is_kept(settings
         for more in ({}, {"group_by": ["month"]}, {"compare_to_previous": True}, {"group_by": ["user"]}):
             answer = await call(client, "query_usage", **asked, **more)
             assert answer["notes"][0].startswith("Days with data: ")
+
+
+async def test_no_count_without_a_language_is_given_by_language(make_settings: Make) -> None:
+    """A column that is added to the documented ones is among them."""
+    counts = [column for column in DOCUMENTED if column.kind == "count"]
+    head = ["Instance user ID", "Timestamp Date", "Client Name", "Language", *(column.header for column in counts)]
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(f"{','.join(head)}\n1,{TODAY - DAY},,{',1' * len(counts)}\n".encode())
+
+    told = set[str]()
+    async with scripted_upstream(answer) as fake, connected(make_settings(fake.url)) as client:
+        for metric in (m for m in BY_NAME.values() if {c.name for c in counts}.intersection(m.columns(Minutes()))):
+            error = await refused(client, "query_usage", metrics=[metric.name], group_by=["language"])
+            assert "not recorded by language" in error["message"]
+            told.update(column for column in metric.columns(Minutes()))
+    assert told >= {column.name for column in counts}
 
 
 @pytest.mark.parametrize("metric", ["searches", "chat_events", "hours_saved"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AnalyticsError, invalid
+from ..exports.columns import DOCUMENTED
 from ..exports.engine.questions import Questions
 from ..exports.identities import PERSON
 from ..exports.models import Export
@@ -19,13 +20,7 @@ from .sql import build
 
 Tables = Mapping[str, Sequence[Path]]
 _MOST_LISTED = 15
-_COUNTS = {
-    "searches", "code_navigation_events", "code_insight_views", "chat_events", "command_events",
-    "completion_suggestions", "completion_acceptances", "accepted_char_count", "characters_written_by_cody",
-    "characters_written", "autoedit_suggestions", "autoedit_acceptances", "lines_changed_by_chats_and_commands",
-    "lines_changed_by_completions_and_autoedits",
-}  # fmt: skip
-
+_COUNTS = {column.name for column in DOCUMENTED if column.kind == "count"}
 _BY_LANGUAGE = ("completion_", "accepted_", "autoedit_")  # begins the columns that mostly have a language
 
 
@@ -91,8 +86,8 @@ class Checks:
     async def _users(self, question: Question, sources: Sequence[Source], tables: Tables) -> tuple[str, ...]:
         """The users named, as names are compared."""
         users = [*(await self._questions.folded(question.users)).values()]
-        sql = f"SELECT DISTINCT name FROM {spelled(question, sources)} WHERE list_contains(?, name)"
-        there = {row["name"] for row in await self._questions.ask(tables, sql, [users])}
+        sql = f"SELECT DISTINCT name FROM {spelled(question, sources)} WHERE list_contains($users, name)"
+        there = {row["name"] for row in await self._questions.ask(tables, sql, {"users": users})}
         missing = [user for user in users if user not in there]
         if missing:
             named = ", ".join(f"count({k}) > 0 AS {k}" for k in KINDS)

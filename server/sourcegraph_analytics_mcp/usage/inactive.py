@@ -102,8 +102,8 @@ async def find_inactive(
     lately_seen = await questions.ask(tables, _ids_sql(source, window))
     active = {row["id"] for row in lately_seen if row["active"]}
     if new := {row["id"] for row in lately_seen} - {row["id"] for row in ever_seen}:
-        sql = _people_sql(source, until_now, f"list_contains(?, {PERSON})")
-        ever_seen += await questions.ask(tables, sql, [list(new)])
+        sql = _people_sql(source, until_now, f"list_contains($ids, {PERSON})")
+        ever_seen += await questions.ask(tables, sql, {"ids": list(new)})
     active |= {row["id"] for row in ever_seen if row["last"] >= f"{whole:%Y-%m}"}
     if ever_seen and not active:
         raise _silence(window)

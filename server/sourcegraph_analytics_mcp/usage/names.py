@@ -45,19 +45,17 @@ def labelled(question: Question, source: Source) -> str:
     )
 
 
-def people(question: Question, sources: Sequence[Source], terms: Terms, statement: Statement) -> str:
+def people(question: Question, sources: Sequence[Source]) -> str:
     """One line per person, the same for all ranges: a name to show, a team, and whether the person is meant."""
     if not asked_for_names(question):
         return ""
     team, meant, lookup, join = "", "", "", ""
     if question.about_teams:
-        statement.parameters += [list(terms.team_of), list(terms.team_of.values())]
-        lookup = "team_of AS (SELECT unnest(?::VARCHAR[]) AS person, unnest(?::VARCHAR[]) AS team), "
+        lookup = "team_of AS (SELECT unnest($members::VARCHAR[]) AS person, unnest($team_of::VARCHAR[]) AS team), "
         join = "".join(f" LEFT JOIN team_of AS by_{c} ON by_{c}.person = folded(k.{c})" for c in _CALLED)
         team = f", {latest('coalesce(' + ', '.join(f'by_{c}.team' for c in _CALLED) + ')', 'k.seen')} AS team"
     if question.users:
-        statement.parameters += [list(question.users)] * len(_CALLED)
-        tested = " OR ".join(f"list_contains(?, folded(k.{c}))" for c in _CALLED)
+        tested = " OR ".join(f"list_contains($users, folded(k.{c}))" for c in _CALLED)
         meant = f", bool_or(coalesce({tested}, false)) AS meant"
     return (
         f"{lookup}people AS (SELECT k.{PERSON}, {_label(sources[-1])} AS user_label{meant}{team} "
@@ -93,8 +91,8 @@ def in_no_team(question: Question, sources: Sequence[Source], terms: Terms) -> S
         for k in KINDS
     )
     return Statement(
-        "WITH listed AS (SELECT unnest(?::VARCHAR[]) AS name, unnest(?::INTEGER[]) AS entry, "
-        f"unnest(?::VARCHAR[]) AS kind), "
+        "WITH listed AS (SELECT unnest($names::VARCHAR[]) AS name, unnest($entries::INTEGER[]) AS entry, "
+        f"unnest($kinds::VARCHAR[]) AS kind), "
         f"spelled AS MATERIALIZED (FROM {spelled(question, sources)} WHERE {PERSON} IS NOT NULL), "
         f"members AS (SELECT DISTINCT {PERSON} FROM spelled SEMI JOIN listed USING (name)), "
         "found AS (SELECT DISTINCT entry FROM listed SEMI JOIN spelled USING (name)), "
@@ -102,7 +100,7 @@ def in_no_team(question: Question, sources: Sequence[Source], terms: Terms) -> S
         f"people AS (SELECT {PERSON}, {', '.join(f'count({k}) AS {k}' for k in KINDS)}, "
         f"{PERSON} IN (FROM members) AS member FROM {_known(question, sources)} WHERE {PERSON} IS NOT NULL GROUP BY 1) "
         f"SELECT count_if(NOT member) AS people, {counted} FROM people",
-        [[row[column] for row in listed] for column in range(3)],
+        {what: [row[n] for row in listed] for n, what in enumerate(("names", "entries", "kinds"))},
     )
 
 

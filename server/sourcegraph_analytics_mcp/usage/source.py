@@ -1,7 +1,7 @@
 """What a statement is made from: the rows of each range, and what is assumed of people and minutes."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -35,12 +35,12 @@ class Source:
 Picked = str | Callable[[Source, Range], str]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL with its parameters in order."""
+    """SQL, and what each `$name` in it stands for."""
 
-    sql: str = ""
-    parameters: list[Any] = field(default_factory=list)
+    sql: str
+    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Everything that is put into the text is ours (column names, dates, aggregates); what users typed is bound as parameters.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from ..exports.identities import PERSON
@@ -35,13 +35,12 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
         sources: of each range its own, the earlier first; or one for all.
         split: columns whose sums come along, as `all_…` and, of rows without a language, as `blank_…`.
     """
-    statement = Statement()
     now, before = sources[-1], sources[0] if question.compare else None
-    ctes = people(question, sources, terms, statement)
-    ctes += _aggregate("n", question, now, question.range, terms, statement, split=split)
+    ctes = people(question, sources)
+    ctes += _aggregate("n", question, now, question.range, terms, split=split)
     days = _compared_with(question, terms)
     if before is not None and days is not None:
-        ctes += ", " + _aggregate("b", question, before, days, terms, statement, shifted=question.buckets_compared)
+        ctes += ", " + _aggregate("b", question, before, days, terms, shifted=question.buckets_compared)
     groups = [_key(d) for d in question.group_by]
     columns = ", ".join(_columns(question, now, terms, compared=before is not None))
     joined = "FROM n"
@@ -50,8 +49,8 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
         joined = f"FROM n FULL JOIN b ON {same}"
     extra = "".join(f", n.all_{name}, n.blank_{name}" for name in split)
     keys = "".join(f", {_either(g, before)} AS {g}" for g in (*groups, *labels(question)))
-    by_team, silent = "team" in question.group_by, question.narrowed and question.time is not None
-    once = " MATERIALIZED" if by_team or silent else ""  # else the engine works it out anew wherever it is read
+    by_team, silence = "team" in question.group_by, _silence(question, now) if question.narrowed else ""
+    once = " MATERIALIZED" if by_team or silence else ""  # else the engine works it out anew wherever it is read
     ctes += f", answer AS{once} (SELECT {_either('total', before)} AS total{keys}, {columns}{extra} {joined})"
     counted, beside = "count(*) OVER () AS matched", ""
     if question.by_time:
@@ -59,14 +58,22 @@ def build(question: Question, sources: Sequence[Source], terms: Terms, split: Se
         counted += f", count(*) OVER (PARTITION BY {buckets}) AS in_bucket"
     if by_team:
         counted += ", (SELECT list(DISTINCT g_team) FROM answer WHERE total = 0) AS teams"
-    if question.narrowed and question.time is not None:
-        ctes, beside = f"{ctes}, silence AS ({_silence(question, now, question.time)})", ", silence"
+    if silence:
+        ctes, beside = f"{ctes}, silence AS ({silence})", ", silence"
     order = f"ORDER BY total DESC, {_order(question, groups)}"
-    statement.sql = (
+    return Statement(
         f"WITH {ctes}, page AS (SELECT *, {counted} FROM answer{beside} {order} LIMIT {question.limit + 1}) "
-        f"{labelled(question, now) if labelled_late(question) else 'SELECT * FROM page'} {order}"
+        f"{labelled(question, now) if labelled_late(question) else 'SELECT * FROM page'} {order}",
+        _parameters(question, terms),
     )
-    return statement
+
+
+def _parameters(question: Question, terms: Terms) -> dict[str, list[str]]:
+    """What was typed, by the names that the text has for it; the engine refuses one too many as one too few."""
+    chosen = {name: getattr(question, name) for name in ("clients", "languages", "users", "teams")}
+    given = {name: list(values) for name, values in chosen.items() if values}
+    of_teams = {"members": [*terms.team_of], "team_of": [*terms.team_of.values()]} if question.about_teams else {}
+    return given | of_teams
 
 
 def _compared_with(question: Question, terms: Terms) -> Range | None:
@@ -77,14 +84,19 @@ def _compared_with(question: Question, terms: Terms) -> Range | None:
     return Range(question.earlier.start if question.earlier else None, last - timedelta(days=1), over=True)
 
 
-def _silence(question: Question, source: Source, finest: Dimension) -> str:
-    """How many time buckets have data, and how many of them, the last of which, have nothing of what is asked."""
+def _silence(question: Question, source: Source) -> str:
+    """How many time buckets have data, and how many of them, the last of which, have nothing of what is asked.
+
+    Empty where there are no such buckets.
+    """
+    if question.time is None:
+        return ""
     keys = ", ".join(map(_key, question.times))
     buckets = ", ".join(f"{_expression(d, source, shifted=False)} AS {_key(d)}" for d in question.times)
     days = f"{within(source, question.range)} AND {source.time} IS NOT NULL"
     return (
         f"SELECT count(*) AS recorded, count(*) - count(told) AS silent, "
-        f"max({_key(finest)}) FILTER (told IS NULL) AS last_silent "
+        f"max({_key(question.time)}) FILTER (told IS NULL) AS last_silent "
         f"FROM (SELECT DISTINCT {buckets} FROM {source.table} WHERE {days}) "
         f"LEFT JOIN (SELECT DISTINCT {keys}, true AS told FROM answer) USING ({keys})"
     )
@@ -109,18 +121,17 @@ def _aggregate(
     source: Source,
     days: Range,
     terms: Terms,
-    statement: Statement,
     *,
     shifted: bool = False,
     split: Sequence[str] = (),
 ) -> str:
     """One range grouped, with the ungrouped totals beside, as common table expressions."""
-    where = _row_filters(question, source, days, statement)
+    where = _row_filters(question, source, days)
     base = f"base_{name} AS ({_few_rows(question, source, terms, where, split, shifted=shifted)})"
     label = ", user_label" if labels(question) else ""
     team = f", {_COLUMN['team']} AS {_key('team')}" if "team" in question.group_by else ""
     join = f" LEFT JOIN people USING ({PERSON})" if asked_for_names(question) else ""
-    meant = _people_filters(question, statement)
+    meant = _people_filters(question)
     rows = f"rows_{name} AS (SELECT base_{name}.*{team}{label} FROM base_{name}{join} WHERE {meant})"
     groups = [_key(d) for d in question.group_by]
     total = f"grouping({groups[0]})" if groups else "1"
@@ -153,26 +164,19 @@ def _expression(dimension: Dimension, source: Source, *, shifted: bool) -> str:
     return f"CAST({bucket} + {_STEP[dimension]} AS DATE)" if shifted else bucket
 
 
-def _row_filters(question: Question, source: Source, days: Range, statement: Statement) -> str:
+def _row_filters(question: Question, source: Source, days: Range) -> str:
     """What a row itself tells: when, which client, which language."""
-    filters = ((question.clients, "client_name"), (question.languages, "language"))
-    named = [(values, f"coalesce({column}, '{BLANK}')") for values, column in filters]
-    return " AND ".join([within(source, days), *_among(named, statement)])
+    chosen = [f"list_contains($clients, coalesce(client_name, '{BLANK}'))"] if question.clients else []
+    chosen += [f"list_contains($languages, coalesce(language, '{BLANK}'))"] if question.languages else []
+    return " AND ".join([within(source, days), *chosen])
 
 
-def _people_filters(question: Question, statement: Statement) -> str:
+def _people_filters(question: Question) -> str:
     """What is known of a row's person."""
     nobody = f" OR {PERSON} IS NULL" if BLANK in question.users else ""
     meant = [f"(meant{nobody})"] if question.users else []
-    conditions = [*_among([(question.teams, _COLUMN["team"])], statement), *meant]
-    return " AND ".join(conditions) or "true"
-
-
-def _among(named: Sequence[tuple[Sequence[str], str]], statement: Statement) -> Iterator[str]:
-    for values, tested in named:
-        if values:
-            statement.parameters.append(list(values))
-            yield f"list_contains(?, {tested})"
+    of_team = [f"list_contains($teams, {_COLUMN['team']})"] if question.teams else []
+    return " AND ".join([*of_team, *meant]) or "true"
 
 
 def _days(question: Question, source: Source, days: Range, terms: Terms, shifted: bool) -> str:

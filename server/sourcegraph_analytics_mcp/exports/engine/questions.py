@@ -36,9 +36,12 @@ class Questions:
         self._lock = anyio.Lock()
 
     async def ask(
-        self, tables: Mapping[str, Sequence[Path]], sql: str, parameters: Sequence[Any] = ()
+        self, tables: Mapping[str, Sequence[Path]], sql: str, parameters: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
         """Run one statement over Parquet files, each list of them visible as a table.
+
+        Args:
+            parameters: what each `$name` of the statement stands for; all of them and no other.
 
         Raises:
             AnalyticsError: `not_found` when the files were deleted meanwhile, `internal` when the engine fails,
@@ -49,7 +52,7 @@ class Questions:
             "place": str(self._home),
             "tables": {name: [self.name(file) for file in files] for name, files in tables.items()},
             "sql": sql,
-            "parameters": list(parameters),
+            "parameters": dict(parameters or {}),
             "mask": self.pseudonyms.key if self.pseudonyms else None,
         }
         try:
@@ -66,8 +69,8 @@ class Questions:
         Raises:
             AnalyticsError: as `ask`.
         """
-        sql = "SELECT name, folded(name) AS folded FROM (SELECT unnest(?::VARCHAR[]) AS name)"
-        return {row["name"]: row["folded"] for row in await self.ask({}, sql, [list(names)])}
+        sql = "SELECT name, folded(name) AS folded FROM (SELECT unnest($names::VARCHAR[]) AS name)"
+        return {row["name"]: row["folded"] for row in await self.ask({}, sql, {"names": list(names)})}
 
     async def written(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """How each name that the operator gives may stand in the tables when it is compared, the way it is shown first.
