@@ -9,7 +9,6 @@ from typing import Any
 import duckdb
 import pytest
 
-from sourcegraph_analytics_mcp.exports import remarks
 from sourcegraph_analytics_mcp.exports.engine import ingest
 from sourcegraph_analytics_mcp.settings import Settings
 from support.client import call, connected, read, refused
@@ -102,7 +101,7 @@ def values(folder: Path, column: str, cells: list[str], beside: str) -> tuple[li
     converter.advance(len(body))
     described = converter.finish()
     assert len(described["segments"]) == (len(cells) if ingest.SEGMENT < 2 * ROW else 1)
-    said = sum(int(w.split()[0]) for w in described["warnings"] if remarks.column(w) == column)
+    said = sum(remark["count"] for remark in described["remarks"] if remark["column"] == column)
     sql = f"SELECT {column} FROM '{folder}/*.parquet' ORDER BY CAST(instance_user_id AS INTEGER)"
     return [value for (value,) in connection.execute(sql).fetchall()], said
 

@@ -739,7 +739,7 @@ def made(store: Store, size: int = 100, age: timedelta = timedelta(0), **more: A
             "end_date": None, "created_at": NOW - age, "row_count": 1, "byte_count": len(BODY), "sha256": "0" * 64,
             "fields": (), "segments": ((0, 1), (0, 0)),
             "checks": ((0, 0, zlib.crc32(b"one")), (0, 0, zlib.crc32(b"two"))), "active_users": 1, "first_day": None,
-            "last_day": None, "days_with_data": 0, "warnings": (), "stored_bytes": size,
+            "last_day": None, "days_with_data": 0, "remarks": (), "stored_bytes": size,
         }  # fmt: skip
         return store.commit(staged, Export.model_validate(known | more))
     finally:
@@ -1326,3 +1326,31 @@ async def test_what_is_kept_of_an_upstream_is_found_however_its_address_is_spell
             listed = await call(client, "list_tokens")
             assert [token["id"] for token in listed["tokens"] if token["in_use"]] == [made["token"]["id"]]
     assert not list((before.home / "creates").iterdir())
+
+
+@pytest.mark.anyio
+async def test_an_export_that_an_earlier_version_kept_is_there_and_says_that_its_remarks_are_gone(
+    make_settings: Make,
+) -> None:
+    """That version kept sentences, which nobody can tell apart by what they are about."""
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"Instance user ID,Searches,Nickname\n1,many,planted\n2,3,planted\n")
+
+    async with scripted_upstream(answer) as fake:
+        settings = make_settings(fake.url)
+        async with connected(settings) as client:
+            made = (await call(client, "export_csv", granularity="by_user"))["export"]
+        meta = Path(made["path"]).with_name("meta.json")
+        kept = json.loads(meta.read_text())
+        assert kept.pop("remarks") == [{"kind": "cells", "count": 1, "column": "searches"}]
+        told = {}
+        for said in ([], ["1 cell of searches is not a value of its kind; it counts as blank."]):
+            meta.write_text(json.dumps(kept | {"warnings": said}))
+            async with connected(settings) as client:
+                (export,) = (await call(client, "list_exports"))["exports"]
+                summary = await read(client, export["summary_uri"])
+            told[len(said)] = [line for line in summary.splitlines() if line.startswith("Note: ")]
+    about = "Note: 1 earlier version kept this export, and what it noted of rows and cells is not known any more; "
+    assert [line for line in told[1] if line not in told[0]] == [f"{about}export_csv with refresh downloads it again."]
+    assert any("nickname" in line for line in told[0])

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -242,7 +242,6 @@ class Downloads:
                 return await _store_report(report, download, staging, conversion)
 
             facts = await self._analytics.report(download.request, self._limit, receive)
-        facts["warnings"] = [*cast(list[str], facts["warnings"]), *_outside(download.request, facts)]
         stored = sum(path.stat().st_size for path in staging.folder.rglob("*") if path.is_file())
         export = Export.model_validate(
             {
@@ -267,18 +266,6 @@ def _told_late(error: AnalyticsError, ago: int) -> AnalyticsError:
     return AnalyticsError(
         error.code, error.message, f"{what}{when} {step}", retryable=error.retryable, retry_after_seconds=left or None
     )
-
-
-def _outside(request: ReportRequest, facts: dict[str, object]) -> Iterator[str]:
-    """Say when upstream sent days that were not asked for: rows, CSV and SQL hold them."""
-    first, last = facts["first_day"], facts["last_day"]
-    start = request.start_date
-    if start is not None and request.granularity == "by_user_month":
-        start = start.replace(day=1)
-    early = start is not None and isinstance(first, str) and first < start.isoformat()
-    late = request.end_date is not None and isinstance(last, str) and last > request.end_date.isoformat()
-    if early or late:
-        yield f"Upstream sent data from {first} to {last}, which is more than the dates asked for."
 
 
 async def _store_report(

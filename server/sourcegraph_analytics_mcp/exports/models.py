@@ -2,13 +2,14 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from ..settings import one_spelling
 from ..upstream.models import Granularity, ReportRequest, utc
 from .columns import Field as Column
+from .remarks import Remark
 
 Moment = Annotated[AwareDatetime, AfterValidator(utc)]
 FORMAT: Literal[1] = 1  # of the metadata file; a newer one is left alone
@@ -22,7 +23,7 @@ class Export(BaseModel):
         created_at: when the download began, which is what its data is as of (UTC).
         segments: for each Parquet part, where its rows begin in the CSV (bytes) and how many they are.
         checks: for each, the length of that piece of CSV (bytes), its CRC-32, and the Parquet part's CRC-32.
-        warnings: sentences about the data that a reader of its figures must know.
+        remarks: what a reader of its figures must know of its data.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,9 +46,17 @@ class Export(BaseModel):
     first_day: date | None
     last_day: date | None
     days_with_data: int
-    warnings: tuple[str, ...]
+    remarks: tuple[Remark, ...]
     stored_bytes: int
     folder: Path = Field(exclude=True, default=Path())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, kept: Any) -> Any:
+        """Metadata with sentences in place of remarks, which tell nobody's names apart: only that there were some."""
+        if isinstance(kept, dict) and "warnings" in kept and "remarks" not in kept:
+            return kept | {"remarks": [{"kind": "earlier"}] if kept["warnings"] else []}
+        return kept
 
     @property
     def request(self) -> ReportRequest:

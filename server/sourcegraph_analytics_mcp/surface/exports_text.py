@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 from typing import Literal
 
-from ..exports import remarks
 from ..exports.downloads import Download
 from ..exports.models import Export, grain_words, range_words
+from ..exports.remarks import about_columns, about_rows
 from ..spelling import safe
 from ..usage.summary import Breakdown, Summary, left_out
 from .text import figure, plural, size, table
@@ -93,13 +93,12 @@ def _moment(moment: datetime) -> str:
 
 def warnings(export: Export, *, masked: bool) -> tuple[str, ...]:
     """What a reader of the figures must know: about the data, and about days that are not over."""
-    unknown = sum(not field.known for field in export.fields)
-    unnamed = remarks.unknown_unnamed(unknown)
-    told = (unnamed if masked and remarks.names_columns(remark) else remark for remark in export.warnings)
-    return (*told, *_coverage(export))
+    rows = about_rows(export, export.names)
+    return (*about_columns(export, masked=masked), *rows, *not_over(export))
 
 
-def _coverage(export: Export) -> Iterator[str]:
+def not_over(export: Export) -> Iterator[str]:
+    """Say which of the days asked for were not over, or not there yet, when it was made."""
     made = export.created_at.date()
     if export.start_date is not None and export.start_date > made:
         yield f"The range begins after {made}, the day of the export."

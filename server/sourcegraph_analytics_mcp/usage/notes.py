@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date, timedelta
 
-from ..exports import remarks
 from ..exports.models import Export, range_words
+from ..exports.remarks import about_rows
 from .coverage import Coverage, Silence
 from .metrics import Minutes
 from .periods import Range
@@ -59,8 +59,8 @@ def notes(
 
 def of_data(export: Export, columns: Collection[str] = ()) -> Iterator[str]:
     """What its warnings say of rows as such, of when they are, and of the cells of some columns."""
-    counted = (None, "timestamp_date", "timestamp_month", *columns)
-    return (w for w in export.warnings if not remarks.about_columns(w) and remarks.column(w) in counted)
+    counted = ("timestamp_date", "timestamp_month", *columns)
+    return about_rows(export, counted)
 
 
 def _scope(question: Question, export: Export) -> str:

@@ -9,15 +9,16 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isal.isal_zlib import crc32
 
 from ...errors import AnalyticsError
-from .. import remarks
 from ..cells import padded
-from ..columns import BY_NAME, Field, changed, expected, key_columns, recognise, time_column
+from ..columns import BY_NAME, Field, changed, key_columns, recognise, time_column
+from ..remarks import Remark
 from .native import duckdb, rows_in
 from .parquet import convert, convert_proven
 from .source import Seen, Source
@@ -198,7 +199,7 @@ class Ingest:
             "segments": self._segments,
             "checks": self._checks,
             **self._profile(),
-            "warnings": list(self._warnings()),
+            "remarks": [asdict(remark) for remark in self._remarks() if remark.count],
         }
 
     def _profile(self) -> dict[str, Any]:
@@ -237,19 +238,14 @@ class Ingest:
         named = "FILTER (instance_user_id IS NOT NULL)"
         return f"count(*) {named} - count(DISTINCT hash({', '.join(key)})) {named}"
 
-    def _warnings(self) -> Iterator[str]:
-        missing = [c.header for c in expected(self._granularity) if c.name not in {f.name for f in self._fields}]
-        unknown = [f.name for f in self._fields if not f.known]
-        if missing:
-            yield remarks.missing(missing)
-        if unknown:
-            yield remarks.unknown(unknown)
+    def _remarks(self) -> Iterator[Remark]:
         seen = self._total
-        key = [BY_NAME[name].header for name in key_columns(self._granularity)]
-        nameless = seen.unparsed.pop("instance_user_id", 0)
-        yield from remarks.rows(nameless=nameless, dayless=self._dayless, repeats=self._repeats, key=key)
-        yield from remarks.cells(seen.unparsed)
-        yield from remarks.characters(invalid=seen.invalid_utf8, controls=seen.controls)
+        yield Remark("nameless", seen.unparsed.pop("instance_user_id", 0))
+        yield Remark("dayless", self._dayless)
+        yield Remark("repeats", self._repeats)
+        yield from (Remark("cells", count, column) for column, count in sorted(seen.unparsed.items()))
+        yield Remark("invalid", seen.invalid_utf8)
+        yield Remark("controls", seen.controls)
 
 
 def _first_row_end(data: bytes, start: int) -> int:

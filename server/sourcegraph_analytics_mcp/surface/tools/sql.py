@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ...exports import remarks
 from ...exports.identities import hidden
 from ...exports.models import Export
+from ...exports.remarks import about_rows
 from ...spelling import safe, told, visible
 from ..app import App
 from ..call import Call
-from ..exports_text import warnings
+from ..exports_text import not_over
 from ..text import MAX_ROWS, escaped, heading, line, plural, within
 from ..tool import Answer, Arguments, Cell, Hints, Reply, tool
 from .exports import ExportId
@@ -111,5 +111,7 @@ def _more(count: int, limit: int) -> str:
 
 def _of_the_data(app: App, export: Export, used: str) -> list[str]:
     """What a reader of the rows must know of the data: of cells only where their column is used."""
-    said = warnings(export, masked=app.masked) if "usage" in used else ()
-    return [safe(one) for one in said if not remarks.about_columns(one) and (remarks.column(one) or "") in used]
+    if "usage" not in used:
+        return []
+    columns = {name for name in export.names if name in used}
+    return [safe(one) for one in (*about_rows(export, columns), *not_over(export))]
