@@ -184,11 +184,8 @@ class Answers:
 
     async def _coverage(self, days: Range, export: Export, source: Source, tables: dict[str, Any]) -> Coverage | None:
         """Which days of the range have data; None where the data has no time."""
-        if source.time is None:
-            return None
-        if _holds_just(export, days):
-            unit = "month" if source.time == "timestamp_month" else "day"
-            return Coverage(export.first_day, export.last_day, export.days_with_data, unit)
+        if source.time and _holds_just(export, days):
+            return Coverage(export.first_day, export.last_day, export.days_with_data, source.unit)
         return await covered(self._questions, tables, source, days)
 
 
@@ -208,13 +205,12 @@ def _shaped(
 ) -> Answer:
     figures = tuple(_figure_columns(question))
     total, *groups = found
-    keys = tuple(_group_columns(question))
     rows = tuple((*_group_values(question, row), *(row[c.name] for c in figures)) for row in groups)
     totals = tuple(total[column.name] for column in figures)
     start = question.range.start or (seen.first if seen else exports[-1].first_day)
     answer = Answer(
         question=question,
-        columns=(*keys, *figures),
+        columns=columns_of(question),
         rows=rows if question.group_by else (totals,),
         totals=totals,
         matched=total["matched"] - 1 if question.group_by else 1,
@@ -229,6 +225,11 @@ def _shaped(
         sizes = {answer.bucket(row): group["in_bucket"] for row, group in zip(rows, groups, strict=True)}
         answer = replace(answer, in_bucket=sizes)
     return replace(answer, rows=answer.in_time(rows)) if question.turned else answer
+
+
+def columns_of(question: Question) -> tuple[Column, ...]:
+    """The columns of an answer: its groups, then its figures."""
+    return (*_group_columns(question), *_figure_columns(question))
 
 
 def _group_columns(question: Question) -> Iterator[Column]:

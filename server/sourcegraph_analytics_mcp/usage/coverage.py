@@ -61,4 +61,4 @@ async def covered(
     )
     row = (await questions.ask(tables, sql))[0]
     first, last = (date.fromisoformat(d) if d else None for d in (row["first"], row["last"]))
-    return Coverage(first, last, row["days"], "month" if source.time == "timestamp_month" else "day")
+    return Coverage(first, last, row["days"], source.unit)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 from ..exports.columns import time_column
 from ..exports.models import Export
@@ -25,6 +25,11 @@ class Source:
     columns: frozenset[str]
     first_day: date | None
     named: bool = True
+
+    @property
+    def unit(self) -> Literal["day", "month"]:
+        """What its rows tell apart, where they have a time."""
+        return "month" if self.time == "timestamp_month" else "day"
 
     @classmethod
     def of(cls, table: str, export: Export, *, named: bool = True) -> "Source":
@@ -66,7 +71,7 @@ def within(source: Source, days: Range) -> str:
     """The condition that a row lies in a range; a row without a day lies in none but all time."""
     if source.time is None:
         return "true"
-    start = days.start.replace(day=1) if days.start and source.time == "timestamp_month" else days.start
+    start = days.start.replace(day=1) if days.start and source.unit == "month" else days.start
     lower = f"{source.time} >= DATE '{start}'" if start else "true"
     upper = f"{source.time} <= DATE '{days.end}'" if days.end else "true"
     return f"{lower} AND {upper}" if days.start or days.over else f"coalesce({upper}, true)"

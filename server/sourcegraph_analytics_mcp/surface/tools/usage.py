@@ -14,7 +14,7 @@ from ...exports.numbers import in_json
 from ...exports.wishes import Wish
 from ...upstream.models import ReportRequest
 from ...usage.answers import Answer as Found
-from ...usage.answers import Column
+from ...usage.answers import Column, columns_of
 from ...usage.metrics import BY_NAME
 from ...usage.people import BLANK
 from ...usage.periods import Period, resolve
@@ -157,11 +157,7 @@ async def _found(app: App, arguments: QuestionArguments, call: Call) -> Found:
 
 
 def _check_order(question: Question) -> None:
-    known: list[str] = [*question.group_by, *(() if "user" not in question.group_by else ("user_id",))]
-    for metric in question.metrics:
-        known.append(metric.name)
-        if question.compare:
-            known += [f"previous_{metric.name}", f"change_{metric.name}", f"relative_change_{metric.name}"]
+    known = [column.name for column in columns_of(question)]
     if question.order_by is not None and question.order_by not in known:
         raise invalid("order_by is not a column of this answer.", f"It can be one of: {', '.join(known)}.")
 
