@@ -9,7 +9,7 @@ from ..exports.models import Export, grain_words, range_words
 from ..exports.remarks import about_columns, about_rows
 from ..spelling import safe
 from ..usage.summary import Breakdown, Summary, left_out
-from .text import figure, plural, size, table
+from .text import figure, iso, plural, size, table
 from .tool import Answer
 
 _LONGEST_HEADER = 64  # characters; what an absurd file calls a column must not fill an answer
@@ -57,7 +57,7 @@ def complete(export: Export, *, reused: bool = False, with_path: bool = False, m
         granularity=export.granularity,
         start_date=export.start_date,
         end_date=export.end_date,
-        created_at=_moment(export.created_at),
+        created_at=iso(export.created_at),
         row_count=export.row_count,
         byte_count=None if masked else export.byte_count,
         sha256=None if masked else export.sha256,
@@ -80,15 +80,11 @@ def running(download: Download, *, masked: bool) -> ExportEntry:
         granularity=request.granularity,
         start_date=request.start_date,
         end_date=request.end_date,
-        created_at=_moment(download.started_at),
+        created_at=iso(download.started_at),
         row_count=max(download.rows - 1, 0),
         byte_count=None if masked else download.received,
         progress=download.fraction if download.fraction is None else round(download.fraction, 3),
     )
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def warnings(export: Export, *, masked: bool) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from ..usage.metrics import METRICS, Minutes
 from . import exports_text
 from .app import App, assumed
 from .notices import EXPORTS_URI
-from .text import MAX_CELL, fitting, formula_safe, plural, size, table
+from .text import MAX_CELL, fitting, formula_safe, iso, plural, size, table
 
 METRICS_URI = "analytics://metrics"
 COLUMNS_URI = "analytics://columns"
@@ -92,7 +92,7 @@ async def listed(app: App, may_read: Callable[[str], bool]) -> list[Resource]:
             title=export.title,
             description=exports_text.sentence(export, masked=app.masked),
             mime_type="text/markdown",
-            annotations=Annotations(last_modified=f"{export.created_at:%Y-%m-%dT%H:%M:%SZ}"),
+            annotations=Annotations(last_modified=iso(export.created_at)),
         )
         for export in exports[:_NEWEST]
     ]

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from itertools import accumulate, takewhile
 from math import floor, log10
 from typing import Any
@@ -115,6 +116,11 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} GB"
+
+
+def iso(moment: datetime) -> str:
+    """A moment as data, in UTC to the second."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -16,7 +16,7 @@ from ...usage.notes import NO_DAYS, left_out, of_data
 from ...usage.question import Need
 from ..app import App
 from ..call import Call
-from ..text import fitting, plural, short, table
+from ..text import fitting, iso, plural, short, table
 from ..tool import Arguments, Hints, Reply, tool
 from ..waiting import reading
 from .exports import Instance
@@ -78,7 +78,7 @@ def _reply(found: Inactive, arguments: InactiveArguments) -> Reply:
         truncated=len(page) < count,
         start_date=found.start,
         end_date=found.end,
-        as_of=f"{as_of:%Y-%m-%dT%H:%M:%SZ}",
+        as_of=iso(as_of),
         export_ids=[export.id for export in found.exports],
         notes=_notes(found),
         inactive=len(found.lapsed),

@@ -14,7 +14,7 @@ from ...upstream.models import Token
 from ..app import App
 from ..call import Call
 from ..nameless import nameless_token
-from ..text import fitting, plural, short, table
+from ..text import fitting, iso, plural, short, table
 from ..tool import Answer, Arguments, Hints, Reply, tool
 
 _LONGEST = timedelta(days=366)
@@ -90,8 +90,8 @@ async def create_token(app: App, arguments: CreateTokenArguments, call: Call) ->
     entry = TokenEntry(
         id=token.id,
         display_name=name,
-        created_at=_time(token.created_at),
-        expires_at=_time(token.expires_at) if token.expires_at else None,
+        created_at=iso(token.created_at),
+        expires_at=iso(token.expires_at) if token.expires_at else None,
         is_expired=False,
     )
     reveal = app.settings.secret_delivery == "reveal"  # noqa: S105
@@ -203,8 +203,8 @@ def _entry(token: Token, name: str | None, *, in_use: bool | None) -> ListedToke
     return ListedToken(
         id=token.id,
         display_name=short(name),
-        created_at=_time(token.created_at),
-        expires_at=_time(token.expires_at) if token.expires_at else None,
+        created_at=iso(token.created_at),
+        expires_at=iso(token.expires_at) if token.expires_at else None,
         is_expired=token.is_expired,
         in_use=bool(in_use) if token.is_expired else in_use,  # one that does not work is not perhaps in use
     )
@@ -214,10 +214,6 @@ def _state(token: ListedToken) -> str:
     if token.is_expired:
         return "expired; in use here" if token.in_use else "expired"
     return {True: "in use here", False: "active", None: "active; use unknown"}[token.in_use]
-
-
-def _time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 class RevokeTokenArguments(Arguments):

@@ -21,7 +21,7 @@ from ...usage.periods import Period, resolve
 from ...usage.question import TIME, Dimension, Question
 from ..app import App
 from ..call import Call
-from ..text import cell, cut, figure, fitting, plural, short, size, table
+from ..text import cell, cut, figure, fitting, iso, plural, short, size, table
 from ..tool import Answer, Arguments, Day, Figure, Hints, Reply, tool
 from ..waiting import prepare, reading, wait_for
 from ..words import either, folded, nearest
@@ -194,7 +194,7 @@ def _data(found: Found) -> UsageAnswer:
         truncated=len(found.rows) < found.matched,
         start_date=found.start,
         end_date=found.end,
-        as_of=f"{found.as_of:%Y-%m-%dT%H:%M:%SZ}",
+        as_of=iso(found.as_of),
         export_ids=[export.id for export in found.exports],
         notes=list(found.notes),
     )
