@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sourcegraph_analytics_mcp.access.credentials import read_secret_file
+from sourcegraph_analytics_mcp.access.secret_file import read_secret_file
 from sourcegraph_analytics_mcp.cli.console import Terminal, show
 from sourcegraph_analytics_mcp.cli.main import run
 from sourcegraph_analytics_mcp.cli.walkthrough import STEPS, Walk

@@ -1,20 +1,18 @@
 """The two credentials: the session cookie for token management, the access token for everything else."""
 
 import logging
-import stat
 import time
 from collections.abc import Callable, Collection
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Literal
 
 from pydantic import SecretStr
 
 from ..disk import in_thread
 from ..errors import AnalyticsError
-from ..pasted import said_back
 from ..redaction import LEARNT
-from ..settings import DEMO_TOKEN_ID, Settings, SettingsError, header_safe
+from ..settings import DEMO_TOKEN_ID, Settings, SettingsError
+from .secret_file import read_secret_file
 from .secret_store import SecretStore, StoredToken, fingerprint
 
 _log = logging.getLogger(__name__)
@@ -309,26 +307,3 @@ def _of(secret: str, tokens: list[StoredToken]) -> StoredToken | None:
 def expires_soon(moment: datetime | None) -> bool:
     """Whether it is time to make another token; never for one whose end is not known."""
     return moment is not None and moment - datetime.now(UTC) < _IN_TIME
-
-
-def read_secret_file(path: Path, *, called: str | None = None) -> SecretStr:
-    """Read a secret from a file that nobody else can read.
-
-    Args:
-        called: what errors call the file; its path if not given, as far as that is there.
-
-    Raises:
-        SettingsError: naming the file, never its content.
-    """
-    called = called or said_back(path)
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise SettingsError(f"SRC_ANALYTICS_ACCESS_TOKEN_FILE cannot be read: {called}.") from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SettingsError(f"SRC_ANALYTICS_ACCESS_TOKEN_FILE can be read by others; run: chmod 600 {called}.")
-    try:
-        return SecretStr(header_safe(text))
-    except ValueError as error:
-        raise SettingsError(f"SRC_ANALYTICS_ACCESS_TOKEN_FILE cannot be used: {error}.") from None

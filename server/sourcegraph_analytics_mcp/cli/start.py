@@ -36,7 +36,7 @@ def check_files(settings: Settings) -> None:
     Raises:
         SettingsError: naming the setting, and the line where there is one.
     """
-    from ..access.credentials import read_secret_file
+    from ..access.secret_file import read_secret_file
     from ..usage.people import read_people
 
     _ = settings.home  # which not every user has

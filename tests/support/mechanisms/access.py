@@ -333,7 +333,7 @@ _GUARDS = (
            f"{_TOKENS}test_read_only_leaves_out_what_changes_upstream"),
     Switch("prompts that need such a tool are hidden, too", "surface/server.py", "if t.name not in self._tools or",
            "if", f"{_TOKENS}test_prompts_that_need_a_tool_that_is_not_offered_are_not_there"),
-    Switch("a token file is for this user alone", "access/credentials.py",
+    Switch("a token file is for this user alone", "access/secret_file.py",
            "if mode & (stat.S_IRWXG | stat.S_IRWXO):", "if False:",
            "test_stdio.py::test_a_token_file_that_others_can_read_is_refused"),
     Switch("a token file that is spoiled later is named", "access/credentials.py",
