@@ -27,7 +27,7 @@ from mcp import Client
 
 from sourcegraph_analytics_mcp.errors import AnalyticsError
 from sourcegraph_analytics_mcp.exports.engine import forks as forking
-from sourcegraph_analytics_mcp.exports.engine import forkserver, limits, process
+from sourcegraph_analytics_mcp.exports.engine import forkserver, limits, process, questions
 from sourcegraph_analytics_mcp.exports.engine.forks import Forks, forks
 from sourcegraph_analytics_mcp.exports.engine.ingest import Ingest
 from sourcegraph_analytics_mcp.exports.engine.native import disk_refusal
@@ -35,7 +35,7 @@ from sourcegraph_analytics_mcp.exports.engine.questions import Questions
 from sourcegraph_analytics_mcp.exports.engine.syncing import Syncing
 from sourcegraph_analytics_mcp.exports.store import Store
 from sourcegraph_analytics_mcp.settings import Settings
-from support.client import call, connected, refused
+from support.client import call, connected, refused, text
 from support.engines import an_engine, engines, fork_servers
 from support.statements import BOMBS
 from support.threads import all_threads_taken
@@ -543,6 +543,21 @@ async def test_an_engine_that_died_before_it_heard_is_not_alive() -> None:
         while began.alive:
             await anyio.lowlevel.checkpoint()
     await began.end()
+
+
+async def test_an_engine_that_does_not_go_on_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"metrics": ["searches"], "period": "all_time"}
+    async with connected(settings) as client:
+        before = await call(client, "query_usage", **asked)
+        stopped = await an_engine()
+        os.kill(stopped, signal.SIGSTOP)
+        monkeypatch.setattr(questions, "_LONGEST", 0.1)
+        with anyio.fail_after(30):
+            failed = await client.call_tool("query_usage", asked)
+        monkeypatch.undo()
+        assert "[internal]" in text(failed)
+        assert stopped not in engines()
+        assert (await call(client, "query_usage", **asked))["totals"] == before["totals"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -421,6 +421,20 @@ def test_what_python_itself_would_print_is_one_line_that_says_where(happens: str
     assert "nowhere" not in line
 
 
+@pytest.mark.long
+def test_the_first_line_of_the_log_needs_no_file() -> None:
+    code = (
+        "import logging, resource\n"
+        "from sourcegraph_analytics_mcp.cli.log import configure_log, flush_log\n"
+        "from sourcegraph_analytics_mcp.settings import Settings\n"
+        "configure_log(Settings.from_env({})); resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))\n"
+        "logging.error('said'); logging.error('%d', 'anybody'); flush_log()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    (line,) = ended.stderr.splitlines()  # of what cannot be formed nothing is printed
+    assert line.endswith("said")
+
+
 def test_the_search_would_find_a_leak() -> None:
     for secret in (TOKEN, COOKIE, MADE):
         middle = secret[20:]

@@ -161,6 +161,18 @@ def test_a_query_does_not_outlive_a_server_whose_fork_server_was_stopped(
 
 
 @pytest.mark.long
+def test_nothing_is_printed_at_the_end_however_strict_python_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    with spawned(tmp_path, "--demo", command=COMMAND, log_level="ERROR") as raw:
+        assert raw.process.stdin is not None
+        raw.process.stdin.close()
+        assert raw.process.wait(8) == 0
+    assert (tmp_path / "stderr").read_text() == ""
+
+
+@pytest.mark.long
 def test_a_query_knows_no_secret_and_has_nothing_open_but_its_copy(tmp_path: Path, upstream: Served) -> None:
     secrets = {"access_token": DEMO_TOKEN, "cas_cookie": DEMO_COOKIE}
     with spawned(tmp_path, command=COMMAND, **settings_for(upstream, tmp_path) | secrets, sql_timeout="50") as raw:

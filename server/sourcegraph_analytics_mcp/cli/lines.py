@@ -143,7 +143,8 @@ def _message(text: str) -> object | None:
 
 def standard_streams() -> tuple[BinaryIO, BinaryIO]:
     """The client's two pipes, taken over: what else reads stdin finds nothing, what else prints goes to stderr."""
-    source, sink = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
+    source = os.fdopen(os.dup(0), "rb", buffering=0, closefd=False)  # which end with the process
+    sink = os.fdopen(os.dup(1), "wb", buffering=0, closefd=False)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

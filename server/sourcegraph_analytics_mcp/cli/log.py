@@ -1,5 +1,6 @@
 """The log: one line per event on stderr, without secrets and without people, and never in anybody's way."""
 
+import codecs
 import logging
 import re
 import sys
@@ -113,6 +114,8 @@ class _Aside(QueueHandler):
 
 def configure_log(settings: Settings, write: Callable[[bytes], object] = _to_stderr) -> None:
     """Send the log to stderr: what we say from the level that is set on, and warnings of everybody."""
+    codecs.lookup("unicode_escape")  # loaded now: at the first line there may be no file free to open
+    logging.raiseExceptions = False  # a line that cannot be formed is lost, and nothing of it is printed
     handler = _Aside(write)
     LEARNT.update(settings.secrets)
     handler.setFormatter(_OneLine(Redactor(LEARNT)))

@@ -73,6 +73,9 @@ QUESTIONS = (
            'one = cls(parent / f"{kind}-{secrets.token_hex(8)}")\n        (one.folder / ".lock").unlink()\n'
            "        return one",
            f"{_SQL}test_cancelling_kills_the_process {_SPILLED}"),
+    Switch("an engine that does not go on is given up", "exports/engine/questions.py",
+           "with anyio.fail_after(_LONGEST):", "if True:",
+           "test_engine.py::test_an_engine_that_does_not_go_on_is_given_up"),
     Switch("what a question has no memory for ends with it", "exports/engine/questions.py",
            "await surely(place.close)", "pass", _SPILLED),
     Switch("what a dead process had no memory for is removed", "exports/store.py",

@@ -186,6 +186,8 @@ SURFACE = (
     Switch("the demo draws whole weeks", "cli/walkthrough.py",
            "monday = today - timedelta(days=today.weekday())", "monday = today - timedelta(days=today.weekday() - 1)",
            "test_terminal.py::test_the_chart_of_the_demo_is_of_whole_weeks"),
+    Switch("the client's pipes end with the process", "cli/lines.py", ', "wb", buffering=0, closefd=False)',
+           ', "wb", buffering=0)', "test_stdio.py::test_nothing_is_printed_at_the_end_however_strict_python_is"),
     Switch("lines are bounded", "cli/lines.py", "if len(line) > LONGEST:", "if False:",
            f"{_STDIO}test_an_overlong_line_that_never_ends_is_answered_too"),
     Switch("lines are not kept in memory", "cli/lines.py", "await self._line(LONGEST + 1)", "await self._line(1 << 40)",
