@@ -389,8 +389,8 @@ async def test_teams_of_data_that_name_nobody_are_said_to_be_unknown(
     [
         ({"Username": ""}, ["ann"], ["has nobody's username"]),
         ({"User Email": ""}, ["ann@x.com"], ["has nobody's e-mail"]),
-        ({"Username": ""}, ["Username", "idle"], ["has nobody's username"]),
-        ({"Username": ""}, ["User ID", "ann-id", "idle-id"], []),  # whom the file lists by id is not lost for a name
+        ({"Username": ""}, ["Username,team", "idle"], ["has nobody's username"]),
+        ({"Username": ""}, ["User ID,team", "ann-id", "idle-id"], []),  # who is listed by id is not lost for a name
         ({"User Email": "ann"}, ["ann@x.com", "bo@x.com"], ["lacks the e-mail of some people"]),
         ({"Username": "cy"}, ["bo", "cy@x.com", "idle@x.com"], []),  # whoever is in no team has a username
         ({"User Email": "ann", "Username": "bo"}, ["idle", "idle@x.com"],
@@ -426,7 +426,8 @@ async def test_teams_of_data_that_lack_the_name_that_the_file_has_are_said_to_be
             lines.append(",".join([f"{name}-id", *cells, str(TODAY - DAY), "5"]))
         await exchange.answer("\n".join([*lines, ""]).encode())
 
-    (tmp_path / "teams.csv").write_text("user,team\n" + "".join(f"{person},Data\n" for person in listed))
+    header, *people = listed if listed[0].endswith(",team") else ["user,team", *listed]
+    (tmp_path / "teams.csv").write_text("\n".join([header, *(f"{person},Data" for person in people), ""]))
     settings = {"teams_file": tmp_path / "teams.csv", "identities": masked}
     so = "so who is listed by that in SRC_ANALYTICS_TEAMS_FILE may count as in no team."
     async with scripted_upstream(answer) as fake, connected(make_settings(fake.url, **settings)) as client:

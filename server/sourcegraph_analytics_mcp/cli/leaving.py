@@ -11,13 +11,10 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from ..at_leave import leave_nothing
 from .signals import signals
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 _PUT_AWAY_WITHIN = 3.0  # seconds
@@ -78,7 +75,7 @@ async def in_order(
     import anyio
 
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(_left_behind())
+    loop.shutdown_default_executor = _at_once  # type: ignore[method-assign]
     before = {number: signal.getsignal(number) for number in (*signals(), signal.SIGALRM)}
     heard: list[int] = []
 
@@ -110,15 +107,8 @@ async def in_order(
     raise AssertionError("nothing but a signal cuts it off")
 
 
-def _left_behind() -> "ThreadPoolExecutor":
-    """Threads for names that are looked up, which an event loop would wait for at its end, answered or not."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    class Left(ThreadPoolExecutor):
-        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-            super().shutdown(wait=False, cancel_futures=cancel_futures)
-
-    return Left(thread_name_prefix="asyncio")
+async def _at_once(*_: object, **__: object) -> None:
+    """What an event loop does at its end about threads that look names up: it would wait for them, answered or not."""
 
 
 def leave(number: int, *, dies: bool = False) -> NoReturn:
