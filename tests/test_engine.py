@@ -695,6 +695,25 @@ def test_a_cell_that_the_engine_would_bend_counts_as_blank(
     assert kept == [(False,), (True,), (False,)]
 
 
+@pytest.mark.parametrize("last", ["2", "n/a"])
+@pytest.mark.parametrize(
+    ("body", "rows"),
+    [
+        ("Instance user ID,Searches\n\ufeffu1,1\nu1,", [("\ufeffu1",), ("u1",)]),
+        ("Instance user ID\nu1\n\nu", [("u1",), ("u@",)]),
+    ],
+    ids=["a BOM", "a blank line"],
+)
+def test_a_row_means_the_same_beside_a_bad_cell(
+    tmp_path: Path, body: str, rows: list[tuple[str, ...]], last: str
+) -> None:
+    connection = duckdb.connect()
+    described = ingested(tmp_path, "by_user", f"{body}{last}\n".encode(), connection)
+    assert described["row_count"] == 2
+    kept = connection.execute(f"SELECT instance_user_id FROM '{tmp_path}/parts/*.parquet'").fetchall()
+    assert kept == [(name.replace("@", last),) for (name,) in rows]
+
+
 def test_a_report_that_became_shorter_on_the_disk_is_not_waited_for(tmp_path: Path) -> None:
     body = b"Instance user ID,Searches\n1,2\n"
     (tmp_path / "export.csv").write_bytes(body)

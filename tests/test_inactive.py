@@ -416,6 +416,10 @@ async def test_a_first_line_that_does_not_say_who_is_who_is_refused(
         (",Email/0,ann@x.com", "ann@x.com", "! column holds the teams"),
         ("Email,Team/ann@x.com,Core, Web", "ann@x.com", "! line 2: it has 3 cells for 2 columns; put quotes"),
         ("ann@x.com,Core,Web", "ann@x.com", "! line 1: it has 3 cells for 2 columns; put quotes"),
+        # an e-mail that is spelled as a header is
+        ("company@mail.id,Core/ann@mail.id,Web", "company@mail.id ann@mail.id", "company@mail.id=Core ann@mail.id=Web"),
+        ("office@team.at,Core/ann@x.com,Web", "office@team.at ann@x.com", "office@team.at=Core ann@x.com=Web"),
+        ("Email (name@company.com),Team/ann@x.com,Web", "ann@x.com", "ann@x.com=Web"),
         # lines that are nobody, or somebody all the same
         ("sep=,/Email,Team/ann@x.com,Data", "ann@x.com", "ann@x.com=Data"),
         ("Email/ann@x.com/EMAIL/bo@x.com", "ann@x.com bo@x.com", "! line 2: it has a person, but"),

@@ -590,7 +590,15 @@ async def test_every_command_leaves_a_directory_of_others_as_it_is(settings: Set
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     "there",
-    [(), ("lost+found",), (".DS_Store", "._x"), ("..gitignore.0123abcd",), ("demo",), (".reading", "teams.csv")],
+    [
+        (),
+        ("lost+found",),
+        (".DS_Store", "._x"),
+        ("..gitignore.0123abcd",),
+        ("demo",),
+        (".reading", "teams.csv"),
+        (".gitignore", "callers/", "teams.csv"),
+    ],
 )
 async def test_a_directory_that_was_prepared_begun_or_used_before_is_taken(
     settings: Settings, there: tuple[str, ...]
@@ -598,7 +606,8 @@ async def test_a_directory_that_was_prepared_begun_or_used_before_is_taken(
     settings.home.mkdir()
     settings.home.chmod(0o755)
     for name in there:
-        (settings.home / name).touch()
+        path = settings.home / name
+        path.mkdir() if name.endswith("/") else path.write_text("*\n")
     async with connected(settings) as client:
         await call(client, "export_csv", granularity="by_user")
     assert settings.home.stat().st_mode & 0o777 == 0o700

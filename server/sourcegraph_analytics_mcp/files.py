@@ -27,7 +27,9 @@ _OWN = (
 )
 _ADDED = r"lost\+found|\._.*|\.DS_Store|\.nfs.*|\.snapshots?|\.Trash.*|\.fseventsd|\.Spotlight-V100"
 _OURS = re.compile(rf"{_OWN}|\.({_OWN})\.(lock|[0-9a-f]{{8}})|{_ADDED}")
-_USED = frozenset({".reading", "http-credential", "tokens.lock"})  # one is there once we have kept anything
+_USED = frozenset({".reading", "http-credential", "tokens.lock"})  # one is there once an own home has kept anything
+_KEPT_IN = frozenset({"callers", "exports", "keys", "scratch", "staging"})  # one is there once anybody's has
+_IGNORES_ALL = "*\n"
 _held: "set[Held]" = set()  # by this process
 
 
@@ -51,7 +53,7 @@ def private_home(home: Path) -> None:
         raise OSError(errno.ENOTEMPTY, "not a directory of our own")
     _narrow(home, mode)
     if not (home / ".gitignore").exists():
-        write_private(home / ".gitignore", "*\n")
+        write_private(home / ".gitignore", _IGNORES_ALL)
 
 
 def within_home(folder: Path) -> None:
@@ -102,7 +104,16 @@ def _is_of_others(home: Path) -> bool:
     To narrow / or a home directory would shut others out, and to ignore a project all of which git knows would hide it.
     """
     names = {path.name for path in home.iterdir()}
-    return not all(map(_OURS.fullmatch, names)) and _USED.isdisjoint(names)
+    if all(map(_OURS.fullmatch, names)) or not _USED.isdisjoint(names):
+        return False
+    return _KEPT_IN.isdisjoint(names) or not _ignores_all(home)
+
+
+def _ignores_all(home: Path) -> bool:
+    try:
+        return (home / ".gitignore").read_text(encoding="utf-8") == _IGNORES_ALL
+    except (OSError, ValueError):
+        return False
 
 
 def homes(home: Path) -> list[Path]:

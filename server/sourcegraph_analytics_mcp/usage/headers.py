@@ -40,6 +40,7 @@ _NO_TEAMS = {*_PEOPLE, "private"}  # of whom a file of teams would make teams
 _LONGEST = 60  # characters of a header; no name of a column that is known has more
 _MOST_NAMED = 4  # columns in a sentence
 _MAIL = re.compile(r"[^\s<>@,;]@[^\s<>@,;]")
+_ADDRESS = re.compile(r"[^\s@()\[\]]+@[^\s@()\[\]]+\.[^\s@()\[\]]+")  # nothing else, though it spell what a header does
 _NO_PEOPLE = (
     "it does not tell which column holds the people{}; in a header call one, and no other, email, username or user id; "
     "above a person put such a header"
@@ -106,7 +107,7 @@ def columns_of(rows: Sequence[Row]) -> Columns:
     """
     first, *others = rows
     kinds = tuple(map(_kind, first.cells))
-    if own := [n for n, cell in enumerate(first.cells) if has_mail(cell) and not kinds[n]]:
+    if own := [n for n, cell in enumerate(first.cells) if has_mail(cell) and not (kinds[n] and _may_be_a_word(cell))]:
         column = 0 if 0 in own else _only(own, first, _NO_PEOPLE)
         return Columns(first, (), (column,), column, _of_mails(rows))
     below = [row for row in others if not row.repeats(first)]
@@ -118,6 +119,11 @@ def columns_of(rows: Sequence[Row]) -> Columns:
 def has_mail(cell: str) -> bool:
     """Whether there is an e-mail in it, which may have a name or another e-mail beside it."""
     return _MAIL.search(cell) is not None and not APART.search(cell)
+
+
+def _may_be_a_word(cell: str) -> bool:
+    """Whether it is no e-mail of somebody's, or not that alone: E@mail, or Email (name@example.com)."""
+    return _ADDRESS.fullmatch(cell) is None
 
 
 def _kind(cell: str) -> str:

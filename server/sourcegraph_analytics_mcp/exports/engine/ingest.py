@@ -152,7 +152,7 @@ class Ingest:
     def _converted(self, start: int, end: int, number: int, part: Path) -> tuple[Read, int]:
         with self._attempt(number, "fast") as (segment, made):
             seen = self._source.copy(start, end, segment)
-            plain = end > start and not (seen.quotes and padded(self._source.read(start, end)))
+            plain = end > start and self._is_plain(start, end, seen)
             rows = convert(self._connection, self._fields, segment, made, quotes=seen.quotes) if plain else -1
             lines, controls = self._lines_and_controls(seen, start, end, rows)
             if rows == lines:
@@ -169,6 +169,12 @@ class Ingest:
             made.rename(part)
             read.controls = controls
             return read, seen.crc
+
+    def _is_plain(self, start: int, end: int, seen: Seen) -> bool:
+        """Whether the engine's reader takes it as it is: it drops a BOM, and of one column makes a row of a blank."""
+        marked = self._source.read(start, start + len(_BOM)) == _BOM
+        quoted = seen.quotes and padded(self._source.read(start, end))
+        return not (marked or quoted or len(self._fields) == 1)
 
     def _lines_and_controls(self, seen: Seen, start: int, end: int, rows: int) -> tuple[int, int]:
         """How many lines and how many control characters there are.
