@@ -390,6 +390,7 @@ def test_whoever_holds_connections_open_gives_way(local: Served, begun: str) -> 
             assert local.result("list_exports", {}, local.credential)["isError"] is False
 
 
+@pytest.mark.long
 def test_connections_leave_the_files_that_all_else_needs(tmp_path: Path) -> None:
     """As many as the system allows by default on macOS; nobody needs a credential to take them."""
     limited = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh", *COMMAND)
@@ -408,6 +409,7 @@ def test_connections_leave_the_files_that_all_else_needs(tmp_path: Path) -> None
     assert "ERROR" not in log.read_text()
 
 
+@pytest.mark.long
 def test_a_server_of_many_takes_as_many_files_as_it_may(tmp_path: Path) -> None:
     limited = ("sh", "-c", 'ulimit -S -n 64; ulimit -H -n 2000; exec "$@"', "sh", *COMMAND)
     environ = {"SRC_ANALYTICS_DATA_DIR": str(tmp_path / "data"), "PATH": os.environ["PATH"]}
@@ -421,6 +423,7 @@ def test_a_server_of_many_takes_as_many_files_as_it_may(tmp_path: Path) -> None:
     assert limits == (2000, 2000)
 
 
+@pytest.mark.long
 def test_connections_that_cannot_be_taken_are_said_once(tmp_path: Path) -> None:
     with served(tmp_path) as server, ExitStack() as held:
         before = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
